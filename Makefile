@@ -1,0 +1,46 @@
+# Two commands do everything on a machine that has Python and nothing else:
+#   make demo   simulate, train, tokenise and analyse a small turbulence data set
+#   make test   lint, type check and test everything (installs the system libraries of Dedalus when root)
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+PYTEST_ARGS ?=
+
+# Solvers and loaders parallelise over processes; one BLAS thread each keeps them from fighting.
+test: export OMP_NUM_THREADS = 1
+
+.PHONY: demo test lint format check clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python scripts/demo.py
+
+test: lint check
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info demo_output .mypy_cache .ruff_cache .pytest_cache
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: setup.cfg constraints.txt | $(BIN)/python
+	$(PIP) -e '.[fast]'
+	@touch $@
+
+$(VENV)/.dev: setup.cfg constraints.txt scripts/system_libraries.sh | $(BIN)/python
+	bash scripts/system_libraries.sh
+	CC=mpicc $(PIP) -e '.[fast,rbc,graphs,wandb,sweeps,dev]'
+	@touch $@ $(VENV)/.demo
