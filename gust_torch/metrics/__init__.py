@@ -1,0 +1,18 @@
+"""Metrics of fields: spectra, pointwise errors, value distributions. Pure torch, no I/O."""
+
+from gust_torch.metrics.errors import mse, vrmse
+from gust_torch.metrics.histogram import ValueHistogram, js_divergence, total_variation, wasserstein1
+from gust_torch.metrics.spectra import BAND_NAMES, ShellSpectrum, band_edges, band_errors
+
+__all__ = [
+    "BAND_NAMES",
+    "ShellSpectrum",
+    "ValueHistogram",
+    "band_edges",
+    "band_errors",
+    "js_divergence",
+    "mse",
+    "total_variation",
+    "vrmse",
+    "wasserstein1",
+]
