@@ -1,0 +1,90 @@
+"""The model part of a checkpoint: enough to rebuild a VQVAE2d, read without running pickled code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gust_torch.models import VQVAE2d
+from gust_torch.spec import FieldSpec
+
+FORMAT_VERSION = 1
+MODEL_KEY = "gust_torch"
+WEIGHT_PREFIX = "model."
+"""The task holds its network as `model`, so a Lightning checkpoint's weights carry this prefix."""
+
+
+def model_state(model: VQVAE2d) -> dict[str, object]:
+    """What `load_model` needs beside the weights (normalisation statistics are buffers among these).
+
+    Returns:
+        Plain Python values: `format_version`, `architecture`, `spec`.
+    """
+    return {
+        "format_version": FORMAT_VERSION,
+        "architecture": model.architecture(),
+        "spec": model.spec.to_dict(),
+    }
+
+
+def save_model(model: VQVAE2d, path: str | os.PathLike[str]) -> None:
+    """Write a checkpoint with the model alone; training checkpoints hold the same two entries and more."""
+    weights = {WEIGHT_PREFIX + name: value for name, value in model.state_dict().items()}
+    temporary = Path(f"{path}.part")
+    torch.save({MODEL_KEY: model_state(model), "state_dict": weights}, temporary)
+    temporary.replace(path)
+
+
+def load_model(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> VQVAE2d:
+    """Rebuild the model of a checkpoint, in evaluation mode.
+
+    Args:
+        path: A checkpoint of `scripts/train.py` or of `save_model`.
+        device: Where to put the model.
+
+    Raises:
+        ValueError: If the file is missing, damaged, or not a checkpoint of this package.
+    """
+    checkpoint = _read(Path(path))
+    state = checkpoint.get(MODEL_KEY) if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or "state_dict" not in checkpoint:
+        raise ValueError(
+            f"{path} is not a checkpoint of scripts/train.py (no {MODEL_KEY!r} entry); train one with it"
+        )
+    if state["format_version"] != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has checkpoint format {state['format_version']}, this version reads {FORMAT_VERSION}; "
+            "use the package version that wrote it or train again"
+        )
+    model = VQVAE2d(FieldSpec.from_dict(state["spec"]), **state["architecture"])
+    weights = {
+        name.removeprefix(WEIGHT_PREFIX): value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith(WEIGHT_PREFIX)
+    }
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path}: weights do not match the architecture stored beside them; train again ({error})"
+        ) from error
+    return model.to(device).eval()
+
+
+def _read(path: Path) -> Any:
+    """torch.load with `weights_only`, its many errors as one kind."""
+    if not path.is_file():
+        raise ValueError(
+            f"no checkpoint at {path}; scripts/train.py writes them under --trainer.default_root_dir"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} is not a readable checkpoint ({reason}); it may be truncated: copy or train it again"
+        ) from error

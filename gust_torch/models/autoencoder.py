@@ -1,0 +1,101 @@
+"""Convolutional encoder and decoder between fields and latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gust_torch.models.blocks import BoundaryConv2d, ResBlock2d, SelfAttention2d, Upsample2d, group_norm
+
+
+class Encoder2d(nn.Module):
+    """Fields (b, c, h, w) -> latents (b, d, h / 2**s, w / 2**s) for s = len(channel_mult).
+
+    A strided convolution enters the first stage; every stage is `num_res_blocks` residual blocks and,
+    except for the last, a strided convolution into the next.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        latent_channels: int,
+        boundary: tuple[str, str],
+        *,
+        base_channels: int,
+        channel_mult: Sequence[int],
+        num_res_blocks: int,
+        use_attention: bool,
+        attention_heads: int,
+        use_norm: bool,
+    ) -> None:
+        super().__init__()
+        widths = [base_channels * mult for mult in channel_mult]
+        self.in_conv = BoundaryConv2d(in_channels, widths[0], boundary, stride=2)
+        self.stages = nn.ModuleList()
+        self.downs = nn.ModuleList()
+        for i, width in enumerate(widths):
+            blocks = [ResBlock2d(width, boundary, use_norm=use_norm) for _ in range(num_res_blocks)]
+            self.stages.append(nn.Sequential(*blocks))
+            if i + 1 < len(widths):
+                self.downs.append(BoundaryConv2d(width, widths[i + 1], boundary, stride=2))
+        self.attention = (
+            SelfAttention2d(widths[-1], num_heads=attention_heads, use_norm=use_norm)
+            if use_attention
+            else nn.Identity()
+        )
+        self.norm_out = group_norm(widths[-1], use_norm=use_norm)
+        self.proj = nn.Conv2d(widths[-1], latent_channels, kernel_size=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Encode normalised fields (b, c, h, w) into latents (b, d, h_l, w_l)."""
+        y = self.in_conv(x)
+        for i, stage in enumerate(self.stages):
+            y = stage(y)
+            if i < len(self.downs):
+                y = self.downs[i](F.silu(y))
+        y = self.attention(y)
+        return self.proj(F.silu(self.norm_out(y)))
+
+
+class Decoder2d(nn.Module):
+    """Latents (b, d, h_l, w_l) -> fields (b, c, h_l * 2**s, w_l * 2**s), the encoder's mirror image."""
+
+    def __init__(
+        self,
+        out_channels: int,
+        latent_channels: int,
+        boundary: tuple[str, str],
+        *,
+        base_channels: int,
+        channel_mult: Sequence[int],
+        num_res_blocks: int,
+        use_attention: bool,
+        attention_heads: int,
+        use_norm: bool,
+    ) -> None:
+        super().__init__()
+        widths = [base_channels * mult for mult in reversed(channel_mult)]
+        self.proj = nn.Conv2d(latent_channels, widths[0], kernel_size=1)
+        self.attention = (
+            SelfAttention2d(widths[0], num_heads=attention_heads, use_norm=use_norm)
+            if use_attention
+            else nn.Identity()
+        )
+        self.stages = nn.ModuleList()
+        self.ups = nn.ModuleList()
+        for i, width in enumerate(widths):
+            blocks = [ResBlock2d(width, boundary, use_norm=use_norm) for _ in range(num_res_blocks)]
+            self.stages.append(nn.Sequential(*blocks))
+            self.ups.append(Upsample2d(width, widths[min(i + 1, len(widths) - 1)], boundary))
+        self.norm_out = group_norm(widths[-1], use_norm=use_norm)
+        self.out_conv = BoundaryConv2d(widths[-1], out_channels, boundary)
+
+    def forward(self, f: torch.Tensor) -> torch.Tensor:
+        """Decode latents (b, d, h_l, w_l) into normalised fields (b, c, h, w)."""
+        y = self.attention(self.proj(f))
+        for stage, up in zip(self.stages, self.ups, strict=True):
+            y = up(F.silu(stage(y)))
+        return self.out_conv(F.silu(self.norm_out(y)))

@@ -1,0 +1,35 @@
+"""Collectives that do nothing in a single process; whether there are several is asked at each call."""
+
+from __future__ import annotations
+
+import torch
+from torch import distributed as dist
+
+
+def _is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def all_reduce_sum(x: torch.Tensor) -> torch.Tensor:
+    """Sum `x` over all processes, in place."""
+    if _is_distributed():
+        dist.all_reduce(x)
+    return x
+
+
+def gather_batch(x: torch.Tensor) -> torch.Tensor:
+    """Join `x` (b, ...) of all processes along the first axis, in rank order; every b must be equal.
+
+    The order is that of one process holding the joint batch.
+    """
+    if not _is_distributed():
+        return x
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
+def broadcast(x: torch.Tensor) -> None:
+    """Overwrite `x` in place with the first process's values."""
+    if _is_distributed():
+        dist.broadcast(x, src=0)

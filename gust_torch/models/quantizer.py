@@ -1,0 +1,206 @@
+"""Multi-scale residual quantiser with moving-average codebooks.
+
+With z the encoder's output, f_0 = 0 and scales k = 1..S (Tian et al. 2024, arXiv:2404.02905, algorithm 1):
+
+    u_k = Down_k(sg(z) − f_{k−1}),   i_k = argmin_j ½|e^k_j|² − <u_k, e^k_j>,   f_k = f_{k−1} + φ_k(Up(e^k_{i_k})).
+
+f_S + (z − sg(z)) is handed on: its value is exactly f_S (the bracket is exactly 0), so decoding the tokens
+gives the same field bit for bit, and its gradient reaches z unchanged and the φ_k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gust_torch.models.blocks import BoundaryConv2d
+from gust_torch.models.codebook import EMACodebooks
+from gust_torch.models.distributed import gather_batch
+from gust_torch.models.scales import Scale, down, up
+
+FRAMES_PER_COARSE_CODE = 8
+"""Frames gathered for k-means, as a multiple of codes per token at the worst-served scale."""
+MIN_INIT_FRAMES, MAX_INIT_FRAMES = 64, 1024
+
+
+@dataclass(frozen=True)
+class QuantizerOutput:
+    """What a quantisation returns.
+
+    Attributes:
+        quantized: (b, d, h, w), f_S with the straight-through gradient; z itself while quantisation is bypassed.
+        indices: One (b, h_k, w_k) int64 tensor per scale; empty while bypassed.
+        loss: Scalar (1/S) Σ_k [β mean|z − sg f_k|² + mean|sg z − f_k|²].
+    """
+
+    quantized: torch.Tensor
+    indices: list[torch.Tensor]
+    loss: torch.Tensor
+
+
+class Phi(nn.Module):
+    """φ(v) = (1 − ρ) v + ρ conv3x3(v), the identity when new."""
+
+    def __init__(self, dim: int, boundary: tuple[str, str], rho: float) -> None:
+        super().__init__()
+        self.rho = rho
+        self.conv = BoundaryConv2d(dim, dim, boundary)
+        nn.init.dirac_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, v: torch.Tensor) -> torch.Tensor:
+        """Map (b, d, h, w) to the same shape."""
+        return (1.0 - self.rho) * v + self.rho * self.conv(v)
+
+
+class MultiScaleQuantizer(nn.Module):
+    """See the module's text. In training mode each call also moves the codebooks.
+
+    Training starts with `autoencoder_steps` calls that pass z through. The codebooks are then set by
+    k-means on the latents of the last of those calls, all processes together, and quantisation begins.
+
+    Args:
+        dim: Latent channels d.
+        scales: Token grids, the last being the latent grid (checked by the caller).
+        sizes: Codebook sizes K_k.
+        boundary: `(x, y)` boundary types, each "periodic" or "wall".
+        rho: Weight of the convolution in φ_k.
+        commitment_weight: β of the loss.
+        decay: Moving-average decay of the best-served scale.
+        autoencoder_steps: Training calls before quantisation begins.
+        replace_every: Training calls between two replacements of dead codes.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        scales: Sequence[Scale],
+        sizes: Sequence[int],
+        boundary: tuple[str, str],
+        *,
+        rho: float = 0.5,
+        commitment_weight: float = 0.25,
+        decay: float = 0.99,
+        autoencoder_steps: int = 100,
+        replace_every: int = 50,
+    ) -> None:
+        super().__init__()
+        self.scales = tuple(scales)
+        self.vocab_sizes = tuple(sizes)
+        self.commitment_weight = commitment_weight
+        self.autoencoder_steps = autoencoder_steps
+        self.replace_every = replace_every
+        self.ema = EMACodebooks(sizes, dim, [h * w for h, w in scales], decay)
+        self.phi = nn.ModuleList(Phi(dim, boundary, rho) for _ in scales)
+        self.step = 0
+        self.initialised = False
+        self._reservoir: list[torch.Tensor] = []
+
+    @property
+    def codebooks(self) -> list[torch.Tensor]:
+        """Codes (K_k, d) of each scale."""
+        return self.ema.codebooks()
+
+    def lookup(self, indices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Code vectors (b, d, h_k, w_k) of indices (b, h_k, w_k), scale by scale."""
+        return [self.ema.lookup(k, index) for k, index in enumerate(indices)]
+
+    def add_scale(self, f: torch.Tensor | None, k: int, vectors: torch.Tensor) -> torch.Tensor:
+        """f_k = f_{k−1} + φ_k(Up(vectors)); `f` is None before the first scale."""
+        step = self.phi[k](up(vectors, self.scales[-1]))
+        return step if f is None else f + step
+
+    def accumulate(self, vectors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Latent f_S (b, d, h, w) of code vectors (b, d, h_k, w_k)."""
+        with torch.autocast(vectors[0].device.type, enabled=False):
+            f = None
+            for k, v in enumerate(vectors):
+                f = self.add_scale(f, k, v)
+        assert f is not None
+        return f
+
+    def quantize(self, z: torch.Tensor) -> QuantizerOutput:
+        """Quantise z (b, d, h, w) with the codebooks as they are."""
+        with torch.autocast(z.device.type, enabled=False):
+            return self._quantize(z.float())[0]
+
+    def forward(self, z: torch.Tensor) -> QuantizerOutput:
+        """Quantise z (b, d, h, w); in training mode also update the codebooks or pass z through."""
+        if not self.training:
+            return self.quantize(z)
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.float()
+            self.step += 1
+            if not self.initialised and self.step <= self.autoencoder_steps:
+                self._fill_reservoir(z.detach())
+                return QuantizerOutput(z, [], self._zero_loss())
+            if not self.initialised:
+                self._initialise(z.detach())
+            output, residuals = self._quantize(z)
+            self.ema.update(output.indices, residuals)
+            if self.step % self.replace_every == 0:
+                self.ema.replace_dead(residuals, torch.Generator().manual_seed(self.step))
+            return output
+
+    def _quantize(self, z: torch.Tensor) -> tuple[QuantizerOutput, list[torch.Tensor]]:
+        """Quantise; also return the u_k (b, d, h_k, w_k) that the codes stand for."""
+        target = z.detach()
+        f = None
+        indices, residuals = [], []
+        loss = z.new_zeros(())
+        for k, scale in enumerate(self.scales):
+            u = down(target if f is None else target - f.detach(), scale)
+            index = self.ema.nearest(k, u)
+            f = self.add_scale(f, k, self.ema.lookup(k, index))
+            loss = loss + self.commitment_weight * F.mse_loss(z, f.detach()) + F.mse_loss(f, target)
+            indices.append(index)
+            residuals.append(u)
+        assert f is not None
+        return QuantizerOutput(f + (z - target), indices, loss / len(self.scales)), residuals
+
+    def _zero_loss(self) -> torch.Tensor:
+        """0 with a gradient path to every φ, so that DDP finds all parameters in use while bypassed."""
+        return 0.0 * sum(
+            (p.sum() for p in self.phi.parameters()), start=torch.zeros((), device=self.ema.vectors.device)
+        )
+
+    def _frames_wanted(self) -> int:
+        codes_per_token = max(
+            size / (h * w) for size, (h, w) in zip(self.vocab_sizes, self.scales, strict=True)
+        )
+        return min(MAX_INIT_FRAMES, max(MIN_INIT_FRAMES, int(FRAMES_PER_COARSE_CODE * codes_per_token)))
+
+    def _fill_reservoir(self, z: torch.Tensor) -> None:
+        """Keep the newest latents of all processes, as many batches as the codebooks will want."""
+        batches_wanted = -(-self._frames_wanted() // max(1, z.shape[0]))
+        if self.step > self.autoencoder_steps - batches_wanted:
+            self._reservoir.append(gather_batch(z))
+
+    @torch.no_grad()
+    def _initialise(self, z: torch.Tensor) -> None:
+        """Set each scale's codebook by k-means on what the scales before leave over."""
+        batch = gather_batch(z)
+        frames = torch.cat([*self._reservoir, batch])[-self._frames_wanted() :]
+        generator = torch.Generator().manual_seed(self.step)
+        f = None
+        for k, scale in enumerate(self.scales):
+            u = down(frames if f is None else frames - f, scale)
+            self.ema.initialise(k, u, batch_size=batch.shape[0], generator=generator)
+            f = self.add_scale(f, k, self.ema.lookup(k, self.ema.nearest(k, u)))
+        self._reservoir.clear()
+        self.initialised = True
+
+    def get_extra_state(self) -> dict[str, int | bool | list[torch.Tensor]]:
+        """Training state besides the buffers: the step, whether quantisation has begun, latents kept for k-means."""
+        return {"step": self.step, "initialised": self.initialised, "reservoir": list(self._reservoir)}
+
+    def set_extra_state(self, state: dict[str, int | bool | list[torch.Tensor]]) -> None:
+        """Restore what `get_extra_state` gave."""
+        reservoir = state["reservoir"]
+        assert isinstance(reservoir, list)
+        self.step, self.initialised = int(state["step"]), bool(state["initialised"])  # type: ignore[arg-type]
+        self._reservoir = [z.to(self.ema.vectors.device) for z in reservoir]

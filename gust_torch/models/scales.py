@@ -1,0 +1,105 @@
+"""Token grids of the multi-scale quantiser: checks, codebook sizes, and the Down and Up operators.
+
+Up copies: cell i of an axis of n cells takes the value of coarse cell floor(i m / n) of m. Down averages
+exactly the cells that Up copies to, so Up(Down(r)) is an orthogonal projection and subtracting it can
+never enlarge r. Where m divides n, Down is area pooling and Up is nearest-neighbour interpolation; where
+it does not, the coarse cells hold unequal numbers of fine ones and the projection property is kept
+(fractional area weights would lose it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+Scale = tuple[int, int]
+
+SMALLEST_CODEBOOK = 64
+
+
+def suggest_scales(latent: Scale) -> tuple[Scale, ...]:
+    """Token grids that halve `latent` (h, w) down to one cell on the shorter axis, coarse to fine.
+
+    Example:
+        >>> suggest_scales((4, 2))
+        ((1, 1), (2, 1), (4, 2))
+    """
+    scales = [latent]
+    while scales[-1] != (1, 1):
+        scales.append((max(1, scales[-1][0] // 2), max(1, scales[-1][1] // 2)))
+    return tuple(reversed(scales))
+
+
+def check_scales(scales: Sequence[Sequence[int]], latent: Scale) -> tuple[Scale, ...]:
+    """Return `scales` as tuples after checking that they grow up to the latent grid.
+
+    Raises:
+        ValueError: If a scale is not a pair of positive integers, shrinks, or the last is not `latent`.
+    """
+    remedy = f"use scales {[list(s) for s in suggest_scales(latent)]}"
+    if not scales or any(len(scale) != 2 or min(scale) < 1 for scale in scales):
+        raise ValueError(f"scales must be pairs of positive integers, got {list(scales)}; {remedy}")
+    pairs = tuple((int(scale[0]), int(scale[1])) for scale in scales)
+    grows = all(a[0] <= b[0] and a[1] <= b[1] and a != b for a, b in zip(pairs[:-1], pairs[1:], strict=True))
+    if not grows or pairs[-1] != latent:
+        raise ValueError(
+            f"scales {[list(s) for s in pairs]} do not fit the {latent[0]}x{latent[1]} latent grid of this data: "
+            f"they must grow and end at [{latent[0]}, {latent[1]}]; {remedy}"
+        )
+    return pairs
+
+
+def codebook_sizes(vocab_size: int | Sequence[int], num_scales: int) -> tuple[int, ...]:
+    """Codebook size K_k of each scale, coarse to fine.
+
+    An integer is the finest scale's size; it halves at each coarser scale, down to 64 (or to itself
+    when smaller), since a coarse grid sees fewer tokens to fill a codebook with. A sequence is taken as is.
+
+    Raises:
+        ValueError: If a size is below 2 or the number of sizes is not that of the scales.
+    """
+    if isinstance(vocab_size, int):
+        floor = min(SMALLEST_CODEBOOK, vocab_size)
+        sizes = tuple(max(floor, vocab_size >> (num_scales - 1 - k)) for k in range(num_scales))
+    else:
+        sizes = tuple(int(size) for size in vocab_size)
+    if len(sizes) != num_scales or min(sizes) < 2:
+        raise ValueError(
+            f"vocab_size must be an integer or {num_scales} integers (one per scale), each at least 2; got {vocab_size}"
+        )
+    return sizes
+
+
+def up(v: torch.Tensor, size: Scale) -> torch.Tensor:
+    """Copy (b, d, m_h, m_w) onto the finer grid `size`: (b, d, h, w), see the module's text."""
+    if tuple(v.shape[-2:]) == size:
+        return v
+    for axis, n in zip((-2, -1), size, strict=True):
+        m = v.shape[axis]
+        if m == 1:
+            v = v.expand(*v.shape[:2], *((n, v.shape[-1]) if axis == -2 else (v.shape[-2], n)))
+        elif n % m == 0:
+            v = v.repeat_interleave(n // m, dim=axis)
+        else:
+            v = v.index_select(axis, torch.arange(n, device=v.device) * m // n)
+    return v
+
+
+def down(r: torch.Tensor, size: Scale) -> torch.Tensor:
+    """Average (b, d, h, w) over the cells that `up` copies to: (b, d, m_h, m_w)."""
+    h, w = r.shape[-2:]
+    if (h, w) == size:
+        return r
+    if h % size[0] == 0 and w % size[1] == 0:
+        return F.avg_pool2d(r, (h // size[0], w // size[1]))
+    rows, columns = (_averaging_matrix(m, n, r) for m, n in zip(size, (h, w), strict=True))
+    return rows @ r @ columns.T
+
+
+def _averaging_matrix(m: int, n: int, like: torch.Tensor) -> torch.Tensor:
+    """(m, n) matrix of bin averages, bin of cell i being floor(i m / n)."""
+    bins = torch.arange(n, device=like.device) * m // n
+    member = F.one_hot(bins, m).T.to(like.dtype)
+    return member / member.sum(dim=1, keepdim=True)

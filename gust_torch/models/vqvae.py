@@ -1,0 +1,222 @@
+"""Multi-scale VQ-VAE of 2D fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gust_torch.models.autoencoder import Decoder2d, Encoder2d
+from gust_torch.models.quantizer import MultiScaleQuantizer
+from gust_torch.models.scales import Scale, check_scales, codebook_sizes
+from gust_torch.spec import FieldSpec
+
+
+@dataclass(frozen=True)
+class VQVAEOutput:
+    """What a forward pass returns.
+
+    Attributes:
+        reconstruction: (b, c, h, w) in physical units.
+        indices: One (b, h_k, w_k) int64 tensor per scale; empty while training still bypasses quantisation.
+        reconstruction_loss: Scalar mean squared error of the normalised fields.
+        quantizer_loss: Scalar commitment and code loss.
+    """
+
+    reconstruction: torch.Tensor
+    indices: list[torch.Tensor]
+    reconstruction_loss: torch.Tensor
+    quantizer_loss: torch.Tensor
+
+
+class VQVAE2d(nn.Module):
+    """Encoder, multi-scale residual quantiser and decoder; raw physical fields in and out.
+
+    Args:
+        spec: Field names, grid and boundary types of the data.
+        base_channels: Channels of the first stage, multiplied by `channel_mult` at each stage.
+        channel_mult: Channel multipliers; each stage halves the grid.
+        num_res_blocks: Residual blocks per stage.
+        codebook_dim: Latent channels, which is the code dimension d.
+        vocab_size: Codebook size of the finest scale (halved at each coarser one, not below 64), or one size
+            per scale.
+        scales: Token grids (h_k, w_k), coarse to fine; the last must be the latent grid.
+        use_attention: Self-attention at the bottleneck.
+        attention_heads: Heads of that attention.
+        use_norm: GroupNorm in the residual blocks.
+        phi_ratio: Weight ρ of the convolution in φ_k = (1 − ρ) v + ρ conv(v).
+        commitment_weight: β of the quantiser's loss.
+        decay: Moving-average decay of the codebooks.
+        autoencoder_steps: Training steps before quantisation begins.
+        replace_every: Training steps between replacements of dead codes.
+
+    Raises:
+        ValueError: If the grid is not divisible by 2**len(channel_mult) or the scales do not fit the latent grid.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self,
+        spec: FieldSpec,
+        *,
+        base_channels: int = 128,
+        channel_mult: Sequence[int] = (1, 2, 4, 4),
+        num_res_blocks: int = 2,
+        codebook_dim: int = 64,
+        vocab_size: int | Sequence[int] = 512,
+        scales: Sequence[Sequence[int]] = ((1, 1), (2, 2), (4, 4), (8, 8), (16, 16)),
+        use_attention: bool = True,
+        attention_heads: int = 8,
+        use_norm: bool = True,
+        phi_ratio: float = 0.5,
+        commitment_weight: float = 0.25,
+        decay: float = 0.99,
+        autoencoder_steps: int = 100,
+        replace_every: int = 50,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.latent_grid = latent_grid(spec.grid, len(channel_mult))
+        self.scales = check_scales(scales, self.latent_grid)
+        self.vocab_sizes = codebook_sizes(vocab_size, len(self.scales))
+        self._architecture: dict[str, object] = {
+            "base_channels": base_channels,
+            "channel_mult": [int(mult) for mult in channel_mult],
+            "num_res_blocks": num_res_blocks,
+            "codebook_dim": codebook_dim,
+            "vocab_size": list(self.vocab_sizes),
+            "scales": [list(scale) for scale in self.scales],
+            "use_attention": use_attention,
+            "attention_heads": attention_heads,
+            "use_norm": use_norm,
+            "phi_ratio": phi_ratio,
+            "commitment_weight": commitment_weight,
+            "decay": decay,
+            "autoencoder_steps": autoencoder_steps,
+            "replace_every": replace_every,
+        }
+        encoder, decoder = (
+            net(
+                spec.num_channels,
+                codebook_dim,
+                spec.boundary,
+                base_channels=base_channels,
+                channel_mult=channel_mult,
+                num_res_blocks=num_res_blocks,
+                use_attention=use_attention,
+                attention_heads=attention_heads,
+                use_norm=use_norm,
+            )
+            for net in (Encoder2d, Decoder2d)
+        )
+        self.encoder = encoder
+        self.decoder = decoder
+        self.quantizer = MultiScaleQuantizer(
+            codebook_dim,
+            self.scales,
+            self.vocab_sizes,
+            spec.boundary,
+            rho=phi_ratio,
+            commitment_weight=commitment_weight,
+            decay=decay,
+            autoencoder_steps=autoencoder_steps,
+            replace_every=replace_every,
+        )
+        self.register_buffer("mean", torch.zeros(spec.num_channels, 1, 1))
+        self.register_buffer("std", torch.ones(spec.num_channels, 1, 1))
+
+    def architecture(self) -> dict[str, object]:
+        """Constructor arguments besides `spec`, as plain Python values."""
+        return dict(self._architecture)
+
+    @property
+    def codebooks(self) -> list[torch.Tensor]:
+        """Codes (K_k, d) of each scale."""
+        return self.quantizer.codebooks
+
+    @torch.no_grad()
+    def set_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Set the normalisation (c, 1, 1) that the model applies to its inputs and undoes on its outputs.
+
+        Raises:
+            ValueError: If a standard deviation is not positive and finite.
+        """
+        if not bool((torch.isfinite(std) & (std > 0)).all()) or not bool(torch.isfinite(mean).all()):
+            raise ValueError(
+                f"statistics of fields {list(self.spec.names)} must be finite with std > 0, got mean "
+                f"{mean.flatten().tolist()}, std {std.flatten().tolist()}; leave constant fields out with --data.fields"
+            )
+        self.mean.copy_(mean.reshape(self.mean.shape))
+        self.std.copy_(std.reshape(self.std.shape))
+
+    def normalize(self, x: torch.Tensor) -> torch.Tensor:
+        """Physical fields (b, c, h, w) to zero mean and unit variance."""
+        return (x - self.mean) / self.std
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Physical fields (b, c, h, w) to latents z (b, d, h_l, w_l).
+
+        Raises:
+            ValueError: If `x` is not on the channels and grid that the model was built for.
+        """
+        expected = (self.spec.num_channels, *self.spec.grid)
+        if tuple(x.shape[1:]) != expected:
+            raise ValueError(
+                f"this model takes fields {list(self.spec.names)} as (b, {expected[0]}, {expected[1]}, {expected[2]}), "
+                f"got {tuple(x.shape)}; choose the same fields and grid as in training"
+            )
+        return self.encoder(self.normalize(x))
+
+    @torch.no_grad()
+    def tokenize(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Physical fields (b, c, h, w) to one index tensor (b, h_k, w_k) int64 per scale."""
+        return self.quantizer.quantize(self.encode(x)).indices
+
+    def decode_latent(self, f: torch.Tensor) -> torch.Tensor:
+        """Latents (b, d, h_l, w_l) to physical fields (b, c, h, w)."""
+        return self.decoder(f) * self.std + self.mean
+
+    def decode(self, indices: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Indices (b, h_k, w_k) of all scales to physical fields (b, c, h, w)."""
+        return self.decode_latent(self.quantizer.accumulate(self.quantizer.lookup(indices)))
+
+    @torch.no_grad()
+    def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
+        """decode(tokenize(x)) in one pass, bit for bit the same at the same batch shape."""
+        return self.decode_latent(self.quantizer.quantize(self.encode(x)).quantized)
+
+    def forward(self, x: torch.Tensor) -> VQVAEOutput:
+        """Reconstruct x (b, c, h, w) and return the training losses; in training mode codebooks move."""
+        quantized = self.quantizer(self.encode(x))
+        y = self.decoder(quantized.quantized)
+        return VQVAEOutput(
+            reconstruction=y * self.std + self.mean,
+            indices=quantized.indices,
+            reconstruction_loss=F.mse_loss(y.float(), self.normalize(x)),
+            quantizer_loss=quantized.loss,
+        )
+
+
+def latent_grid(grid: Scale, num_stages: int) -> Scale:
+    """Latent grid of a field grid (h, w) after `num_stages` halvings.
+
+    Raises:
+        ValueError: If an axis is not divisible by 2**num_stages.
+    """
+    factor = 2**num_stages
+    if any(n % factor for n in grid):
+        stages = max(s for s in range(num_stages) if all(n % 2**s == 0 for n in grid))
+        remedy = (
+            f"give channel_mult {stages} entries instead of {num_stages}"
+            if stages
+            else "use a grid with even numbers of points"
+        )
+        raise ValueError(
+            f"grid {grid[0]}x{grid[1]} is not divisible by 2**len(channel_mult) = {factor}: {remedy}"
+        )
+    return grid[0] // factor, grid[1] // factor
