@@ -1,0 +1,1 @@
+"""What all solvers share: the common HDF5 format, restart files, progress display and provenance."""

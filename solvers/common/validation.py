@@ -1,0 +1,184 @@
+"""Checks a file against the common HDF5 format and lists every violation at once."""
+
+import os
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+
+from solvers.common import schema
+from solvers.common.reader import open_file
+
+
+def validate(path: str | os.PathLike[str]) -> list[str]:
+    """Every violation of the format in a file; an empty list means that it is valid.
+
+    Reads coordinates and per-sample rows but no fields. Files with only /fields, /coordinates/x,y and /metadata are
+    valid; what later versions added is checked where it is present, the metadata where there is a `format_version`.
+    """
+    try:
+        file = open_file(path)
+    except ValueError as error:
+        return [str(error)]
+    with file:
+        return [
+            *_check_groups(file),
+            *_check_fields(file),
+            *_check_axes(file),
+            *_check_rows(file),
+            *_check_trajectories(file),
+            *_check_metadata(file),
+        ]
+
+
+def _check_groups(file: h5py.File) -> Iterator[str]:
+    """The groups every file has."""
+    for name in (schema.COORDINATES, schema.METADATA):
+        if not isinstance(file.get(name), h5py.Group):
+            yield f"/{name}: expected a group, found none"
+    for name in (schema.PARAMETERS, schema.SCALARS):
+        if name in file and not isinstance(file[name], h5py.Group):
+            yield f"/{name}: expected a group, found a dataset"
+
+
+def _members(file: h5py.File, group: str) -> dict[str, h5py.Dataset]:
+    """Datasets of a group by full name; empty where there is no such group."""
+    members = file.get(group)
+    if not isinstance(members, h5py.Group):
+        return {}
+    return {f"/{group}/{name}": item for name, item in members.items() if isinstance(item, h5py.Dataset)}
+
+
+def _check_fields(file: h5py.File) -> Iterator[str]:
+    """Ranks, types and grids of the fields."""
+    fields = _members(file, schema.FIELDS)
+    if not fields:
+        yield "/fields: expected at least one dataset, found none"
+    grids = set()
+    for name, dataset in fields.items():
+        if dataset.ndim not in (3, 4):
+            yield f"{name}: expected (n_samples, H, W) or (n_samples, H, W, C), found shape {dataset.shape}"
+            continue
+        grids.add(dataset.shape[1:3])
+        if dataset.dtype != schema.FIELD_DTYPE:
+            yield f"{name}: expected float32, found {dataset.dtype}"
+    if len(grids) > 1:
+        yield f"/fields: expected one grid for all fields, found {sorted(grids)}"
+
+
+def _check_axes(file: h5py.File) -> Iterator[str]:
+    """x and y: rank, type, length, finite and increasing."""
+    grids = {item.shape[1:3] for item in _members(file, schema.FIELDS).values() if item.ndim in (3, 4)}
+    for axis, name in enumerate((schema.X, schema.Y)):
+        dataset = file.get(name)
+        if not isinstance(dataset, h5py.Dataset):
+            yield f"/{name}: expected a dataset, found none"
+            continue
+        if dataset.ndim != 1 or dataset.dtype.kind != "f":
+            yield f"/{name}: expected 1-D float32, found shape {dataset.shape} {dataset.dtype}"
+            continue
+        if dataset.dtype != schema.FIELD_DTYPE:
+            yield f"/{name}: expected float32, found {dataset.dtype}"
+        if len(grids) == 1 and len(dataset) != (expected := next(iter(grids))[axis]):
+            yield f"/{name}: expected {expected} entries as the fields' axis {axis + 1}, found {len(dataset)}"
+        values = dataset[:]
+        if not np.isfinite(values).all():
+            yield f"/{name}: expected finite coordinates, found {int((~np.isfinite(values)).sum())} NaN or infinite"
+        elif (np.diff(values) <= 0).any():
+            yield f"/{name}: expected strictly increasing coordinates"
+
+
+def _check_rows(file: h5py.File) -> Iterator[str]:
+    """Lengths and types of everything that grows with the samples."""
+    rows = {
+        **_members(file, schema.SCALARS),
+        **{f"/{name}": file[name] for name in (schema.TIME, schema.TRAJECTORY) if name in file},
+    }
+    for name, dataset in rows.items():
+        kind = "i" if name == f"/{schema.TRAJECTORY}" else "f"
+        expected = "an integer type" if kind == "i" else "float64"
+        if dataset.ndim != 1:
+            yield f"{name}: expected shape (n_samples,), found {dataset.shape}"
+        if dataset.dtype.kind != kind or (kind == "f" and dataset.dtype.itemsize != 8):
+            yield f"{name}: expected {expected}, found {dataset.dtype}"
+    lengths = {
+        name: dataset.shape[0]
+        for name, dataset in {**_members(file, schema.FIELDS), **rows}.items()
+        if dataset.ndim > 0
+    }
+    yield from _check_lengths(file, lengths)
+
+
+def _check_lengths(file: h5py.File, lengths: dict[str, int]) -> Iterator[str]:
+    """Equal lengths; while a file is written only the time, which is committed last, may lag behind."""
+    expected = lengths.get(f"/{schema.TIME}", max(lengths.values(), default=0))
+    metadata = file.get(schema.METADATA)
+    unfinished = metadata is not None and not metadata.attrs.get("complete", True)
+    for name, length in lengths.items():
+        if length < expected or (length > expected and not unfinished):
+            yield f"{name}: expected {expected} samples, found {length}"
+
+
+def _check_trajectories(file: h5py.File) -> Iterator[str]:
+    """Times increase within each trajectory, ids are in the range of /parameters."""
+    parameters = _members(file, schema.PARAMETERS)
+    for name, dataset in parameters.items():
+        if dataset.ndim != 1 or dataset.dtype.kind != "f":
+            yield f"{name}: expected shape (n_trajectories,) float64, found shape {dataset.shape} {dataset.dtype}"
+    counts = {name: dataset.shape[0] for name, dataset in parameters.items() if dataset.ndim == 1}
+    if len(set(counts.values())) > 1:
+        yield f"/{schema.PARAMETERS}: expected equal lengths, found {counts}"
+    time, trajectory = (_row(file, name) for name in (schema.TIME, schema.TRAJECTORY))
+    if trajectory is not None and len(trajectory):
+        limit = min(counts.values(), default=np.iinfo(np.int64).max)
+        if trajectory.min() < 0 or trajectory.max() >= limit:
+            yield (
+                f"/{schema.TRAJECTORY}: expected ids from 0 to {limit - 1} (the range of /{schema.PARAMETERS}), "
+                f"found {trajectory.min()} to {trajectory.max()}"
+            )
+    if time is not None:
+        yield from _check_time(time, trajectory)
+
+
+def _check_time(time: np.ndarray, trajectory: np.ndarray | None) -> Iterator[str]:
+    """Finite times that increase within each trajectory."""
+    if not np.isfinite(time).all():
+        yield f"/{schema.TIME}: expected finite times, found {int((~np.isfinite(time)).sum())} NaN or infinite"
+        return
+    if trajectory is None:
+        trajectory = np.zeros(len(time), np.int32)
+    count = min(len(time), len(trajectory))
+    order = np.argsort(trajectory[:count], kind="stable")
+    same = np.diff(trajectory[order]) == 0
+    falls = np.flatnonzero(same & (np.diff(time[order]) <= 0))
+    if len(falls):
+        sample = order[falls[0] + 1]
+        yield (
+            f"/{schema.TIME}: expected times that increase within a trajectory, found {len(falls)} that do not, "
+            f"the first at sample {sample} (trajectory {trajectory[sample]}, time {time[sample]})"
+        )
+
+
+def _row(file: h5py.File, name: str) -> np.ndarray | None:
+    """Values of a 1-D dataset, None where there is none."""
+    dataset = file.get(name)
+    return dataset[:] if isinstance(dataset, h5py.Dataset) and dataset.ndim == 1 else None
+
+
+def _check_metadata(file: h5py.File) -> Iterator[str]:
+    """Required attributes (only where a format version claims them) and known values."""
+    group = file.get(schema.METADATA)
+    if not isinstance(group, h5py.Group):
+        return
+    metadata = {name: schema.plain_value(value) for name, value in group.attrs.items()}
+    version = metadata.get("format_version")
+    if version is not None:
+        if version != schema.FORMAT_VERSION:
+            yield f"/metadata: expected format_version {schema.FORMAT_VERSION}, found {version}"
+        for name in schema.REQUIRED_METADATA:
+            if name not in metadata:
+                yield f"/metadata: expected the attribute {name!r}, found none"
+    allowed = {"boundary_x": schema.BOUNDARIES, "boundary_y": schema.BOUNDARIES, "grid_y": schema.GRIDS}
+    for name, choices in allowed.items():
+        if name in metadata and metadata[name] not in choices:
+            yield f"/metadata: expected {name} to be one of {choices}, found {metadata[name]!r}"
