@@ -6,15 +6,15 @@ VARIANCE_FLOOR = 1e-7
 
 
 def mse(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Mean squared error over the grid points; ``(b, c, h, w)`` twice -> ``(b, c)``, in the field's units squared."""
+    """Mean squared error over the grid points of ``(b, c, h, w)``: ``(b, c)``, in squared field units."""
     return (x_hat - x).square().mean(dim=(-2, -1))
 
 
 def vrmse(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Variance-scaled root mean square error, sqrt(<(x_hat - x)^2> / (Var(x) + 1e-7)) (The Well, Ohana et al. 2024).
+    """Variance-scaled RMS error, sqrt(<(x_hat - x)^2> / (Var(x) + 1e-7)) (The Well, Ohana et al. 2024).
 
-    0 is perfect and 1 is what the sample's own spatial mean scores. Means are over grid points, so the wall layers of
-    a Chebyshev axis count for more than their thickness.
+    0 is perfect and 1 is what the sample's own spatial mean scores. Means are over grid points, so the wall
+    layers of a Chebyshev axis count for more than their thickness.
 
     Args:
         x_hat: Estimate ``(b, c, h, w)``.
@@ -23,5 +23,5 @@ def vrmse(x_hat: Tensor, x: Tensor) -> Tensor:
     Returns:
         ``(b, c)``, dimensionless.
     """
-    variance = x.var(dim=(-2, -1), correction=0)
+    variance = (x - x.mean(dim=(-2, -1), keepdim=True)).square().mean(dim=(-2, -1))
     return (mse(x_hat, x) / (variance + VARIANCE_FLOOR)).sqrt()

@@ -11,11 +11,12 @@ COARSE_BINS_PER_SCALE = 16
 
 
 class ValueHistogram:
-    """Counts of reference and estimate on one common grid of bins for each channel, in one pass and bounded memory.
+    """Counts of reference and estimate values on common bins, in one pass and bounded memory.
 
-    The grid is centred on ``center``; bins start ``scale / 256`` wide and reach to ``center +- 32 scale``. When a value
-    of either field lies outside, the bins of that channel are merged in pairs (twice the width, twice the reach) until
-    the grid holds it: no value is ever clipped, and the counts do not depend on how the data were cut into batches.
+    Each channel has its own grid of bins. The grid is centred on ``center``; bins start ``scale / 256`` wide
+    and reach to ``center +- 32 scale``. When a value of either field lies outside, the bins of that channel
+    are merged in pairs (twice the width, twice the reach) until the grid holds it: no value is ever clipped,
+    and the counts do not depend on how the data were cut into batches.
 
     Args:
         center: ``(c,)`` middle of the grid in physical units, such as the training mean.
@@ -82,8 +83,9 @@ class ValueHistogram:
     def coarse(self, channel: int) -> tuple[Tensor, Tensor]:
         """Counts and edges of one channel on bins about ``scale / 16`` wide, cut to where there are counts.
 
-        Divergences depend on the bin width: this one is fixed by the scale, not by the data's extremes, and holds
-        enough values per bin not to measure sampling noise. A grid that has grown past it is returned as it is.
+        Divergences depend on the bin width: this one is fixed by the scale, not by the data's extremes, and
+        holds enough values per bin not to measure sampling noise. A grid that has grown past it is returned
+        as it is.
 
         Returns:
             ``(2, n)`` int64 counts and ``(n + 1,)`` float64 edges, on the CPU.
@@ -119,15 +121,15 @@ def js_divergence(p: Tensor, q: Tensor) -> Tensor:
 
 
 def total_variation(p: Tensor, q: Tensor) -> Tensor:
-    """Total variation distance ``sum |p - q| / 2``, 0 (equal) to 1 (disjoint); arguments as :func:`js_divergence`."""
+    """Total variation distance ``sum |p - q| / 2``, 0 (equal) to 1 (disjoint); see :func:`js_divergence`."""
     return 0.5 * (_normalised(p) - _normalised(q)).abs().sum(-1)
 
 
 def wasserstein1(p: Tensor, q: Tensor, width: Tensor | float) -> Tensor:
-    """Wasserstein-1 (earth mover's) distance, the area between the cumulative distributions, in the field's units.
+    """Wasserstein-1 (earth mover's) distance, the area between the two cumulative distributions.
 
-    Exact for the binned distributions; of the values that were binned it is off by less than ``width``, since no
-    value lies further than half a bin from its bin's middle.
+    Exact for the binned distributions; of the values that were binned it is off by less than ``width``, since
+    no value lies further than half a bin from its bin's middle.
 
     Args:
         p: ``(..., n)`` non-negative counts or weights on equal bins.
@@ -135,7 +137,7 @@ def wasserstein1(p: Tensor, q: Tensor, width: Tensor | float) -> Tensor:
         width: Bin width, a number or ``(...)``.
 
     Returns:
-        ``(...)`` float64.
+        ``(...)`` float64, in the field's units.
     """
     return (_normalised(p) - _normalised(q)).cumsum(-1).abs().sum(-1) * width
 

@@ -1,7 +1,8 @@
 """Wall-axis transforms as small dense matrices: cosine, sine, and Chebyshev-to-uniform interpolation.
 
-Uniform wall axes are cell-centred, ``y_j = L (j + 1/2) / n``. The matrices are scaled so that the squared coefficients
-of a signal sum to its mean square (Parseval), the same scaling as an FFT with ``norm="forward"``.
+Uniform wall axes are cell-centred, ``y_j = L (j + 1/2) / n``. The matrices are scaled so that the squared
+coefficients of a signal sum to its mean square (Parseval), the same scaling as an FFT with
+``norm="forward"``.
 """
 
 import math
@@ -57,7 +58,8 @@ def chebyshev_to_uniform(n: int) -> Tensor:
     weights = signs * torch.sin(angles)
 
     difference = targets[:, None] - nodes[None, :]
-    # A target on a node (the middle one of an odd n) takes that node's value; elsewhere the formula divides by it.
+    # A target on a node (the middle one of an odd n) takes that node's value; elsewhere the formula divides
+    # by it.
     on_node = difference.abs() < 1e-14
     terms = weights / torch.where(on_node, 1.0, difference)
     matrix = terms / terms.sum(dim=1, keepdim=True)

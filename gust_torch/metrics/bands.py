@@ -1,0 +1,61 @@
+"""Relative spectral error in three bands of wavenumbers."""
+
+import math
+
+import torch
+from torch import Tensor
+
+BAND_NAMES = ("large", "inertial", "small")
+DEFAULT_FORCING_SHELL = 4
+
+
+def band_edges(k_forcing: float, k_max: float) -> tuple[float, float, float]:
+    """Upper ends of the large, inertial and small band: k_f, 2/3 of ``k_max``, ``k_max``."""
+    top = 2.0 * k_max / 3.0
+    return min(k_forcing, top), top, k_max
+
+
+def band_errors(
+    reference: Tensor,
+    estimate: Tensor,
+    k: Tensor,
+    forcing_wavenumber: float | None,
+    *,
+    k_max: float | None = None,
+) -> Tensor:
+    """Relative spectral error ``sum |E_est - E_ref| / sum E_ref`` in three bands of shells.
+
+    Large scales ``0 < k < k_f``; inertial ``k_f <= k < 2/3 k_max``; small scales ``2/3 k_max <= k <= k_max``,
+    the top third. The mean (k = 0) and the corners beyond ``k_max`` belong to no band. A band wholly lost
+    scores 1.
+
+    Args:
+        reference: Shell spectra ``(..., n_shells)``.
+        estimate: Shell spectra of the same shape.
+        k: ``(n_shells,)`` shell wavenumbers, equally spaced from 0.
+        forcing_wavenumber: k_f; ``None`` means ``4 dk``, a quarter of the longest side: the solver's default
+            forcing in turbulence and the depth of a 4:1 convection cell.
+        k_max: Isotropic limit of the grid (``ShellSpectrum.k_max``). ``None`` means ``k[-1] / sqrt(2)``, which
+            is it on a square periodic grid.
+
+    Returns:
+        ``(..., 3)``; NaN for a band without shells (the grid is too small for it).
+    """
+    spacing = float(k[1])
+    limit = float(k[-1]) / math.sqrt(2.0) if k_max is None else k_max
+    forcing = DEFAULT_FORCING_SHELL * spacing if forcing_wavenumber is None else forcing_wavenumber
+    # Round-off in k must not move a shell to the other side of an edge.
+    slack = 1e-3 * spacing
+    large_end, inertial_end, small_end = (edge - slack for edge in band_edges(forcing, limit))
+    bands = (
+        (k > slack) & (k < large_end),
+        (k > slack) & (k >= large_end) & (k < inertial_end),
+        (k > slack) & (k >= inertial_end) & (k <= small_end + 2 * slack),
+    )
+    difference = (estimate - reference).abs()
+    floor = torch.finfo(reference.dtype).tiny
+    errors = []
+    for inside in bands:
+        error = difference[..., inside].sum(-1) / reference[..., inside].sum(-1).clamp_min(floor)
+        errors.append(error if bool(inside.any()) else torch.full_like(error, math.nan))
+    return torch.stack(errors, dim=-1)
