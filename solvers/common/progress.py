@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from types import FrameType, TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -33,7 +33,7 @@ class Interrupt:
         """128 + signal number as shells have it (130 for SIGINT, 143 for SIGTERM); 0 when none came."""
         return 0 if self.signal is None else 128 + self.signal
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Interrupt":
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._note)
         return self
@@ -114,7 +114,7 @@ class Progress:
         else:
             self._line()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         return self
 
     def __exit__(

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import h5py
 import numpy as np
@@ -80,7 +79,7 @@ class HDF5Writer:
         self._open(partial)
 
     @classmethod
-    def resume(cls, path: str | os.PathLike[str], *, num_samples: int) -> Self:
+    def resume(cls, path: str | os.PathLike[str], *, num_samples: int) -> "HDF5Writer":
         """Reopen a file whose writer was stopped or killed, keeping its first `num_samples` frames.
 
         Args:
@@ -104,6 +103,7 @@ class HDF5Writer:
                 f"{path}: expected at least the checkpoint's {num_samples} frames, found {present}; "
                 "the checkpoint belongs to another file, start again with --overwrite"
             )
+        writer._mark(complete=False)
         writer._truncate(num_samples)
         return writer
 
@@ -163,14 +163,14 @@ class HDF5Writer:
         """
         if self._file is None:
             return
+        self._mark(complete=complete)
         file, self._file = self._file, None
-        file[schema.METADATA].attrs.modify("complete", np.bool_(complete))
         self._superblock.close()
         file.close()
         trim(self._current)
         self._publish()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "HDF5Writer":
         return self
 
     def __exit__(
@@ -193,6 +193,10 @@ class HDF5Writer:
         self._trajectory = file[schema.TRAJECTORY]
         self._time = file[schema.TIME]
         self.num_samples = len(self._time)
+
+    def _mark(self, *, complete: bool) -> None:
+        """Set the attribute `complete`, which exists since the file was created (SWMR mode can't add one)."""
+        self._file[schema.METADATA].attrs.modify("complete", np.bool_(complete))
 
     def _publish(self) -> None:
         """Give the file its final name."""
