@@ -1,0 +1,222 @@
+"""The unified vocabulary: one number for every code in use, whatever its scale.
+
+A multi-scale quantiser has one codebook of K_k vectors for each scale k, and data rarely use all of them. The
+vocabulary gives each scale a contiguous range and numbers the codes in use consecutively inside it:
+
+    unified = scale_offsets[k] + rank of the code among the codes in use at scale k.
+
+An autoregressive model then has `effective_vocab_size` classes and an embedding table without dead rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Vocabulary", "describe_unseen"]
+
+IntArray = NDArray[np.int32]
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Which codes of each scale are in use, and their unified numbers.
+
+    Attributes:
+        scales: (h_k, w_k) of each scale, coarse to fine.
+        codebooks: (K_k, d) float32 vectors of each scale, as the decoder uses them.
+        codes_in_use: (n_k,) ascending original code numbers of each scale, at least one.
+    """
+
+    scales: tuple[tuple[int, int], ...]
+    codebooks: tuple[FloatArray, ...]
+    codes_in_use: tuple[IntArray, ...]
+
+    def __post_init__(self) -> None:
+        """Check that the three sequences fit together.
+
+        Raises:
+            ValueError: if their lengths differ, or codes are missing, unordered or outside their codebook.
+        """
+        sizes = len(self.scales), len(self.codebooks), len(self.codes_in_use)
+        if len(set(sizes)) != 1:
+            raise ValueError(f"expected as many codebooks and code lists as scales, got {sizes}")
+        for scale, book, codes in zip(self.scales, self.codebooks, self.codes_in_use, strict=True):
+            name = f"scale {scale[0]}x{scale[1]}"
+            if codes.size == 0:
+                raise ValueError(f"{name} has no code in use; fit the vocabulary on at least one sample")
+            if codes[0] < 0 or codes[-1] >= len(book) or np.any(np.diff(codes) <= 0):
+                raise ValueError(f"{name}: codes in use must ascend within 0..{len(book) - 1}")
+
+    @classmethod
+    def from_counts(
+        cls,
+        scales: Sequence[tuple[int, int]],
+        codebooks: Sequence[FloatArray],
+        counts: Sequence[NDArray[np.int64]],
+    ) -> Vocabulary:
+        """Build the vocabulary of the codes that occur.
+
+        Args:
+            scales: (h_k, w_k) of each scale.
+            codebooks: (K_k, d) vectors of each scale.
+            counts: (K_k,) how often each code occurred.
+        """
+        in_use = tuple(np.flatnonzero(count).astype(np.int32) for count in counts)
+        return cls(tuple((int(h), int(w)) for h, w in scales), tuple(codebooks), in_use)
+
+    @property
+    def num_scales(self) -> int:
+        """Number of scales S."""
+        return len(self.scales)
+
+    @property
+    def tokens_per_sample(self) -> int:
+        """L = sum over scales of h_k w_k."""
+        return sum(h * w for h, w in self.scales)
+
+    @cached_property
+    def boundaries(self) -> tuple[int, ...]:
+        """(S + 1,) first position of each scale in the flat token sequence, then L."""
+        return (0, *np.cumsum([h * w for h, w in self.scales]).tolist())
+
+    @cached_property
+    def scale_vocab_sizes(self) -> NDArray[np.int64]:
+        """(S,) codes in use at each scale."""
+        return np.array([len(codes) for codes in self.codes_in_use], dtype=np.int64)
+
+    @cached_property
+    def scale_offsets(self) -> NDArray[np.int64]:
+        """(S,) first unified number of each scale."""
+        return np.cumsum(self.scale_vocab_sizes) - self.scale_vocab_sizes
+
+    @property
+    def effective_vocab_size(self) -> int:
+        """V, the number of unified tokens."""
+        return int(self.scale_vocab_sizes.sum())
+
+    @cached_property
+    def unified_to_scale(self) -> IntArray:
+        """(V,) scale of each unified token."""
+        return np.repeat(np.arange(self.num_scales, dtype=np.int32), self.scale_vocab_sizes)
+
+    @cached_property
+    def unified_to_original(self) -> IntArray:
+        """(V,) code number of each unified token in the codebook of its scale."""
+        return np.concatenate(self.codes_in_use).astype(np.int32)
+
+    @cached_property
+    def codebook(self) -> FloatArray:
+        """(V, d) vector of each unified token, exactly the row that the decoder looks up."""
+        rows = [book[codes] for book, codes in zip(self.codebooks, self.codes_in_use, strict=True)]
+        return np.concatenate(rows).astype(np.float32)
+
+    @cached_property
+    def old_to_unified(self) -> tuple[IntArray, ...]:
+        """S tables (K_k,), original code -> unified token.
+
+        A code that is not in use maps to the nearest code in use at its scale (Euclidean), so that no token
+        is ever out of range; `unified_to_original[table[i]] == i` holds just for the codes in use.
+        """
+        tables = []
+        for book, codes, offset in zip(self.codebooks, self.codes_in_use, self.scale_offsets, strict=True):
+            table = nearest_rows(book, book[codes]).astype(np.int32)
+            # Equal rows would make the nearest one ambiguous: a code in use always stands for itself.
+            table[codes] = np.arange(len(codes), dtype=np.int32)
+            tables.append(table + np.int32(offset))
+        return tuple(tables)
+
+    @property
+    def first_trainable_scale(self) -> int:
+        """Index of the first scale with more than one code in use; S when there is none.
+
+        The scales before it are constant, so an autoregressive model need not predict them.
+        """
+        several = np.flatnonzero(self.scale_vocab_sizes > 1)
+        return int(several[0]) if several.size else self.num_scales
+
+    def split(self, flat: NDArray[Any]) -> list[NDArray[Any]]:
+        """Cut (n, L) into S views (n, h_k w_k), coarse to fine."""
+        return [flat[:, a:b] for a, b in zip(self.boundaries[:-1], self.boundaries[1:], strict=True)]
+
+    def remap(self, codes: NDArray[np.integer[Any]]) -> list[IntArray]:
+        """Turn original codes (n, L) into S arrays (n, h_k w_k) of unified tokens."""
+        pairs = zip(self.old_to_unified, self.split(codes), strict=True)
+        return [table[part] for table, part in pairs]
+
+    def unseen_counts(self, counts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+        """Count the tokens whose code the vocabulary does not hold.
+
+        Args:
+            counts: (K_k,) occurrences of each code, a scale each.
+
+        Returns:
+            (S,) tokens at each scale that map to a neighbour.
+        """
+        pairs = zip(counts, self.codes_in_use, strict=True)
+        return np.array([count.sum() - count[codes].sum() for count, codes in pairs], dtype=np.int64)
+
+    def require_codebooks(self, codebooks: Sequence[FloatArray], *, source: str) -> None:
+        """Refuse to serve a model whose codebooks are not the ones that the vocabulary was built on.
+
+        Args:
+            codebooks: (K_k, d) vectors of the model at hand.
+            source: where the vocabulary came from, for the message.
+
+        Raises:
+            ValueError: naming the first scale that differs.
+        """
+        if len(codebooks) != self.num_scales:
+            raise ValueError(
+                f"{source} was made with {self.num_scales} scales, the checkpoint has {len(codebooks)}; "
+                "use the checkpoint that made it"
+            )
+        for (h, w), own, other in zip(self.scales, self.codebooks, codebooks, strict=True):
+            if not np.array_equal(own, other):
+                raise ValueError(
+                    f"{source} was made with another codebook (scale {h}x{w} differs); "
+                    "use the checkpoint that made it, or fit a new vocabulary"
+                )
+
+
+def nearest_rows(vectors: FloatArray, candidates: FloatArray) -> NDArray[np.int64]:
+    """Return the index of the nearest candidate of each vector, argmin_j |c_j|^2/2 - <v, c_j>, in float64.
+
+    Args:
+        vectors: (n, d).
+        candidates: (m, d).
+
+    Returns:
+        (n,) indices into `candidates`; the lowest wins a tie.
+    """
+    exact = candidates.astype(np.float64)
+    half_norm = 0.5 * np.sum(exact**2, axis=1)
+    return np.argmin(half_norm - vectors.astype(np.float64) @ exact.T, axis=1)
+
+
+def describe_unseen(vocabulary: Vocabulary, unseen: NDArray[np.int64], num_samples: int) -> list[str]:
+    """Say how many tokens of each scale had no code in the vocabulary.
+
+    Args:
+        vocabulary: the vocabulary in force.
+        unseen: (S,) tokens mapped to a neighbour.
+        num_samples: samples that were encoded.
+
+    Returns:
+        One line for each scale that had any; empty when the vocabulary held every code.
+    """
+    lines = []
+    for (h, w), count in zip(vocabulary.scales, unseen.tolist(), strict=True):
+        if count:
+            share = count / (num_samples * h * w)
+            lines.append(
+                f"scale {h}x{w}: {count} tokens ({share:.2%}) had a code outside the vocabulary "
+                "and took the nearest one in use"
+            )
+    return lines
