@@ -1,0 +1,195 @@
+"""What a model needs to know of its data: names, grid, boundaries, lengths. Free of torch and of files."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+BOUNDARIES = ("periodic", "wall")
+GRIDS = ("uniform", "chebyshev")
+
+# The JAX code's files say `omega`; every other name is used as it stands in the file.
+SYNONYMS = {"omega": "vorticity"}
+
+# float32 coordinates of a grid of 4096 points are exact to about 5e-4 of a spacing.
+COORDINATE_TOLERANCE = 1e-2
+
+
+def canonical_name(name: str) -> str:
+    """Field name with synonyms resolved: ``omega`` -> ``vorticity``."""
+    return SYNONYMS.get(name, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldSpec:
+    """Channels, grid and domain of a set of fields.
+
+    Attributes:
+        names: Channel names, one per channel; vector fields appear as ``velocity_x``, ``velocity_y``.
+        grid: Grid points (h, w): along x, along y (z in convection).
+        boundary: Per axis "periodic" or "wall".
+        lengths: Domain lengths (L_x, L_y), in the units of the file's coordinates.
+        grid_y: "uniform" or "chebyshev", the nodes along the second axis.
+        forcing_wavenumber: Wavenumber at which energy is put in, where the data say; None otherwise.
+
+    Raises:
+        ValueError: A value that none of the above allows.
+    """
+
+    names: tuple[str, ...]
+    grid: tuple[int, int]
+    boundary: tuple[str, str] = ("periodic", "periodic")
+    lengths: tuple[float, float] = (2 * math.pi, 2 * math.pi)
+    grid_y: str = "uniform"
+    forcing_wavenumber: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        if not self.names or len(set(self.names)) != len(self.names):
+            raise ValueError(f"expected one distinct name per channel, got {self.names}")
+        if len(self.grid) != 2 or min(self.grid) < 1:
+            raise ValueError(f"expected a grid (h, w) of positive sizes, got {self.grid}")
+        if len(self.boundary) != 2 or not set(self.boundary) <= set(BOUNDARIES):
+            raise ValueError(f"expected two boundary types out of {BOUNDARIES}, got {self.boundary}")
+        if len(self.lengths) != 2 or not all(math.isfinite(length) and length > 0 for length in self.lengths):
+            raise ValueError(f"expected two positive domain lengths, got {self.lengths}")
+        if self.grid_y not in GRIDS:
+            raise ValueError(f"expected grid_y out of {GRIDS}, got {self.grid_y!r}")
+        if self.grid_y == "chebyshev" and self.boundary[1] != "wall":
+            raise ValueError("a chebyshev grid needs boundary[1] 'wall'; set boundary_y in the metadata")
+
+    @property
+    def num_channels(self) -> int:
+        """Number of channels."""
+        return len(self.names)
+
+    def channel(self, name: str) -> int:
+        """Index of a channel; ``omega`` and ``vorticity`` are the same.
+
+        Raises:
+            ValueError: There is no such channel.
+        """
+        wanted = canonical_name(name)
+        for i, own in enumerate(self.names):
+            if canonical_name(own) == wanted:
+                return i
+        raise ValueError(f"no channel {name!r}; the channels are {', '.join(self.names)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain python values (lists for tuples), fit for JSON and for ``torch.load(weights_only=True)``."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "FieldSpec":
+        """Inverse of `to_dict`.
+
+        Raises:
+            ValueError: A key is missing or unknown.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        if set(values) != set(known):
+            raise ValueError(f"expected the keys {known} of a field spec, got {sorted(values)}")
+        forcing = values["forcing_wavenumber"]
+        return cls(
+            names=tuple(str(name) for name in values["names"]),
+            grid=(int(values["grid"][0]), int(values["grid"][1])),
+            boundary=(str(values["boundary"][0]), str(values["boundary"][1])),
+            lengths=(float(values["lengths"][0]), float(values["lengths"][1])),
+            grid_y=str(values["grid_y"]),
+            forcing_wavenumber=None if forcing is None else float(forcing),
+        )
+
+    @classmethod
+    def from_metadata(
+        cls, names: Sequence[str], coordinates: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
+    ) -> "FieldSpec":
+        """Spec of the fields of a common-format file.
+
+        Absent metadata mean: periodic axes, a uniform grid, lengths from the coordinates (`axis_length`), no
+        forcing wavenumber. Files of the JAX code do not name their grid: where ``grid_y`` is absent and y
+        holds Chebyshev nodes, the y axis is a Chebyshev one between walls.
+
+        Args:
+            names: Channel names.
+            coordinates: ``x`` (H,) and ``y`` (W,).
+            metadata: Attributes of ``/metadata``; read are ``boundary_x|y``, ``grid_y``, ``length_x|y``,
+                ``fkx`` and ``fky``.
+
+        Raises:
+            ValueError: Metadata or coordinates that make no sense.
+        """
+        missing = [axis for axis in ("x", "y") if axis not in coordinates]
+        if missing:
+            raise ValueError(f"coordinates/{missing[0]} is missing; write the grid points' positions there")
+        chebyshev = "grid_y" not in metadata and _chebyshev_span(coordinates["y"]) is not None
+        grid_y = str(metadata.get("grid_y", "chebyshev" if chebyshev else "uniform"))
+        boundary = (
+            str(metadata.get("boundary_x", "periodic")),
+            str(metadata.get("boundary_y", "wall" if chebyshev else "periodic")),
+        )
+        lengths = [
+            float(metadata[f"length_{axis}"])
+            if f"length_{axis}" in metadata
+            else axis_length(coordinates[axis], boundary[i], grid_y if axis == "y" else "uniform", axis)
+            for i, axis in enumerate(("x", "y"))
+        ]
+        forcing = [float(metadata[key]) for key in ("fkx", "fky") if key in metadata]
+        return cls(
+            names=tuple(names),
+            grid=(len(coordinates["x"]), len(coordinates["y"])),
+            boundary=boundary,
+            lengths=(lengths[0], lengths[1]),
+            grid_y=grid_y,
+            forcing_wavenumber=max(forcing) if forcing and max(forcing) > 0 else None,
+        )
+
+
+def axis_length(nodes: np.ndarray, boundary: str, grid: str, axis: str) -> float:
+    """Domain length along an axis from its nodes x_i, i = 0 .. n-1, spaced by dx.
+
+    periodic: n dx. Uniform wall: n dx where the nodes are cell centres (x_0 = dx/2, from a wall at 0),
+    x_{n-1} - x_0 where they include the walls. Chebyshev: Gauss nodes leave out the walls,
+    x_{n-1} - x_0 = L cos(pi / 2n), which is inverted; Lobatto nodes include them. The nodes tell which they
+    are.
+
+    Raises:
+        ValueError: Fewer than two nodes, nodes that do not increase, or nodes that are not those of the grid.
+    """
+    x = np.asarray(nodes, dtype=np.float64)
+    n = x.size
+    remedy = f"write the metadata attribute length_{axis}, or correct coordinates/{axis}"
+    if x.ndim != 1 or n < 2 or not np.all(np.diff(x) > 0):
+        raise ValueError(f"coordinates/{axis} must hold two or more increasing values; {remedy}")
+    if grid == "chebyshev":
+        length = _chebyshev_span(x)
+        if length is None:
+            raise ValueError(f"coordinates/{axis} are not Chebyshev nodes although grid_y says so; {remedy}")
+        return length
+    span = float(x[-1] - x[0])
+    dx = span / (n - 1)
+    if float(np.abs((x - x[0]) / dx - np.arange(n)).max()) > COORDINATE_TOLERANCE * max(1, n / 4096):
+        raise ValueError(f"coordinates/{axis} are not equidistant although the grid is uniform; {remedy}")
+    cell_centred = abs(x[0] - dx / 2) < COORDINATE_TOLERANCE * dx
+    return n * dx if boundary == "periodic" or cell_centred else span
+
+
+def _chebyshev_span(nodes: np.ndarray) -> float | None:
+    """Distance of the walls between which the nodes are Chebyshev's (Gauss or Lobatto); None if they are not."""
+    x = np.asarray(nodes, dtype=np.float64)
+    n = x.size
+    if n < 4 or not np.all(np.diff(x) > 0):  # three Lobatto nodes are equidistant
+        return None
+    span = float(x[-1] - x[0])
+    unit = 2 * (x - x[0]) / span - 1
+    i = np.arange(n)
+    wall_gap = math.cos(math.pi / (2 * n))
+    gauss, lobatto = -np.cos(np.pi * (i + 0.5) / n) / wall_gap, -np.cos(np.pi * i / (n - 1))
+    for reference, scale in ((gauss, wall_gap), (lobatto, 1.0)):
+        if float(np.abs(unit - reference).max()) < COORDINATE_TOLERANCE / n:
+            return span / scale
+    return None
