@@ -4,7 +4,7 @@ import importlib
 
 __all__ = ["VQVAETokenizer", "Vocabulary", "load_tokenized_data", "save_tokens"]
 
-# Imported on first use, so that `python -m gust_torch.tokenizer --help` waits for neither torch nor Lightning.
+# Imported on first use: `python -m gust_torch.tokenizer --help` waits for neither torch nor Lightning.
 _HOMES = {
     "VQVAETokenizer": "tokenizer",
     "Vocabulary": "vocabulary",

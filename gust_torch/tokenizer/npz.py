@@ -1,7 +1,7 @@
 """Writer and reader of `tokens.npz`; docs/tokens.md lists the keys, shapes and dtypes.
 
-The file holds numbers and text only, so that it opens with `allow_pickle=False`. Members are written in blocks
-of samples: a set of tokens larger than memory can be written from a memory-mapped array.
+The file holds numbers and text only, so it opens with `allow_pickle=False`. Members are written in blocks of
+samples: a set of tokens larger than memory can be written from a memory-mapped array.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-# A token has some 9 bits of entropy in 32. Level 1 halves the file at 55 MB/s, level 6 gains 3 % more at 8 MB/s.
+# Tokens have some 9 bits of entropy in 32: level 1 halves the file at 55 MB/s, level 6 gains 3 % at 8 MB/s.
 DEFLATE_LEVEL = 1
 BLOCK_SAMPLES = 4096
 REQUIRED = (
@@ -210,10 +210,10 @@ def load_tokenized_data(path: str | Path) -> Tokens:
 
     Returns:
         A mapping with `indices_flat` (n, L) int32, `vectors_flat` (n, L, d) float32 (computed on access),
-        `codebook` (V, d), `effective_vocab_size`, `vocab_size`, `codebook_dim`, `first_trainable_scale` (int),
-        `config` (dict), `scales` (tuple of (h, w)), `scale_offsets`, `scale_vocab_sizes`, `unified_to_scale`,
-        `unified_to_original`, `scale_old_to_unified` and `original_codebooks` (lists over scales),
-        `indices_scale_{h}x{w}` (n, h, w), `trajectory`, `time`, `field_names`, `mean`, `std`.
+        `codebook` (V, d), `effective_vocab_size`, `vocab_size`, `codebook_dim` and `first_trainable_scale`
+        (int), `config` (dict), `scales` (tuple of (h, w)), `scale_offsets`, `scale_vocab_sizes`,
+        `unified_to_scale`, `unified_to_original`, `scale_old_to_unified` and `original_codebooks` (lists over
+        scales), `indices_scale_{h}x{w}` (n, h, w), `trajectory`, `time`, `field_names`, `mean`, `std`.
 
     Raises:
         ValueError: if the file is not a token file.

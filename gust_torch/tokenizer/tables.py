@@ -14,8 +14,8 @@ __all__ = ["VocabularyTables"]
 class VocabularyTables(nn.Module):
     """Lookup tables of one vocabulary.
 
-    The S tables of a vocabulary are stored as one, so that a batch is remapped by a single gather: the code at
-    position p of the flat sequence has row `first_row[p] + code`.
+    The S tables of a vocabulary are stored as one, so that a batch is remapped by a single gather: the code
+    at position p of the flat sequence has row `first_row[p] + code`.
 
     Attributes:
         num_encoded: samples remapped so far.

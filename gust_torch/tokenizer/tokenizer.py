@@ -1,0 +1,205 @@
+"""Fields to discrete tokens and back with a trained multi-scale VQ-VAE."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gust_torch.checkpoint import load_model
+from gust_torch.models import VQVAE2d
+from gust_torch.tokenizer.npz import read_vocabulary
+from gust_torch.tokenizer.tables import VocabularyTables
+from gust_torch.tokenizer.vocabulary import Vocabulary, describe_unseen
+
+__all__ = ["VQVAETokenizer", "count_codes"]
+
+logger = logging.getLogger(__name__)
+
+
+class VQVAETokenizer(LightningModule):
+    """Encode fields as unified tokens, and decode them to the model's own reconstruction.
+
+    `decode(encode(x))` equals `reconstruct(x)` bit for bit, at the same batch shape and device, wherever the
+    vocabulary holds the codes: always for the data it was fitted on. Fields are raw physical values.
+
+    A tokenizer stays in evaluation mode, also inside another module that is being trained, and takes no
+    gradient. Its vocabulary comes from `fit` or `use_vocabulary`; under `Trainer.predict` it yields original
+    codes, for which no vocabulary is needed.
+
+    Attributes:
+        model: the VQ-VAE.
+        predict_batch_size: rows that `predict_step` fills up a short batch to. Kernels may round differently
+            for another batch shape, so this makes codes independent of where the batches were cut.
+    """
+
+    def __init__(
+        self, model: VQVAE2d, vocabulary: Vocabulary | None = None, *, predict_batch_size: int | None = None
+    ) -> None:
+        """Wrap a trained model.
+
+        Args:
+            model: the VQ-VAE, taken over as it is.
+            vocabulary: the numbering, if already known.
+            predict_batch_size: see the class.
+        """
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.predict_batch_size = predict_batch_size
+        self._tables: VocabularyTables | None = None
+        if vocabulary is not None:
+            self.use_vocabulary(vocabulary)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike[str]) -> VQVAETokenizer:
+        """Load the model of a training checkpoint; fit it next, or give it a vocabulary.
+
+        Raises:
+            ValueError: if the file is no checkpoint of this package, or one without trained codebooks.
+        """
+        model = load_model(path)
+        if not model.quantizer.initialised:
+            raise ValueError(
+                f"{path} was saved before its codebooks were set, in the first "
+                f"{model.quantizer.autoencoder_steps} steps of training; train for longer or with a smaller --model.autoencoder_steps"
+            )
+        return cls(model)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The numbering in force.
+
+        Raises:
+            ValueError: if there is none yet.
+        """
+        return self._require_tables().vocabulary
+
+    @property
+    def codebooks(self) -> tuple[NDArray[np.float32], ...]:
+        """(K_k, d) vectors of each scale, as the decoder uses them."""
+        return tuple(book.detach().float().cpu().numpy() for book in self.model.codebooks)
+
+    def use_vocabulary(self, vocabulary: Vocabulary | str | os.PathLike[str]) -> VQVAETokenizer:
+        """Adopt a vocabulary, such as the training data's for test data.
+
+        Args:
+            vocabulary: a vocabulary or the token file that holds it.
+
+        Raises:
+            ValueError: if it was built on other codebooks than the model's.
+        """
+        source = "the vocabulary"
+        if not isinstance(vocabulary, Vocabulary):
+            source = str(vocabulary)
+            vocabulary = read_vocabulary(os.fspath(vocabulary))
+        vocabulary.require_codebooks(self.codebooks, source=source)
+        self._tables = VocabularyTables(vocabulary).to(self.model.mean.device)
+        return self
+
+    def fit(self, batches: Iterable[Tensor]) -> VQVAETokenizer:
+        """Build the vocabulary of the codes that occur in the data.
+
+        Args:
+            batches: (b, c, h, w) tensors, for instance a `DataLoader` over an `HDF5Dataset`.
+
+        Raises:
+            ValueError: if there are no batches.
+        """
+        areas, sizes = self._areas, self.model.vocab_sizes
+        counts = [np.zeros(size, dtype=np.int64) for size in sizes]
+        for x in batches:
+            codes = self.tokenize(x).cpu().numpy()
+            counts = [a + b for a, b in zip(counts, count_codes(codes, areas, sizes), strict=True)]
+        return self.use_vocabulary(Vocabulary.from_counts(self.model.scales, self.codebooks, counts))
+
+    @torch.no_grad()
+    def tokenize(self, x: Tensor) -> Tensor:
+        """Turn fields (b, c, h, w) into original codes (b, L) int64, scales concatenated coarse to fine."""
+        return torch.cat([index.flatten(1) for index in self.model.tokenize(self._place(x))], dim=1)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Turn fields (b, c, h, w) into unified tokens (b, L) int64.
+
+        A code that the vocabulary lacks becomes the nearest code in use at its scale; `unseen_report` says
+        how many did.
+
+        Raises:
+            ValueError: if there is no vocabulary, or x has other channels or another grid than the model.
+        """
+        return self._require_tables().to_tokens(self.tokenize(x))
+
+    @torch.no_grad()
+    def decode(self, indices: Tensor) -> Tensor:
+        """Turn unified tokens (b, L) into fields (b, c, h, w).
+
+        Raises:
+            ValueError: if there is no vocabulary, or a token is not one of its position's scale.
+        """
+        codes = self._require_tables().to_codes(indices.to(self.model.mean.device))
+        parts = codes.split(self._areas, dim=1)
+        shaped = [part.unflatten(1, scale) for part, scale in zip(parts, self.model.scales, strict=True)]
+        return self.model.decode(shaped)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Pass fields (b, c, h, w) through the model without tokens."""
+        return self.model.reconstruct(self._place(x))
+
+    def unseen_report(self) -> list[str]:
+        """Say, scale by scale, how many tokens of all `encode` calls so far took a neighbour's code."""
+        tables = self._require_tables()
+        return describe_unseen(tables.vocabulary, tables.unseen.cpu().numpy(), tables.num_encoded)
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Turn fields (b, c, h, w) into original codes (b, L), as int16 where it holds them, else int32."""
+        rows = len(batch)
+        if self.predict_batch_size is not None and rows < self.predict_batch_size:
+            batch = torch.cat([batch, batch[-1:].expand(self.predict_batch_size - rows, -1, -1, -1)])
+        largest = max(self.model.vocab_sizes)
+        dtype = torch.int16 if largest <= torch.iinfo(torch.int16).max + 1 else torch.int32
+        return self.tokenize(batch)[:rows].to(dtype)
+
+    def train(self, mode: bool = True) -> VQVAETokenizer:
+        """Stay in evaluation mode: training mode would move the codebooks."""
+        super().train(False)
+        return self
+
+    def _place(self, x: Tensor) -> Tensor:
+        # Not self.device, which goes stale when a plain module that holds the tokenizer is moved.
+        return x.to(self.model.mean.device, torch.float32)
+
+    @property
+    def _areas(self) -> list[int]:
+        return [h * w for h, w in self.model.scales]
+
+    def _require_tables(self) -> VocabularyTables:
+        if self._tables is None:
+            raise ValueError(
+                "the tokenizer has no vocabulary; call fit(batches) or use_vocabulary('tokens.npz') first"
+            )
+        return self._tables
+
+
+def count_codes(
+    codes: NDArray[np.integer], areas: Sequence[int], sizes: Sequence[int]
+) -> list[NDArray[np.int64]]:
+    """Count the occurrences of each original code.
+
+    Args:
+        codes: (n, L) original codes.
+        areas: S numbers of tokens, h_k w_k.
+        sizes: S codebook sizes K_k.
+
+    Returns:
+        S arrays (K_k,).
+    """
+    ends = np.cumsum(areas)
+    parts = (codes[:, end - area : end] for end, area in zip(ends, areas, strict=True))
+    return [np.bincount(part.ravel(), minlength=size) for part, size in zip(parts, sizes, strict=True)]

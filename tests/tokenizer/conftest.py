@@ -1,0 +1,79 @@
+"""A tiny VQ-VAE on a non-square, two-channel grid with one wall, its data and its checkpoint."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from gust_torch.checkpoint import save_model
+from gust_torch.models import VQVAE2d
+from gust_torch.spec import FieldSpec
+
+SPEC = FieldSpec(
+    names=("buoyancy", "vorticity"), grid=(16, 8), boundary=("periodic", "wall"), lengths=(4.0, 1.0)
+)
+NUM_FRAMES = 11
+
+
+def _build_model(seed: int, *, autoencoder_steps: int = 0) -> VQVAE2d:
+    """A model with random weights and, unless still in its first steps, with codebooks fitted to noise."""
+    torch.manual_seed(seed)
+    model = VQVAE2d(
+        SPEC,
+        base_channels=8,
+        channel_mult=(1, 1),
+        num_res_blocks=1,
+        codebook_dim=4,
+        vocab_size=(4, 8, 16),
+        scales=((1, 1), (2, 1), (4, 2)),
+        attention_heads=2,
+        autoencoder_steps=autoencoder_steps,
+    )
+    model.set_statistics(torch.tensor([0.5, 0.0]), torch.tensor([0.2, 5.0]))
+    # phi is the identity when new; make the latent depend on its convolution.
+    for parameter in model.quantizer.phi.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.train()
+    with torch.no_grad():
+        model(_make_frames(64, seed=100))
+    return model.eval()
+
+
+def _make_frames(num: int, *, seed: int) -> Tensor:
+    """Random physical fields (num, 2, 16, 8)."""
+    noise = torch.randn(num, 2, 16, 8, generator=torch.Generator().manual_seed(seed))
+    return noise * torch.tensor([0.2, 5.0]).reshape(2, 1, 1) + torch.tensor([0.5, 0.0]).reshape(2, 1, 1)
+
+
+@pytest.fixture(scope="session")
+def build_model() -> Callable[..., VQVAE2d]:
+    """`build_model(seed, autoencoder_steps=0)`."""
+    return _build_model
+
+
+@pytest.fixture(scope="session")
+def make_frames() -> Callable[..., Tensor]:
+    """`make_frames(num, seed=...)`."""
+    return _make_frames
+
+
+@pytest.fixture(scope="session")
+def model() -> VQVAE2d:
+    """The model; tests must not change it."""
+    return _build_model(0)
+
+
+@pytest.fixture(scope="session")
+def frames() -> Tensor:
+    """Frames of the data file."""
+    return _make_frames(NUM_FRAMES, seed=1)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, model: VQVAE2d) -> Path:
+    """The model's checkpoint."""
+    path = tmp_path_factory.mktemp("checkpoint") / "model.ckpt"
+    save_model(model, path)
+    return path
