@@ -35,14 +35,15 @@ def band_errors(
         k: ``(n_shells,)`` shell wavenumbers, equally spaced from 0.
         forcing_wavenumber: k_f; ``None`` means ``4 dk``, a quarter of the longest side: the solver's default
             forcing in turbulence and the depth of a 4:1 convection cell.
-        k_max: Isotropic limit of the grid (``ShellSpectrum.k_max``). ``None`` means ``k[-1] / sqrt(2)``, which
-            is it on a square periodic grid.
+        k_max: Isotropic limit of the grid (``ShellSpectrum.k_max``). ``None`` takes that of a square
+            periodic grid.
 
     Returns:
         ``(..., 3)``; NaN for a band without shells (the grid is too small for it).
     """
     spacing = float(k[1])
-    limit = float(k[-1]) / math.sqrt(2.0) if k_max is None else k_max
+    # The outermost shell holds the corner of the spectral plane, sqrt(2) times the limit of a square grid.
+    limit = spacing * round((len(k) - 1) / math.sqrt(2.0)) if k_max is None else k_max
     forcing = DEFAULT_FORCING_SHELL * spacing if forcing_wavenumber is None else forcing_wavenumber
     # Round-off in k must not move a shell to the other side of an edge.
     slack = 1e-3 * spacing

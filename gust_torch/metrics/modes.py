@@ -1,4 +1,4 @@
-"""Modes of a field: the transform along each axis, the wavenumbers, and sums of modal energies over shells."""
+"""Modes of a field: the transform along each axis, wavenumbers, sums of modal energies over shells."""
 
 import math
 

@@ -15,10 +15,10 @@ __all__ = ["BAND_NAMES", "ShellSpectrum", "band_edges", "band_errors"]
 class ShellSpectrum(nn.Module):
     """Shell-summed spectrum of a field in physical wavenumber.
 
-    Shell i holds every mode with ``(i - 1/2) dk <= |k| < (i + 1/2) dk``, ``dk = 2 pi / max(lengths)``, so that
-    shells are round in physical space on any grid, and shell 0 is the mean. All modes are kept, those in the
-    corners of the spectral plane too: the sum over shells is ``mean(x**2) / 2`` (Parseval). Divide by ``dk``
-    for a density.
+    Shell i holds every mode with ``(i - 1/2) dk <= |k| < (i + 1/2) dk``, ``dk = 2 pi / max(lengths)``, so
+    that shells are round in physical space on any grid, and shell 0 is the mean. All modes are kept, those in
+    the corners of the spectral plane too: the sum over shells is ``mean(x**2) / 2`` (Parseval). Divide by
+    ``dk`` for a density.
 
     Periodic axes take the FFT. Wall axes take the cosine transform (DCT-II, modes ``cos(pi m y / L)``) of the
     values at cell centres; a Chebyshev axis is first interpolated there by its own polynomial, and Parseval
