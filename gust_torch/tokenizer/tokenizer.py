@@ -66,8 +66,8 @@ class VQVAETokenizer(LightningModule):
         model = load_model(path)
         if not model.quantizer.initialised:
             raise ValueError(
-                f"{path} was saved before its codebooks were set, in the first "
-                f"{model.quantizer.autoencoder_steps} steps of training; train for longer or with a smaller --model.autoencoder_steps"
+                f"{path} is of the first {model.quantizer.autoencoder_steps} training steps, before its "
+                "codebooks are set; train for longer or with a smaller --model.autoencoder_steps"
             )
         return cls(model)
 
