@@ -51,6 +51,7 @@ def create_layout(
     parameters: Mapping[str, Any],
     scalars: Sequence[str],
     compression: str | None,
+    texts: Mapping[str, str | Sequence[str]] = {},
     frames_per_chunk: int | None = None,
 ) -> None:
     """Create every group, dataset and attribute of a file with no samples yet.
@@ -63,6 +64,7 @@ def create_layout(
         parameters: name -> one value for each trajectory.
         scalars: Names of the per-sample diagnostics.
         compression: None, "lz4" or "gzip".
+        texts: full name -> text or texts.
         frames_per_chunk: Frames in one chunk; by default `schema.frames_per_chunk`, and 1 with compression, since a
             compressed chunk that grows frame by frame is stored anew each time.
     """
@@ -88,6 +90,8 @@ def create_layout(
     file.create_group(schema.SCALARS)
     for name in scalars:
         _create_rows(file, f"{schema.SCALARS}/{name}", schema.TIME_DTYPE)
+    for name, text in texts.items():
+        file.create_dataset(name, data=text, dtype=h5py.string_dtype())
     attributes = file.create_group(schema.METADATA).attrs
     for name, value in metadata.items():
         attributes[name] = value

@@ -41,6 +41,7 @@ class HDF5Writer:
         metadata: Mapping[str, MetadataValue],
         parameters: Mapping[str, float | Sequence[float]] = {},
         scalars: Sequence[str] = (),
+        texts: Mapping[str, str | Sequence[str]] = {},
         compression: str | None = None,
         overwrite: bool = False,
     ) -> None:
@@ -53,6 +54,7 @@ class HDF5Writer:
             metadata: Attributes of /metadata; `format_version` and `complete` are added.
             parameters: name -> value, or one value for each trajectory.
             scalars: Names of the diagnostics that each `append` brings.
+            texts: Full name ("trajectories/source") -> text or one text per trajectory: where the frames came from.
             compression: None, "lz4" (bitshuffle + lz4, needs hdf5plugin to read) or "gzip".
             overwrite: Replace an existing file, once the first frame has been written.
 
@@ -73,6 +75,7 @@ class HDF5Writer:
             metadata={**metadata, "format_version": schema.FORMAT_VERSION, "complete": False},
             parameters=parameters,
             scalars=scalars,
+            texts=texts,
             compression=compression,
         )
         file.close()
