@@ -1,0 +1,1 @@
+"""Forced two-dimensional turbulence on a doubly periodic square, pseudo-spectral."""
