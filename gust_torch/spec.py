@@ -179,7 +179,7 @@ def axis_length(nodes: np.ndarray, boundary: str, grid: str, axis: str) -> float
 
 
 def _chebyshev_span(nodes: np.ndarray) -> float | None:
-    """Distance of the walls between which the nodes are Chebyshev's, Gauss or Lobatto; None if they aren't."""
+    """Distance of the walls if these are Chebyshev nodes, Gauss or Lobatto, between them; else None."""
     x = np.asarray(nodes, dtype=np.float64)
     n = x.size
     if n < 4 or not np.all(np.diff(x) > 0):  # three Lobatto nodes are equidistant

@@ -1,0 +1,40 @@
+"""From a fluid simulation to discrete tokens that keep the physics.
+
+The public names are loaded on first use, so that importing the package costs nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+from gust_torch._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from gust_torch.data.datamodule import FieldDataModule
+    from gust_torch.data.hdf5_dataset import HDF5Dataset
+    from gust_torch.models.vqvae import VQVAE2d
+    from gust_torch.spec import FieldSpec
+    from gust_torch.tasks.vqvae import VQVAETask
+    from gust_torch.tokenizer.npz import load_tokenized_data
+    from gust_torch.tokenizer.tokenizer import VQVAETokenizer
+
+__all__ = [
+    "FieldDataModule",
+    "FieldSpec",
+    "HDF5Dataset",
+    "VQVAE2d",
+    "VQVAETask",
+    "VQVAETokenizer",
+    "load_tokenized_data",
+]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "FieldDataModule": "gust_torch.data",
+        "FieldSpec": "gust_torch.spec",
+        "HDF5Dataset": "gust_torch.data",
+        "VQVAE2d": "gust_torch.models",
+        "VQVAETask": "gust_torch.tasks",
+        "VQVAETokenizer": "gust_torch.tokenizer",
+        "load_tokenized_data": "gust_torch.tokenizer",
+    },
+)

@@ -1,0 +1,193 @@
+"""Lightning data module over common-format files: leak-free split, shuffled blocks, resumable epochs."""
+
+import dataclasses
+from functools import cached_property
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from lightning.pytorch.loops.progress import _ProcessedTracker
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.data.loader import ResumableLoader, collate_frames
+from gust_torch.data.sampler import BlockShuffleSampler
+from gust_torch.data.splits import split_samples
+from gust_torch.spec import FieldSpec
+
+# A sequential read of this size keeps disks and networks busy.
+READ_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Sample indices of the two sets, increasing."""
+
+    train: np.ndarray
+    val: np.ndarray
+
+
+class FieldDataModule(LightningDataModule):
+    """Batches (b, c, h, w), or (b, t, c, h, w) for n_steps > 1, of raw physical float32 values.
+
+    Training batches are shuffled blocks of frames (`BlockShuffleSampler`), different on each rank; a run that
+    was stopped within an epoch goes on with the batches it had not trained on. Prediction goes over all
+    samples in order. Files are opened when first needed.
+    """
+
+    def __init__(
+        self,
+        data_path: str | list[str],
+        fields: list[str] | None = None,
+        batch_size: int = 16,
+        num_workers: int = 0,
+        val_fraction: float = 0.1,
+        n_steps: int = 1,
+        stride: int = 1,
+        sample_start: int = 0,
+        sample_stop: int | None = None,
+        block_size: int | None = None,
+        gap: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Remember the settings.
+
+        Args:
+            data_path: File, glob, URL or a list of these.
+            fields: Fields to load as channels; all by default.
+            batch_size: Samples in a batch, on each device.
+            num_workers: Processes that load ahead; 0 loads in the training process.
+            val_fraction: Part held out for validation: whole trajectories where there are several, else the
+                end of the only one.
+            n_steps: Frames in a sample.
+            stride: Frames from one of a sample's frames to the next.
+            sample_start: First frame to use.
+            sample_stop: End of the frames to use, exclusive; all by default.
+            block_size: Neighbouring samples that stay together when shuffling, and are read at once. By
+                default as many as make a read of 1 MiB, at most a quarter of a batch (one, for 512 x 512).
+            gap: Frames dropped between training and validation of a single trajectory; by default half the
+                number of validation frames, at least 1 and at most 256.
+            seed: Of the shuffling and of the choice of validation trajectories.
+
+        Raises:
+            ValueError: A number out of range.
+        """
+        super().__init__()
+        if batch_size < 1 or num_workers < 0:
+            raise ValueError(
+                f"expected batch_size >= 1 and num_workers >= 0, got {batch_size} and {num_workers}"
+            )
+        self.data_path, self.fields = data_path, fields
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.val_fraction, self.gap, self.seed = val_fraction, gap, seed
+        self.n_steps, self.stride = n_steps, stride
+        self.sample_start, self.sample_stop = sample_start, sample_stop
+        self.block_size = block_size
+
+    @cached_property
+    def dataset(self) -> HDF5Dataset:
+        """All samples, raw."""
+        return HDF5Dataset(
+            self.data_path,
+            fields=self.fields,
+            sample_start=self.sample_start,
+            sample_stop=self.sample_stop,
+            n_steps=self.n_steps,
+            stride=self.stride,
+        )
+
+    @property
+    def spec(self) -> FieldSpec:
+        """Channels, grid and domain of the data."""
+        return self.dataset.spec
+
+    @cached_property
+    def split(self) -> Split:
+        """Which samples are trained on and which validate."""
+        train, val = split_samples(
+            self.dataset.trajectories,
+            self.val_fraction,
+            span=(self.n_steps - 1) * self.stride,
+            gap=self.gap,
+            seed=self.seed,
+        )
+        return Split(train, val)
+
+    @cached_property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        return self.dataset.statistics(self.split.train)
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel, (c, 1, 1) float32, over frames of the training set."""
+        return self._statistics
+
+    def setup(self, stage: str) -> None:
+        """Open the headers, so that bad files stop a run before it starts."""
+        if stage in ("fit", "validate"):
+            _ = self.split
+        else:
+            _ = self.dataset
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        """Shuffled blocks of the training set; this rank's share."""
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = BlockShuffleSampler(
+            len(self.split.train),
+            block_size=self._block_size(),
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        if self.trainer:
+            sampler.set_epoch(self.trainer.current_epoch)
+        return ResumableLoader(
+            _subset(self.dataset, self.split.train),
+            sampler,
+            batch_size=self.batch_size,
+            # All ranks have equally many samples, so a small set may keep its only, incomplete batch.
+            drop_last=len(sampler) >= self.batch_size,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            num_finished=self._num_finished_batches if self.trainer else None,
+        )
+
+    def val_dataloader(self) -> DataLoader[Tensor] | list[DataLoader[Tensor]]:
+        """The validation set in order; none when val_fraction is 0."""
+        if not len(self.split.val):
+            return []
+        return self._ordered(_subset(self.dataset, self.split.val))
+
+    def predict_dataloader(self) -> DataLoader[Tensor]:
+        """All samples of the range, in order."""
+        return self._ordered(self.dataset)
+
+    def _ordered(self, dataset: HDF5Dataset | Subset[Tensor]) -> DataLoader[Tensor]:
+        """Loader that goes through a set once, in order."""
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            collate_fn=collate_frames,
+        )
+
+    def _block_size(self) -> int:
+        """The given block size, or the default (see `__init__`)."""
+        if self.block_size is not None:
+            return self.block_size
+        frame_bytes = 4 * int(np.prod((self.spec.num_channels, *self.spec.grid)))
+        return max(1, min(READ_BYTES // frame_bytes, self.batch_size // 4))
+
+    def _num_finished_batches(self) -> int:
+        """Batches of this epoch whose training step is done (fetched ones may be ahead of it)."""
+        assert self.trainer is not None
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        assert isinstance(progress, _ProcessedTracker)
+        return progress.processed
+
+
+def _subset(dataset: HDF5Dataset, indices: np.ndarray) -> Subset[Tensor]:
+    """Part of a dataset. A list, since indices reach the dataset as python integers then."""
+    return Subset(dataset, indices.tolist())

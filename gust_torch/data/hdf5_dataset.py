@@ -1,0 +1,229 @@
+"""Frames, or windows of frames, of files in the common HDF5 format, read when asked for."""
+
+import bisect
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gust_torch.data.files import PathLike, SourceFile, expand_paths, read_header
+from gust_torch.data.handles import FileHandles
+from gust_torch.data.loader import FrameBatch
+from gust_torch.data.statistics import channel_statistics, evenly_spaced
+from gust_torch.data.windows import concatenate_trajectories, window_frames
+from gust_torch.spec import FieldSpec
+
+# Lengths come from float32 coordinates.
+LENGTH_TOLERANCE = 1e-4
+
+
+class HDF5Dataset(Dataset[Tensor]):
+    """Map-style dataset of float32 fields: items (c, h, w), or windows (t, c, h, w) for n_steps > 1.
+
+    Nothing but headers, times and trajectories is read before an item is asked for, and then only the item.
+    Several files are concatenated. Safe in forked and spawned `DataLoader` workers. `__getitems__` reads a
+    batch at once; with ``collate_fn=gust_torch.data.collate_frames`` the batch is not copied either.
+
+    Attributes:
+        spec: Channel names, grid, boundaries, domain lengths.
+        times: (n_samples,) float64, for windows (n_samples, n_steps); NaN where a file has no times.
+        trajectories: (n_samples,) int64, unique over all files.
+    """
+
+    def __init__(
+        self,
+        data_path: PathLike | Sequence[PathLike],
+        fields: str | Sequence[str] | None = None,
+        normalize: bool = False,
+        sample_start: int = 0,
+        sample_stop: int | None = None,
+        n_steps: int = 1,
+        stride: int = 1,
+    ) -> None:
+        """Open the files' headers.
+
+        Args:
+            data_path: A file, a glob, an fsspec URL, or a list of these; concatenated in this order.
+            fields: Field names, stacked as channels in this order; all of the file by default. A vector field
+                stands for its components, ``velocity_x`` for one of them; ``omega`` and ``vorticity`` are the
+                same.
+            normalize: Give ``(x - mean) / std`` instead of physical values.
+            sample_start: First frame to use, counted over the concatenation.
+            sample_stop: End of the frames to use (exclusive, at most the number of frames). Of windows, those
+                that lie wholly inside the range are used.
+            n_steps: Frames in an item.
+            stride: Frames from one of an item's frames to the next.
+
+        Raises:
+            ValueError: A file that is missing, truncated or does not fit the others, a field that is not
+                there, or a range without samples; the message names the file and the remedy.
+        """
+        if n_steps < 1 or stride < 1:
+            raise ValueError(f"expected n_steps >= 1 and stride >= 1, got {n_steps} and {stride}")
+        self.n_steps, self.stride = n_steps, stride
+        self._sources = [read_header(path, fields) for path in expand_paths(data_path)]
+        self.spec = common_spec(self._sources)
+        self._starts = [0, *np.cumsum([source.num_frames for source in self._sources]).tolist()]
+        trajectories = concatenate_trajectories([source.trajectory for source in self._sources])
+        # (n_samples, n_steps) frame numbers over the concatenation
+        self._frames = window_frames(
+            trajectories, n_steps, stride, sample_start, sample_stop, where=self._sources[0].path
+        )
+        self.trajectories = trajectories[self._frames[:, 0]]
+        times = np.concatenate([source.time for source in self._sources])[self._frames]
+        self.times = times[:, 0] if n_steps == 1 else times
+        self._handles = FileHandles(self._sources)
+        self._statistics: tuple[Tensor, Tensor] | None = None
+        self.normalized = normalize
+        if normalize:
+            self.statistics()  # once here, not once in each worker
+
+    @property
+    def n_samples(self) -> int:
+        """Number of items."""
+        return len(self._frames)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of an item: (c, h, w) or (t, c, h, w)."""
+        shape = (self.spec.num_channels, *self.spec.grid)
+        return shape if self.n_steps == 1 else (self.n_steps, *shape)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of each channel, (c, 1, 1) float32, from at most 256 evenly spaced frames."""
+        return self.statistics()[0]
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation of each channel, (c, 1, 1) float32, of the same frames; 1 if it is constant."""
+        return self.statistics()[1]
+
+    def statistics(self, samples: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation over (evenly spaced ones of) some samples, all of them by default.
+
+        Args:
+            samples: Indices of samples, for instance of a training split. Of a window its first frame counts.
+
+        Returns:
+            mean, std: (c, 1, 1) float32.
+        """
+        if samples is None and self._statistics is not None:
+            return self._statistics
+        chosen = np.arange(self.n_samples) if samples is None else np.asarray(samples)
+        frames = self._frames[chosen[evenly_spaced(len(chosen))], 0].tolist()
+        result = channel_statistics((self._read([frame])[0] for frame in frames), self.spec.names)
+        if samples is None:
+            self._statistics = result
+        return result
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """``(x - mean) / std``, (..., c, h, w)."""
+        return (x - self.mean.to(x)) / self.std.to(x)
+
+    def denormalize(self, x: Tensor) -> Tensor:
+        """``x std + mean``: undoes `normalize` to 2 ulp of max(|x|, |mean|), since each step rounds once."""
+        return x * self.std.to(x) + self.mean.to(x)
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return self.n_samples
+
+    def __getitem__(self, index: int) -> Tensor:
+        """One item.
+
+        Raises:
+            IndexError: The index is out of range.
+            ValueError: The frame can't be read or holds NaN or Inf.
+        """
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
+        """Items in the order asked for, views of one tensor that is read at once.
+
+        Raises:
+            IndexError: An index is out of range.
+            ValueError: A frame can't be read or holds NaN or Inf.
+        """
+        n = self.n_samples
+        for index in indices:
+            if not -n <= index < n:
+                raise IndexError(f"sample {index} of {n}")
+        frames = self._frames[np.asarray(indices, dtype=np.int64)].ravel().tolist()
+        batch = torch.from_numpy(self._read(frames)).reshape(len(indices), *self.sample_shape)
+        if self.normalized:
+            batch.sub_(self.mean).div_(self.std)
+        return FrameBatch(batch)
+
+    def close(self) -> None:
+        """Close the files of this process; they open again when needed."""
+        self._handles.close()
+
+    def _read(self, frames: list[int]) -> np.ndarray:
+        """Frames in the order asked for, (n, c, h, w) float32.
+
+        Runs of neighbours become one read, and reads go through the files in their order.
+        """
+        out = np.empty((len(frames), self.spec.num_channels, *self.spec.grid), np.float32)
+        runs, start = [], 0
+        for stop in range(1, len(frames) + 1):
+            if stop == len(frames) or frames[stop] != frames[stop - 1] + 1 or frames[stop] in self._starts:
+                runs.append((frames[start], start, stop))
+                start = stop
+        runs.sort()
+        for frame, start, stop in runs:
+            index = bisect.bisect_right(self._starts, frame) - 1
+            try:
+                for reader in self._handles.readers(index):
+                    reader.read(frame - self._starts[index], out[start:stop])
+            except OSError as error:
+                raise ValueError(
+                    f"{self._place(frame)}: cannot be read ({error}); the file is truncated or damaged: "
+                    "copy it again, or leave the frame out by sample_start/sample_stop"
+                ) from error
+        self._check_finite(frames, out)
+        return out
+
+    def _check_finite(self, frames: list[int], values: np.ndarray) -> None:
+        """A sum shows NaN and Inf in one fast pass; the slow search is left for when it does.
+
+        Raises:
+            ValueError: Names the file, frame and channel.
+        """
+        # Huge but finite values may overflow the sum, hence the second look.
+        if np.isfinite(torch.from_numpy(values).sum().item()) or np.isfinite(values).all():
+            return
+        row, channel = np.argwhere(~np.isfinite(values).all(axis=(2, 3)))[0].tolist()
+        raise ValueError(
+            f"{self._place(frames[row])}: {self.spec.names[channel]} holds NaN or Inf; the run blew up "
+            "there: leave the frame out by sample_start/sample_stop, or repeat the run with a smaller dt"
+        )
+
+    def _place(self, frame: int) -> str:
+        """File and frame of a frame of the concatenation, for messages."""
+        index = bisect.bisect_right(self._starts, frame) - 1
+        return f"{self._sources[index].path}: frame {frame - self._starts[index]}"
+
+
+def common_spec(sources: Sequence[SourceFile]) -> FieldSpec:
+    """The spec that all files share; a forcing wavenumber that they don't share is None.
+
+    Raises:
+        ValueError: A file differs in channels, grid, boundaries or lengths.
+    """
+    first = sources[0].spec
+    forcing = {source.spec.forcing_wavenumber for source in sources}
+    for source in sources[1:]:
+        same_lengths = np.allclose(source.spec.lengths, first.lengths, rtol=LENGTH_TOLERANCE)
+        aligned = dataclasses.replace(
+            source.spec, lengths=first.lengths, forcing_wavenumber=first.forcing_wavenumber
+        )
+        if aligned != first or not same_lengths:
+            raise ValueError(
+                f"{source.path} does not fit {sources[0].path}: expected {first}, got {source.spec}; "
+                "load them apart"
+            )
+    return dataclasses.replace(first, forcing_wavenumber=forcing.pop() if len(forcing) == 1 else None)

@@ -1,0 +1,64 @@
+"""Which frames make up a sample: windows along trajectories, inside a range of frames."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def concatenate_trajectories(trajectories: Sequence[np.ndarray]) -> np.ndarray:
+    """Trajectory ids of concatenated files, (n,) int64; a later file's are shifted past the earlier."""
+    shifted = [trajectories[0].astype(np.int64)]
+    for ids in trajectories[1:]:
+        shifted.append(ids.astype(np.int64) - int(ids.min()) + int(shifted[-1].max()) + 1)
+    return np.concatenate(shifted)
+
+
+def window_frames(
+    trajectories: np.ndarray,
+    n_steps: int,
+    stride: int,
+    sample_start: int,
+    sample_stop: int | None,
+    *,
+    where: str,
+) -> np.ndarray:
+    """Frames of every window that stays within one trajectory and within a range of frames.
+
+    The frames of a trajectory need not be adjacent in the file; a window goes by the trajectory's own order.
+
+    Args:
+        trajectories: (n,) trajectory of each frame.
+        n_steps: Frames in a window.
+        stride: Frames of the trajectory from one of a window's frames to the next.
+        sample_start: First frame of the range.
+        sample_stop: End of the range, exclusive; at most n counts, None is n.
+        where: The data, for messages.
+
+    Returns:
+        (num_windows, n_steps) int64, sorted by first frame.
+
+    Raises:
+        ValueError: The range is empty or no trajectory is long enough.
+    """
+    total = len(trajectories)
+    stop = total if sample_stop is None else min(sample_stop, total)
+    if sample_start < 0 or stop <= sample_start:
+        raise ValueError(
+            f"{where}: no frames in the range from sample_start {sample_start} to sample_stop {sample_stop}; "
+            f"there are {total} frames, and 0 <= sample_start < sample_stop must hold"
+        )
+    if n_steps == 1:
+        return np.arange(sample_start, stop)[:, None]
+    # Frames by trajectory, each in its order.
+    grouped = sample_start + np.argsort(trajectories[sample_start:stop], kind="stable")
+    span = (n_steps - 1) * stride
+    first = np.arange(max(0, len(grouped) - span))
+    first = first[trajectories[grouped[first]] == trajectories[grouped[first + span]]]
+    if not len(first):
+        longest = int(np.unique(trajectories[sample_start:stop], return_counts=True)[1].max())
+        raise ValueError(
+            f"{where}: windows of n_steps {n_steps} with stride {stride} span {span + 1} frames, but the "
+            f"longest trajectory in the range has {longest}; lower n_steps or stride"
+        )
+    windows = grouped[first[:, None] + stride * np.arange(n_steps)]
+    return windows[np.argsort(windows[:, 0], kind="stable")]
