@@ -1,19 +1,36 @@
 """Fields to tokens: the tokenizer, its vocabulary and the token file."""
 
-import importlib
+from typing import TYPE_CHECKING
 
-__all__ = ["VQVAETokenizer", "Vocabulary", "load_tokenized_data", "save_tokens"]
+from gust_torch._lazy import lazy_exports
 
-# Imported on first use: `python -m gust_torch.tokenizer --help` waits for neither torch nor Lightning.
-_HOMES = {
-    "VQVAETokenizer": "tokenizer",
-    "Vocabulary": "vocabulary",
-    "load_tokenized_data": "npz",
-    "save_tokens": "pipeline",
-}
+if TYPE_CHECKING:
+    from gust_torch.tokenizer.npz import Tokens, load_tokenized_data
+    from gust_torch.tokenizer.pipeline import save_tokens
+    from gust_torch.tokenizer.tokenizer import VQVAETokenizer
+    from gust_torch.tokenizer.usage import bit_rate, scale_usage
+    from gust_torch.tokenizer.vocabulary import Vocabulary
 
+__all__ = [
+    "Tokens",
+    "VQVAETokenizer",
+    "Vocabulary",
+    "bit_rate",
+    "load_tokenized_data",
+    "save_tokens",
+    "scale_usage",
+]
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+# `python -m gust_torch.tokenizer --help` should wait for neither torch nor Lightning.
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "Tokens": "gust_torch.tokenizer.npz",
+        "VQVAETokenizer": "gust_torch.tokenizer.tokenizer",
+        "Vocabulary": "gust_torch.tokenizer.vocabulary",
+        "bit_rate": "gust_torch.tokenizer.usage",
+        "load_tokenized_data": "gust_torch.tokenizer.npz",
+        "save_tokens": "gust_torch.tokenizer.pipeline",
+        "scale_usage": "gust_torch.tokenizer.usage",
+    },
+)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from gust_torch.checkpoint import save_model
 from gust_torch.models import VQVAE2d
 from gust_torch.spec import FieldSpec
+from solvers.common.hdf5_utils import HDF5Writer
 
 SPEC = FieldSpec(
     names=("buoyancy", "vorticity"), grid=(16, 8), boundary=("periodic", "wall"), lengths=(4.0, 1.0)
@@ -76,4 +78,35 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, model: VQVAE2d) -> Path
     """The model's checkpoint."""
     path = tmp_path_factory.mktemp("checkpoint") / "model.ckpt"
     save_model(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_data() -> Callable[..., None]:
+    """`write_data(path, frames, boundary_y="wall")` writes (n, 2, h, w) frames, in two trajectories."""
+
+    def write(path: Path, frames: Tensor, boundary_y: str = "wall") -> None:
+        num, _, h, w = frames.shape
+        with HDF5Writer(
+            path,
+            fields={"buoyancy": (h, w), "vorticity": (h, w)},
+            coordinates={"x": 4.0 * np.arange(h) / h, "y": (np.arange(w) + 0.5) / w},
+            metadata={"boundary_x": "periodic", "boundary_y": boundary_y, "length_x": 4.0, "length_y": 1.0},
+        ) as writer:
+            first = (num + 1) // 2
+            writer.append(
+                {"buoyancy": frames[:, 0].numpy(), "vorticity": frames[:, 1].numpy()},
+                time=0.25 * np.concatenate([np.arange(first), np.arange(num - first)]),
+                trajectory=np.repeat([0, 1], [first, num - first]),
+            )
+            writer.close(complete=True)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory, frames: Tensor, write_data: Callable[..., None]) -> Path:
+    """A data file of the frames."""
+    path = tmp_path_factory.mktemp("data") / "data.h5"
+    write_data(path, frames)
     return path
