@@ -1,6 +1,7 @@
 """Streaming histogram of field values, and distances between two distributions of values."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,6 +9,25 @@ from torch import Tensor
 NUM_BINS = 16384
 BINS_PER_SCALE = 256
 COARSE_BINS_PER_SCALE = 16
+
+
+@dataclass(frozen=True)
+class ValueDistances:
+    """Distances between the value distributions of reference and estimate.
+
+    Attributes:
+        js_divergence: Jensen-Shannon divergence in nats, at most ln 2, on the coarse bins.
+        total_variation: Total variation distance, at most 1, on the coarse bins.
+        bin_width: Width of the coarse bins.
+        wasserstein1: Wasserstein-1 distance in the field's units, on the fine bins.
+        fine_bin_width: Width of the fine bins, which bounds the error of ``wasserstein1``.
+    """
+
+    js_divergence: float
+    total_variation: float
+    bin_width: float
+    wasserstein1: float
+    fine_bin_width: float
 
 
 class ValueHistogram:
@@ -100,6 +120,19 @@ class ValueHistogram:
             raise ValueError("the histogram is empty; update it with at least one batch")
         first, last = int(used[0]), int(used[-1]) + 1
         return counts[:, first:last], edges[first : last + 1]
+
+    def distances(self, channel: int) -> ValueDistances:
+        """Distances between the two distributions of one channel."""
+        (reference, estimate), edges = self.coarse(channel)
+        fine_reference, fine_estimate = self.counts[:, channel].cpu()
+        width = float(self.width[channel])
+        return ValueDistances(
+            js_divergence=float(js_divergence(reference, estimate)),
+            total_variation=float(total_variation(reference, estimate)),
+            bin_width=float(edges[1] - edges[0]),
+            wasserstein1=float(wasserstein1(fine_reference, fine_estimate, width)),
+            fine_bin_width=width,
+        )
 
 
 def js_divergence(p: Tensor, q: Tensor) -> Tensor:

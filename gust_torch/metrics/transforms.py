@@ -43,6 +43,11 @@ def chebyshev_nodes(n: int) -> Tensor:
     return 0.5 * (1.0 - torch.cos(angles))
 
 
+def chebyshev_edges(n: int) -> Tensor:
+    """``(n + 1,)`` float64 edges between the Chebyshev-Gauss nodes, from wall (0) to wall (1)."""
+    return 0.5 * (1.0 - torch.cos(torch.arange(n + 1, dtype=torch.float64) * (math.pi / n)))
+
+
 def chebyshev_to_uniform(n: int) -> Tensor:
     """Values of the interpolating polynomial through n Chebyshev-Gauss nodes, at n cell centres.
 

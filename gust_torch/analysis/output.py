@@ -1,0 +1,121 @@
+"""Write an analysis: four or more figures, ``metrics.json`` and the plotted curves."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gust_torch.analysis.curves import WavenumberScales
+from gust_torch.analysis.fields_figure import fields_figure
+from gust_torch.analysis.histogram_figure import histogram_figure
+from gust_torch.analysis.passes import Analysis
+from gust_torch.analysis.report import spectral_errors
+from gust_torch.analysis.spectrum_figure import SpectrumPanel, spectrum_figure
+from gust_torch.analysis.style import field_label, save_figure, transform_note
+from gust_torch.analysis.sums import MeanSpectrum
+
+# Kraichnan (1967): inverse energy cascade above the forcing scale, direct enstrophy cascade below it.
+KINETIC_SLOPES = ((-5 / 3, "$k^{-5/3}$", "below"), (-3.0, "$k^{-3}$", "above"))
+ENSTROPHY_SLOPES = ((1 / 3, "$k^{1/3}$", "below"), (-1.0, "$k^{-1}$", "above"))
+
+
+def write_analysis(analysis: Analysis, metrics: Mapping[str, object], output_dir: Path) -> list[Path]:
+    """Write every figure, then ``curves.npz``, then ``metrics.json``; each replaces an older one at once.
+
+    Args:
+        analysis: What the pass left.
+        metrics: The whole content of ``metrics.json``: ``report.summarize`` and where it came from.
+        output_dir: Created if missing.
+
+    Returns:
+        The files written.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    source = {
+        "Source": json.dumps({key: metrics[key] for key in metrics if isinstance(metrics[key], str | int)})
+    }
+    scales = WavenumberScales.of(analysis.spectra.spectrum, analysis.spec)
+    figures = {name: spectrum_figure(panels, scales) for name, panels in _spectrum_panels(analysis).items()}
+    figures["pixel_histogram.png"] = histogram_figure(analysis.histogram, analysis.spec)
+    figures["reconstructions.png"] = fields_figure(analysis.examples, analysis.spec)
+    written = []
+    for name, figure in figures.items():
+        save_figure(figure, output_dir / name, source)
+        written.append(output_dir / name)
+    return [*written, _write_curves(analysis, metrics, output_dir), _write_json(metrics, output_dir)]
+
+
+def _spectrum_panels(analysis: Analysis) -> dict[str, list[SpectrumPanel]]:
+    """Panels of each file: flow spectra where the flow is there, variance spectra of all other fields."""
+    spec, sums = analysis.spec, analysis.spectra
+    files: dict[str, list[SpectrumPanel]] = {}
+    if sums.kinetic_source is not None:
+        modes = "sine" if sums.kinetic_source == "vorticity" else "cosine"
+        files["tke_spectrum.png"] = [
+            _panel(
+                analysis,
+                sums.kinetic_energy(),
+                "kinetic energy spectrum $E(k)$",
+                rf"$\sum E\,\Delta k = \langle|\mathbf{{u}}|^2\rangle/2$, from the {sums.kinetic_source}; "
+                + transform_note(spec, wall_modes=modes),
+                KINETIC_SLOPES,
+            )
+        ]
+    if sums.vorticity is not None:
+        note = rf"$\sum Z\,\Delta k = \langle\omega^2\rangle/2$; {transform_note(spec)}"
+        spectrum = sums.field(sums.vorticity)
+        panel = _panel(analysis, spectrum, "enstrophy spectrum $Z(k)$", note, ENSTROPHY_SLOPES)
+        files["enstrophy_spectrum.png"] = [panel]
+    note = rf"$\sum P\,\Delta k$ is half the mean square; {transform_note(spec)}"
+    others = [
+        _panel(analysis, sums.field(channel), f"{field_label(name, spec).text} spectrum $P(k)$", note)
+        for channel, name in enumerate(spec.names)
+        if channel != sums.vorticity and channel not in (sums.velocity or ())
+    ]
+    if others:
+        files["power_spectrum.png"] = others
+    return files
+
+
+def _panel(
+    analysis: Analysis,
+    spectrum: MeanSpectrum,
+    label: str,
+    note: str,
+    slopes: tuple[tuple[float, str, str], ...] = (),
+) -> SpectrumPanel:
+    return SpectrumPanel(spectrum, label, note, spectral_errors(analysis, spectrum), slopes)
+
+
+def _write_curves(analysis: Analysis, metrics: Mapping[str, object], output_dir: Path) -> Path:
+    """Shell spectra and histograms as arrays, to plot them again; opens with ``allow_pickle=False``."""
+    sums = analysis.spectra
+    spectra = {name: sums.field(channel) for channel, name in enumerate(analysis.spec.names)}
+    if sums.kinetic_source is not None:
+        spectra["kinetic_energy"] = sums.kinetic_energy()
+    arrays: dict[str, Any] = {"k": sums.spectrum.k.double().cpu().numpy()}
+    for name, spectrum in spectra.items():
+        arrays[f"spectrum_{name}_reference"] = spectrum.reference
+        arrays[f"spectrum_{name}_reconstruction"] = spectrum.reconstruction
+        arrays[f"spectrum_{name}_error"] = spectrum.error
+    for channel, name in enumerate(analysis.spec.names):
+        counts, edges = analysis.histogram.coarse(channel)
+        arrays[f"histogram_{name}_reference"], arrays[f"histogram_{name}_reconstruction"] = counts.numpy()
+        arrays[f"histogram_{name}_edges"] = edges.numpy()
+    path = output_dir / "curves.npz"
+    temporary = output_dir / ".curves.npz.part"
+    with temporary.open("wb") as file:
+        np.savez(file, metrics_json=np.array(json.dumps(metrics)), **arrays)
+    os.replace(temporary, path)
+    return path
+
+
+def _write_json(metrics: Mapping[str, object], output_dir: Path) -> Path:
+    path = output_dir / "metrics.json"
+    temporary = output_dir / ".metrics.json.part"
+    temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+    return path

@@ -1,0 +1,150 @@
+"""The one pass over the data: tokens, reconstruction, and every sum that the report and the figures need."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gust_torch.analysis.sums import CodeSums, ErrorSums, SpectrumSums
+from gust_torch.data import HDF5Dataset, collate_frames
+from gust_torch.metrics import ValueHistogram, vrmse
+from gust_torch.models import VQVAE2d
+from gust_torch.spec import FieldSpec, canonical_name
+
+NUM_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample for the picture of reconstructions.
+
+    Attributes:
+        position: Position in the analysed range.
+        time: Simulation time; NaN where the file has none.
+        reference: ``(c, h, w)`` fields.
+        reconstruction: ``(c, h, w)`` decoded tokens.
+        vrmse: ``(c,)``.
+    """
+
+    position: int
+    time: float
+    reference: NDArray[np.float32]
+    reconstruction: NDArray[np.float32]
+    vrmse: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All that a pass leaves; its size does not depend on the number of samples.
+
+    Attributes:
+        spec: Fields, grid and domain of the data.
+        num_samples: Samples seen.
+        errors: Pointwise errors.
+        spectra: Spectra by shell.
+        histogram: Values of data and reconstruction.
+        codes: Codes in use.
+        examples: Up to three samples, evenly spaced.
+    """
+
+    spec: FieldSpec
+    num_samples: int
+    errors: ErrorSums
+    spectra: SpectrumSums
+    histogram: ValueHistogram
+    codes: CodeSums
+    examples: tuple[Example, ...]
+
+
+def check_data(model: VQVAE2d, spec: FieldSpec) -> None:
+    """Refuse data that the model was not made for.
+
+    Raises:
+        ValueError: Other fields or another grid.
+    """
+    wanted, found = ([canonical_name(n) for n in names] for names in (model.spec.names, spec.names))
+    if wanted != found or tuple(model.spec.grid) != tuple(spec.grid):
+        raise ValueError(
+            f"the checkpoint takes {_describe(model.spec)}, the data have {_describe(spec)}; "
+            "choose data like the training data, or the fields in the checkpoint's order with --fields"
+        )
+
+
+@torch.inference_mode()
+def analyze(
+    model: VQVAE2d,
+    dataset: HDF5Dataset,
+    *,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    device: torch.device | str = "cpu",
+    on_batch: Callable[[int], None] = lambda samples: None,
+) -> Analysis:
+    """Tokenize, decode and score every sample of a dataset, once.
+
+    What is scored is ``decode(tokenize(x))``: what a reader of the tokens gets.
+
+    Args:
+        model: Trained model; moved to ``device`` and put in evaluation mode.
+        dataset: Raw physical fields (``normalize=False``), items ``(c, h, w)``.
+        batch_size: Samples per batch.
+        num_workers: Reader processes.
+        device: Where the model and the metrics run.
+        on_batch: Called with the number of samples of each finished batch.
+
+    Raises:
+        ValueError: The data are not what the model takes, or a value is not finite.
+    """
+    check_data(model, dataset.spec)
+    device = torch.device(device)
+    model = model.to(device).eval()
+    errors = ErrorSums(dataset.spec.num_channels)
+    spectra = SpectrumSums(dataset.spec, device)
+    histogram = ValueHistogram(model.mean.flatten(), model.std.flatten())
+    codes = CodeSums(model.vocab_sizes)
+    examples: list[Example] = []
+    wanted = _example_positions(len(dataset))
+
+    loader: DataLoader[Tensor] = DataLoader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=collate_frames,
+        pin_memory=device.type == "cuda",
+    )
+    start = 0
+    for batch in loader:
+        x = batch.to(device, non_blocking=True)
+        indices = model.tokenize(x)
+        x_hat = model.decode(indices)
+        # The histogram comes first: it refuses NaN and infinity, which would poison the other sums.
+        histogram.update(x, x_hat)
+        errors.update(x, x_hat)
+        spectra.update(x, x_hat)
+        codes.update(indices)
+        for position in (p for p in wanted if start <= p < start + len(x)):
+            examples.append(_example(position, float(dataset.times[position]), x, x_hat, position - start))
+        start += len(x)
+        on_batch(len(x))
+    return Analysis(dataset.spec, start, errors, spectra, histogram, codes, tuple(examples))
+
+
+def _example_positions(num_samples: int) -> list[int]:
+    """Up to ``NUM_EXAMPLES`` evenly spaced positions, in the middles of equal parts of the range."""
+    count = min(NUM_EXAMPLES, num_samples)
+    return [num_samples * (2 * i + 1) // (2 * count) for i in range(count)]
+
+
+def _example(position: int, time: float, x: Tensor, x_hat: Tensor, row: int) -> Example:
+    """Keep one sample of a batch, copied so that the batch is freed."""
+    error = vrmse(x_hat[row : row + 1], x[row : row + 1])[0]
+    reference, reconstruction = (np.array(field[row].float().cpu()) for field in (x, x_hat))
+    return Example(position, time, reference, reconstruction, np.array(error.float().cpu()))
+
+
+def _describe(spec: FieldSpec) -> str:
+    return f"{', '.join(spec.names)} on a {spec.grid[0]}x{spec.grid[1]} grid"
