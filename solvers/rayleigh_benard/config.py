@@ -1,0 +1,158 @@
+"""Parameters of a Rayleigh-Bénard run."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# (components, 0 for a scalar) of every field that can be written.
+FIELD_COMPONENTS: Mapping[str, int] = {"buoyancy": 0, "vorticity": 0, "pressure": 0, "velocity": 2}
+GRIDS = ("chebyshev", "uniform")
+ONE_STEP_SCHEMES = ("RK222", "RK111", "RK443", "RKSMR")
+MULTISTEP_SCHEMES = ("SBDF2", "SBDF1", "SBDF3", "SBDF4", "CNAB1", "CNAB2", "MCNAB2", "CNLF2")
+INITIAL_CONDITIONS = ("default",)
+
+CFL_NUMBER = 0.4
+MAX_DT = 0.05  # free-fall times: bounds the error of the growing modes while the fluid is still at rest
+MIN_RESOLUTION = 8
+
+
+@dataclass(frozen=True)
+class RBCConfig:
+    """Boussinesq convection between no-slip walls of fixed temperature, periodic in x.
+
+    Lengths are in units of the depth (0 <= z <= 1), times in free-fall units of a unit temperature
+    difference: kappa = (Ra Pr)^(-1/2), nu = (Ra/Pr)^(-1/2). The buoyancy is dT at z = 0 and 0 at z = 1, so
+    the effective Rayleigh number is Ra dT.
+
+    Attributes:
+        rayleigh: Ra > 0, for a unit temperature difference.
+        prandtl: Pr > 0.
+        dT: temperature difference of the walls and of the initial profile, > 0.
+        resolution: (Nx, Nz) Fourier and Chebyshev modes, and points of the frames; Nx even.
+        seed: of the noise in the initial buoyancy.
+        init: initial condition; "default" is the conductive profile with noise.
+        safety_factor: divides the CFL number, 0.4 at 1; the time step is proportional to its inverse.
+        stop_sim_time: end of the run, a multiple of `snapshot_dt`.
+        snapshot_dt: time between frames.
+        timestepper: name of a Dedalus scheme.
+        grid: z points of the frames: "chebyshev" (Gauss nodes, as computed) or "uniform" (cell centres).
+        fields: what a frame holds.
+        length_x: horizontal period.
+    """
+
+    rayleigh: float = 1e6
+    prandtl: float = 1.0
+    dT: float = 1.0
+    resolution: tuple[int, int] = (512, 128)
+    seed: int = 42
+    init: str = "default"
+    safety_factor: float = 1.0
+    stop_sim_time: float = 50.0
+    snapshot_dt: float = 0.25
+    timestepper: str = "RK222"
+    grid: str = "chebyshev"
+    fields: tuple[str, ...] = ("buoyancy", "vorticity")
+    length_x: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            ValueError: naming the parameter, what was expected and what came.
+        """
+        for name in ("rayleigh", "prandtl", "dT", "safety_factor", "snapshot_dt", "length_x"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name}: expected a positive number, got {value}")
+        if self.seed < 0:
+            raise ValueError(f"seed: expected an integer >= 0, got {self.seed}")
+        self._check_choices()
+        check_resolution(self.resolution)
+        ratio = self.stop_sim_time / self.snapshot_dt
+        if not (math.isfinite(ratio) and ratio >= 0 and abs(ratio - round(ratio)) <= 1e-6):
+            raise ValueError(
+                f"stop_sim_time: expected a multiple of snapshot_dt = {self.snapshot_dt} (frames are "
+                f"equidistant and the last one ends the run), got {self.stop_sim_time}"
+            )
+
+    def _check_choices(self) -> None:
+        """Check the values that come from a list."""
+        choices = {
+            "timestepper": ONE_STEP_SCHEMES + MULTISTEP_SCHEMES,
+            "grid": GRIDS,
+            "init": INITIAL_CONDITIONS,
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        unknown = [name for name in self.fields if name not in FIELD_COMPONENTS]
+        if unknown or not self.fields or len(set(self.fields)) < len(self.fields):
+            raise ValueError(
+                f"fields: expected distinct names out of {', '.join(FIELD_COMPONENTS)}, "
+                f"got {list(self.fields)}"
+            )
+
+    @property
+    def kappa(self) -> float:
+        """Thermal diffusivity."""
+        return (self.rayleigh * self.prandtl) ** -0.5
+
+    @property
+    def nu(self) -> float:
+        """Kinematic viscosity."""
+        return (self.rayleigh / self.prandtl) ** -0.5
+
+    @property
+    def cfl(self) -> float:
+        """CFL number aimed at."""
+        return CFL_NUMBER / self.safety_factor
+
+    @property
+    def max_dt(self) -> float:
+        """Largest time step, a fraction of the free-fall time dT^(-1/2) of the layer."""
+        return min(MAX_DT / self.dT**0.5, self.snapshot_dt)
+
+    @property
+    def num_intervals(self) -> int:
+        """Intervals between frames; the run has one frame more."""
+        return round(self.stop_sim_time / self.snapshot_dt)
+
+    @property
+    def one_step(self) -> bool:
+        """Whether the scheme needs no earlier steps, so that a restart is exact."""
+        return self.timestepper in ONE_STEP_SCHEMES
+
+    def plain(self) -> dict[str, str | int | float | bool]:
+        """All parameters as plain values for metadata and checkpoints; "512x128", "a,b" for the tuples."""
+        values = dataclasses.asdict(self)
+        values["resolution"] = "x".join(map(str, self.resolution))
+        values["fields"] = ",".join(self.fields)
+        return values
+
+
+def parse_resolution(text: str) -> tuple[int, int]:
+    """(Nx, Nz) from "512x128".
+
+    Raises:
+        ValueError: If the text is not two numbers joined by x, or the numbers are no resolution.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise ValueError(f"resolution: expected NXxNZ such as 512x128, got {text!r}")
+    resolution = int(parts[0]), int(parts[1])
+    check_resolution(resolution)
+    return resolution
+
+
+def check_resolution(resolution: tuple[int, int]) -> None:
+    """Check (Nx, Nz).
+
+    Raises:
+        ValueError: If a number is too small, or Nx is odd.
+    """
+    nx, nz = resolution
+    if nx < MIN_RESOLUTION or nz < MIN_RESOLUTION:
+        raise ValueError(f"resolution: expected at least {MIN_RESOLUTION} modes each way, got {nx}x{nz}")
+    if nx % 2:
+        raise ValueError(f"resolution: expected an even NX (sine and cosine pairs), got {nx}x{nz}")

@@ -1,0 +1,185 @@
+"""The main loop: steps, frames, checkpoints, and the orderly end of a run on any number of ranks."""
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mpi4py import MPI
+
+from solvers.common.hdf5_utils import HDF5Writer
+from solvers.common.progress import Interrupt, Progress
+from solvers.rayleigh_benard import restart
+from solvers.rayleigh_benard.config import RBCConfig
+from solvers.rayleigh_benard.diagnostics import diagnose
+from solvers.rayleigh_benard.generate_rbc import RayleighBenard
+from solvers.rayleigh_benard.output import create_output
+from solvers.rayleigh_benard.ranks import largest, on_root
+from solvers.rayleigh_benard.sampling import Sampler
+from solvers.rayleigh_benard.stepsize import StepClock
+
+logger = logging.getLogger(__name__)
+
+OUTPUT_NAME = "output.h5"
+CHECKPOINT_NAME = "checkpoint.npz"
+PROBE_CADENCE = 10  # iterations between looks at the velocity
+LOG_CADENCE = 100  # iterations between log lines, a multiple of the above
+CHECKPOINT_SECONDS = 30.0  # wall clock between checkpoints, which are written after frames
+
+
+class Run:
+    """One run into one directory. All methods are collective; only rank 0 touches the disk.
+
+    Attributes:
+        config: the run.
+        flow: the simulation.
+        sampler: reads it.
+        clock: its time.
+    """
+
+    def __init__(
+        self,
+        config: RBCConfig,
+        output_dir: Path,
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+        comm: Any = MPI.COMM_WORLD,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    ) -> None:
+        """Build the simulation and open the output.
+
+        Args:
+            config: the run.
+            output_dir: created if missing; gets `output.h5` and `checkpoint.npz`.
+            overwrite: replace an earlier output.
+            resume: continue an earlier output from its checkpoint.
+            comm: ranks to run on.
+            checkpoint_seconds: wall-clock time between checkpoints; 0 writes one after each frame.
+
+        Raises:
+            ValueError: If the parameters do not fit the run to resume, or the ranks do not fit the grid.
+            FileExistsError: If there is an output and neither flag is given.
+            OSError: If the directory cannot be written.
+        """
+        self.config, self._comm, self._resumed = config, comm, resume
+        self._output, self._checkpoint = output_dir / OUTPUT_NAME, output_dir / CHECKPOINT_NAME
+        self._checkpoint_seconds, self._last_checkpoint = checkpoint_seconds, -math.inf
+        # What can go wrong is tried first: building the matrices of a large grid takes a while.
+        saved = on_root(comm, lambda: self._check_directory(overwrite))
+        self.flow = RayleighBenard(config, comm)
+        self.sampler = Sampler(self.flow)
+        self.clock = StepClock(config)
+        if resume:
+            restart.restore(self.flow, self.clock, saved)
+            logger.info("resumed at time %g, iteration %d", self.clock.time, self.clock.iteration)
+        else:
+            self.flow.set_initial()
+        self._writer = on_root(comm, lambda: self._open_writer(overwrite))
+
+    def execute(self) -> int:
+        """Run to the end or to a signal; returns the exit code (0, or 128 + signal).
+
+        Raises:
+            FloatingPointError: If the flow blew up; the frames written before are finite.
+            OSError: If the output cannot be written.
+        """
+        with contextlib.ExitStack() as stack:
+            interrupt = stack.enter_context(Interrupt())
+            if self._writer is not None:
+                stack.enter_context(self._writer)
+            progress = self._progress(stack)
+            if not self._resumed:
+                self._write_frame(progress)
+            while self.clock.frame < self.config.num_intervals:
+                if self.clock.j == 0 or self.clock.iteration % PROBE_CADENCE == 0:
+                    self._probe()
+                self.flow.step(self.clock.dt)
+                if self.clock.advance():
+                    self._write_frame(progress)
+                if signal := largest(self._comm, interrupt.signal or 0):
+                    self._save()
+                    logger.warning("stopped by signal %d at time %g, saved", signal, self.clock.time)
+                    return 128 + signal
+            self._save()
+            self._write(lambda writer: writer.close(complete=True))
+        return 0
+
+    def _check_directory(self, overwrite: bool) -> restart.Saved | None:
+        """Whether the run may write here; what it is to resume. Rank 0 only."""
+        self._output.parent.mkdir(parents=True, exist_ok=True)
+        if self._resumed:
+            saved = restart.read_checkpoint(self._checkpoint, self.config)
+            restart.update_metadata(self._output, self.config)
+            return saved
+        if self._output.exists() and not overwrite:
+            raise FileExistsError(
+                f"{self._output} exists: continue it with --resume or replace it with --overwrite"
+            )
+        return None
+
+    def _open_writer(self, overwrite: bool) -> HDF5Writer:
+        """Writer of the output; rank 0 only."""
+        if self._resumed:
+            return HDF5Writer.resume(self._output, num_samples=self.clock.frame + 1)
+        coordinates = self.sampler.coordinates()
+        return create_output(
+            self._output, self.config, coordinates, num_ranks=self._comm.size, overwrite=overwrite
+        )
+
+    def _write(self, action: Callable[[HDF5Writer], None]) -> None:
+        """Let rank 0 do something with its writer; an error there is raised everywhere."""
+        writer = self._writer
+        on_root(self._comm, lambda: None if writer is None else action(writer))
+
+    def _progress(self, stack: contextlib.ExitStack) -> Progress | None:
+        """Display on rank 0."""
+        if self._writer is None:
+            return None
+        total, done = self.config.num_intervals + 1, self._writer.num_samples
+        return stack.enter_context(Progress(total, unit="frame", description="convection", initial=done))
+
+    def _probe(self) -> None:
+        """Check the flow, adapt the time step, log."""
+        probe = self.sampler.probe()
+        if not probe.finite:
+            raise self._blow_up("the flow is no longer finite")
+        if not self.clock.adapt(probe.rate):
+            raise self._blow_up("the flow asks for too small a time step")
+        if self.clock.iteration % LOG_CADENCE == 0:
+            reynolds = probe.max_speed / self.config.nu
+            counts = self.clock.iteration, self.clock.time, self.clock.dt
+            logger.info("iteration %d, time %.4f, dt %.3e, max(Re) %.4g", *counts, reynolds)
+
+    def _write_frame(self, progress: Progress | None) -> None:
+        """Append a frame with its scalars; save a checkpoint when one is due."""
+        if not self.sampler.probe().finite:
+            raise self._blow_up("the flow is no longer finite")
+        frame, now, dt = self.sampler.frame(), self.clock.time, self.clock.dt
+        scalars = diagnose(self.config, self.sampler.profiles(), dt)
+        self._write(lambda writer: writer.append(frame, time=now, scalars=scalars))
+        if progress is not None:
+            shown = {"t": now, "dt": dt, "Nu": scalars["nusselt_flux"], "max(Re)": scalars["reynolds_max"]}
+            progress.update(1, shown)
+        if self._comm.bcast(time.monotonic() - self._last_checkpoint >= self._checkpoint_seconds):
+            self._save()
+
+    def _save(self) -> None:
+        """Write a checkpoint, after the frames that it belongs to are on the disk."""
+        arrays = restart.gather_state(self.flow)
+        self._write(lambda writer: writer.sync())
+        on_root(self._comm, lambda: restart.write_checkpoint(self._checkpoint, self.flow, self.clock, arrays))
+        self._last_checkpoint = time.monotonic()
+
+    def _blow_up(self, what: str) -> FloatingPointError:
+        """Error with time, step and advice."""
+        clock, factor = self.clock, 2 * self.config.safety_factor
+        kept = clock.frame + 1 if clock.j else clock.frame
+        return FloatingPointError(
+            f"{what} at time {clock.time:.6g}, iteration {clock.iteration}, dt {clock.dt:.3g}; "
+            f"the {kept} frames before it are kept. Continue with smaller steps (--resume "
+            f"--safety_factor {factor:g}) or start again with a finer --resolution"
+        )
