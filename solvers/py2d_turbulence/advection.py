@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .fft import aligned_zeros
 from .grid import inverse_wavenumber_squared
 from .team import Team
-from .transforms import ColumnSlab, RowBlock, Workspace, column_ranges, row_ranges
+from .transforms import ColumnSlab, RowBlock, Workspace, ranges, row_height
 
 Complex = NDArray[np.complex128]
 
@@ -38,16 +38,18 @@ class Advection:
         self._to_velocity = 1.0 / num_points**2
         self._from_square = 0.25 * (num_points / workspace.padded) ** 2
         self._inverse = np.ascontiguousarray(inverse_wavenumber_squared(num_points)[:, :-1].T)
-        self._blocks = [
-            [RowBlock(workspace, start, stop, kernels) for start, stop in part]
-            for part in _share(row_ranges(workspace), team.size)
-        ]
+        height = row_height(workspace)
+        self._blocks = []
+        for part in _share(ranges(workspace.padded, height), team.size):
+            physical = aligned_zeros((height, workspace.padded), dtype)
+            self._blocks.append([RowBlock(workspace, *rows, physical, kernels) for rows in part])
         width = min(kernels.SLAB_WIDTH, num_points // 2)
-        tiles = [aligned_zeros((2, width, workspace.padded), dtype) for _ in range(team.size)]
-        self.slabs = [
-            [Slab(ColumnSlab(workspace, start, stop, tile), self._inverse, kernels) for start, stop in part]
-            for tile, part in zip(tiles, _share(column_ranges(num_points, width), team.size), strict=True)
-        ]
+        self.slabs = []
+        for part in _share(ranges(num_points // 2, width), team.size):
+            tile = aligned_zeros((2, width, workspace.padded), dtype)
+            self.slabs.append(
+                [Slab(ColumnSlab(workspace, *modes, tile), self._inverse, kernels) for modes in part]
+            )
 
     def multiply(self, rank: int) -> None:
         """Squares u + iv in this rank's rows."""

@@ -33,19 +33,30 @@ class Workspace:
 
 
 class RowBlock:
-    """Some rows of the workspace: transforms them to physical space, squares them and transforms them back."""
+    """Some rows of the workspace: transforms them to physical space, squares them and transforms them back.
 
-    def __init__(self, workspace: Workspace, start: int, stop: int, kernels: ModuleType) -> None:
-        rows = workspace.field[start:stop]
+    Args:
+        workspace: the padded field.
+        start: first row.
+        stop: row after the last one.
+        physical: (height, m) buffer of the thread, height >= stop - start. Transforms out of place are
+            faster than those in place.
+        kernels: `kernels_numpy` or `kernels_numba`.
+    """
+
+    def __init__(
+        self, workspace: Workspace, start: int, stop: int, physical: Complex, kernels: ModuleType
+    ) -> None:
+        rows, z = workspace.field[start:stop], physical[: stop - start]
         half = workspace.num_points // 2
         self._padding = rows[:, half : workspace.padded - half + 1]
-        self._inverse = plan(rows, rows, axis=1, inverse=True)
-        self._forward = plan(rows, rows, axis=1, inverse=False)
+        self._inverse = plan(rows, z, axis=1, inverse=True)
+        self._forward = plan(z, rows, axis=1, inverse=False)
         self._square = kernels.square
-        self._pairs = kernels.pairs(rows)
+        self._pairs = kernels.pairs(z)
 
     def multiply(self) -> None:
-        """[x, ky] of z -> [x, ky] of z^2, in place. Its padding columns come out as garbage."""
+        """[x, ky] of z -> [x, ky] of z^2, in place. The padding columns come out as garbage."""
         self._padding.fill(0)
         self._inverse()
         self._square(self._pairs)
@@ -87,16 +98,11 @@ class ColumnSlab:
             transform()
 
 
-def row_ranges(workspace: Workspace) -> list[tuple[int, int]]:
-    """Returns the [start, stop) of the row blocks, the same for any number of threads."""
-    height = max(1, _ROW_BYTES // workspace.field.strides[0])
-    return _ranges(workspace.padded, height)
+def row_height(workspace: Workspace) -> int:
+    """Returns the height of the row blocks, the same for any number of threads."""
+    return max(1, _ROW_BYTES // workspace.field.strides[0])
 
 
-def column_ranges(num_points: int, width: int) -> list[tuple[int, int]]:
-    """Returns the [start, stop) of the slabs of ky, the same for any number of threads."""
-    return _ranges(num_points // 2, width)
-
-
-def _ranges(length: int, width: int) -> list[tuple[int, int]]:
+def ranges(length: int, width: int) -> list[tuple[int, int]]:
+    """Cuts 0..length into [start, stop) of at most `width`."""
     return [(start, min(start + width, length)) for start in range(0, length, width)]
