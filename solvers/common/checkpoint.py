@@ -82,9 +82,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(arrays, meta)
 
 
-def changed_parameters(
-    saved: Mapping[str, CheckpointValue], now: Mapping[str, CheckpointValue]
-) -> list[str]:
+def changed_parameters(saved: Mapping[str, CheckpointValue], now: Mapping[str, CheckpointValue]) -> list[str]:
     """Parameters that differ between a checkpoint and the present command, one phrase for each.
 
     Returns:

@@ -5,4 +5,12 @@ from solvers.common.schema import FORMAT_VERSION, HDF5Info
 from solvers.common.validation import validate
 from solvers.common.writer import HDF5Writer
 
-__all__ = ["FORMAT_VERSION", "HDF5Info", "HDF5Writer", "num_samples", "open_file", "read_hdf5_info", "validate"]
+__all__ = [
+    "FORMAT_VERSION",
+    "HDF5Info",
+    "HDF5Writer",
+    "num_samples",
+    "open_file",
+    "read_hdf5_info",
+    "validate",
+]

@@ -22,22 +22,30 @@ def check_schema(
             that do not fit the grid, or an unknown compression.
     """
     if not fields:
-        raise ValueError("fields: expected at least one field, got none; name one, e.g. {'vorticity': (128, 128)}")
+        raise ValueError(
+            "fields: expected at least one field, got none; name one, e.g. {'vorticity': (128, 128)}"
+        )
     grids = {name: tuple(shape[:2]) for name, shape in fields.items()}
     for name, shape in fields.items():
         if not name or "/" in name:
             raise ValueError(f"fields: expected a name without '/', got {name!r}; rename the field")
         if len(shape) not in (2, 3) or min(shape) < 1:
-            raise ValueError(f"field {name!r}: expected a frame shape (H, W) or (H, W, C), got {tuple(shape)}")
+            raise ValueError(
+                f"field {name!r}: expected a frame shape (H, W) or (H, W, C), got {tuple(shape)}"
+            )
     if len(set(grids.values())) > 1:
-        raise ValueError(f"fields: expected one grid for all fields, got {grids}; write one file for each grid")
+        raise ValueError(
+            f"fields: expected one grid for all fields, got {grids}; write one file for each grid"
+        )
     grid = next(iter(grids.values()))
     for axis, name in enumerate(("x", "y")):
         if name not in coordinates:
             raise ValueError(f"coordinates: expected 'x' and 'y', got {sorted(coordinates)}; add {name!r}")
         shape = np.shape(coordinates[name])
         if shape != (grid[axis],):
-            raise ValueError(f"coordinate {name!r}: expected shape ({grid[axis]},) as axis {axis} of a frame, got {shape}")
+            raise ValueError(
+                f"coordinate {name!r}: expected shape ({grid[axis]},) as axis {axis} of a frame, got {shape}"
+            )
     if compression is not None and compression not in COMPRESSIONS:
         raise ValueError(f"compression: expected one of {COMPRESSIONS} or None, got {compression!r}")
 
@@ -81,7 +89,9 @@ def create_layout(
             **filters,
         )
     for name in ("x", "y"):
-        file.create_dataset(f"{schema.COORDINATES}/{name}", data=np.asarray(coordinates[name], schema.FIELD_DTYPE))
+        file.create_dataset(
+            f"{schema.COORDINATES}/{name}", data=np.asarray(coordinates[name], schema.FIELD_DTYPE)
+        )
     _create_rows(file, schema.TIME, schema.TIME_DTYPE)
     _create_rows(file, schema.TRAJECTORY, schema.TRAJECTORY_DTYPE)
     group = file.create_group(schema.PARAMETERS)

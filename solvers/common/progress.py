@@ -92,8 +92,13 @@ class Progress:
         self._bar: tqdm[Any] | None = None
         if self._stream.isatty():
             self._bar = tqdm(
-                total=total, initial=initial, unit=f" {unit}s", desc=description or None, file=self._stream,
-                dynamic_ncols=True, mininterval=0.2,
+                total=total,
+                initial=initial,
+                unit=f" {unit}s",
+                desc=description or None,
+                file=self._stream,
+                dynamic_ncols=True,
+                mininterval=0.2,
             )
 
     def update(self, n: int = 1, values: Mapping[str, float] = {}) -> None:
@@ -120,7 +125,8 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None or self._bar is not None:  # where plain lines go, an error's line stands alone
+            self.close()
 
     def _line(self) -> None:
         """Write one plain line, e.g. "turbulence: 500/1000 steps (50.0 %), 250 steps/s, ETA 0:02, energy 0.5"."""

@@ -1,13 +1,13 @@
 """Names, types and chunk shapes of the common HDF5 format (version 1).
 
-    /fields/{name}           (n_samples, H, W[, C]) float32   axis 1 is x, axis 2 is y (z in convection)
-    /coordinates/x           (H,) float32
-    /coordinates/y           (W,) float32
-    /coordinates/time        (n_samples,) float64             committed last: its length counts the samples
-    /coordinates/trajectory  (n_samples,) int32
-    /parameters/{name}       (n_trajectories,) float64
-    /scalars/{name}          (n_samples,) float64
-    /metadata                attributes only
+/fields/{name}           (n_samples, H, W[, C]) float32   axis 1 is x, axis 2 is y (z in convection)
+/coordinates/x           (H,) float32
+/coordinates/y           (W,) float32
+/coordinates/time        (n_samples,) float64             committed last: its length counts the samples
+/coordinates/trajectory  (n_samples,) int32
+/parameters/{name}       (n_trajectories,) float64
+/scalars/{name}          (n_samples,) float64
+/metadata                attributes only
 """
 
 import dataclasses
@@ -44,7 +44,8 @@ REQUIRED_METADATA = (
     "complete",
 )
 
-MIN_CHUNK_BYTES = 64 * 1024
+TINY_FRAME_BYTES = 16 << 10
+CHUNK_BYTES = 64 << 10
 ROW_CHUNK = 512
 
 MetadataValue = str | int | float | bool
@@ -76,13 +77,14 @@ class HDF5Info:
 
 
 def frames_per_chunk(frame_bytes: int) -> int:
-    """Frames that share one chunk: 1, except for frames far smaller than a chunk should be.
+    """Frames that share one chunk: 1 for frames of 16 KiB or more, else as many as fit in 64 KiB.
 
-    A frame of 64 KiB or more (128 x 128 float32) is its own chunk, so that reading a random frame reads nothing
-    else. Smaller frames are grouped until a chunk holds 64 KiB: each chunk costs an index entry and a system call,
-    which for a 4 KB frame outweigh the bytes.
+    A frame that is its own chunk is read at random without touching anything else, and written in one call. For tiny
+    frames (1-D data, e.g. 1024 x 1 = 4 KiB) each chunk's index entry and system call outweigh its bytes. Measured at
+    4 KiB, grouped against single: blocks are read 3 times and written 1.8 times faster, random frames read equally
+    fast, frame-by-frame appends take 2.5 times longer (31 us); at 16 KiB only blocks gain, by a fifth.
     """
-    return max(1, MIN_CHUNK_BYTES // max(1, frame_bytes))
+    return 1 if frame_bytes >= TINY_FRAME_BYTES else CHUNK_BYTES // max(1, frame_bytes)
 
 
 def plain_value(value: Any) -> MetadataValue:

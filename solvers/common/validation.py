@@ -1,13 +1,14 @@
 """Checks a file against the common HDF5 format and lists every violation at once."""
 
 import os
+import sys
 from collections.abc import Iterator
 
 import h5py
 import numpy as np
 
 from solvers.common import schema
-from solvers.common.reader import open_file
+from solvers.common.reader import is_complete, open_file
 
 
 def validate(path: str | os.PathLike[str]) -> list[str]:
@@ -21,11 +22,12 @@ def validate(path: str | os.PathLike[str]) -> list[str]:
     except ValueError as error:
         return [str(error)]
     with file:
+        committed = _committed(file)
         return [
             *_check_groups(file),
             *_check_fields(file),
             *_check_axes(file),
-            *_check_rows(file),
+            *_check_rows(file, committed),
             *_check_trajectories(file),
             *_check_metadata(file),
         ]
@@ -88,8 +90,8 @@ def _check_axes(file: h5py.File) -> Iterator[str]:
             yield f"/{name}: expected strictly increasing coordinates"
 
 
-def _check_rows(file: h5py.File) -> Iterator[str]:
-    """Lengths and types of everything that grows with the samples."""
+def _check_rows(file: h5py.File, committed: int | None) -> Iterator[str]:
+    """Lengths and types of everything that grows with the samples, of which `committed` have a time."""
     rows = {
         **_members(file, schema.SCALARS),
         **{f"/{name}": file[name] for name in (schema.TIME, schema.TRAJECTORY) if name in file},
@@ -104,18 +106,13 @@ def _check_rows(file: h5py.File) -> Iterator[str]:
     lengths = {
         name: dataset.shape[0]
         for name, dataset in {**_members(file, schema.FIELDS), **rows}.items()
-        if dataset.ndim > 0
+        if dataset.ndim > 0 and name != f"/{schema.TIME}"
     }
-    yield from _check_lengths(file, lengths)
-
-
-def _check_lengths(file: h5py.File, lengths: dict[str, int]) -> Iterator[str]:
-    """Equal lengths; while a file is written only the time, which is committed last, may lag behind."""
-    expected = lengths.get(f"/{schema.TIME}", max(lengths.values(), default=0))
-    metadata = file.get(schema.METADATA)
-    unfinished = metadata is not None and not metadata.attrs.get("complete", True)
+    expected = max(lengths.values(), default=0) if committed is None else committed
+    # Until a file is complete its last sample may lack its time, which is committed last, but nothing else.
+    longest = expected if is_complete(file) else sys.maxsize
     for name, length in lengths.items():
-        if length < expected or (length > expected and not unfinished):
+        if not expected <= length <= longest:
             yield f"{name}: expected {expected} samples, found {length}"
 
 
@@ -157,6 +154,22 @@ def _check_time(time: np.ndarray, trajectory: np.ndarray | None) -> Iterator[str
             f"/{schema.TIME}: expected times that increase within a trajectory, found {len(falls)} that do not, "
             f"the first at sample {sample} (trajectory {trajectory[sample]}, time {time[sample]})"
         )
+
+
+def _committed(file: h5py.File) -> int | None:
+    """Length of the time, None where there is none; refreshes all lengths of a file that is being written.
+
+    The time is looked at first and committed last, so nothing looked at later is shorter than it.
+    """
+    time = file.get(schema.TIME)
+    committed = len(time) if isinstance(time, h5py.Dataset) and time.ndim == 1 else None
+    if file.swmr_mode and committed is not None:
+        time.refresh()
+        committed = len(time)
+        grown = (*_members(file, schema.FIELDS).values(), *_members(file, schema.SCALARS).values())
+        for dataset in (*grown, *(file[name] for name in (schema.TRAJECTORY,) if name in file)):
+            dataset.refresh()
+    return committed
 
 
 def _row(file: h5py.File, name: str) -> np.ndarray | None:

@@ -9,27 +9,25 @@ import h5py
 import numpy as np
 
 from solvers.common import schema
+from solvers.common.appender import Appender
 from solvers.common.layout import check_schema, create_layout
-from solvers.common.live import LiveSuperblock, trim
+from solvers.common.lock import WriterLock
 from solvers.common.schema import MetadataValue
 from solvers.common.superblock import release_file
-
-_METADATA_SLACK_BYTES = 256 << 10
 
 
 class HDF5Writer:
     """Appends frames to a file that stays readable while it grows and after its writer was killed.
 
-    Every `append` is committed in order: the frames, then trajectory and scalars, then the time. The length of
-    `coordinates/time` therefore counts frames that are complete. The file appears under its final name with its first
-    frame; until then it is `.{name}.partial` beside it, so `overwrite=True` keeps an older file until there is
-    something to replace it by.
+    Every `append` is committed in order: frames, scalars and trajectory, then the time. The length of
+    `coordinates/time` therefore counts frames that are complete. The file appears under its final name with
+    its first frame; until then it is `.{name}.partial` beside it, so that `overwrite=True` keeps an older file
+    until there is something to replace it by. `.{name}.lock` beside it keeps a second writer away.
 
-    A context manager; leaving it closes the file without marking it complete, call `close(complete=True)` for that.
+    A context manager; leaving it closes the file without marking it complete, `close(complete=True)` does that.
 
     Attributes:
         path: The file.
-        num_samples: Frames committed so far.
     """
 
     def __init__(
@@ -54,32 +52,43 @@ class HDF5Writer:
             metadata: Attributes of /metadata; `format_version` and `complete` are added.
             parameters: name -> value, or one value for each trajectory.
             scalars: Names of the diagnostics that each `append` brings.
-            texts: Full name ("trajectories/source") -> text or one text per trajectory: where the frames came from.
+            texts: Full name ("trajectories/source") -> text or one text per trajectory: where the frames came
+                from.
             compression: None, "lz4" (bitshuffle + lz4, needs hdf5plugin to read) or "gzip".
             overwrite: Replace an existing file, once the first frame has been written.
 
         Raises:
             FileExistsError: If the file exists and `overwrite` is False.
+            BlockingIOError: If another process is writing the file.
+            OSError: If the file cannot be created.
             ValueError: If the schema is not a valid one.
         """
         self.path = Path(path)
         if self.path.exists() and not overwrite:
-            raise FileExistsError(f"{self.path} exists: continue it with --resume or replace it with --overwrite")
+            raise FileExistsError(
+                f"{self.path} exists: continue it with --resume or replace it with --overwrite"
+            )
         check_schema(fields, coordinates, compression)
+        self._lock = WriterLock(self.path)
         partial = self.path.with_name(f".{self.path.name}.partial")
-        file = h5py.File(partial, "w", libver=("v110", "v110"))
-        create_layout(
-            file,
-            fields=fields,
-            coordinates=coordinates,
-            metadata={**metadata, "format_version": schema.FORMAT_VERSION, "complete": False},
-            parameters=parameters,
-            scalars=scalars,
-            texts=texts,
-            compression=compression,
-        )
-        file.close()
-        self._open(partial)
+        try:
+            with h5py.File(partial, "w", libver=("v110", "v110")) as file:
+                create_layout(
+                    file,
+                    fields=fields,
+                    coordinates=coordinates,
+                    metadata={**metadata, "format_version": schema.FORMAT_VERSION, "complete": False},
+                    parameters=parameters,
+                    scalars=scalars,
+                    texts=texts,
+                    compression=compression,
+                )
+            self._target: Appender | None = Appender(partial)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            self._lock.release()
+            raise
+        self._num_samples = 0
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], *, num_samples: int) -> "HDF5Writer":
@@ -90,25 +99,28 @@ class HDF5Writer:
             num_samples: Frames to keep: the count stored in the checkpoint that the run continues from.
 
         Raises:
+            BlockingIOError: If another process is writing the file.
             ValueError: If the file is missing, is not of this format, or holds fewer frames than that.
         """
         path = Path(path)
         if not path.is_file():
             raise ValueError(f"{path}: expected a file to resume, found none; start without --resume")
-        release_file(path)
         writer = cls.__new__(cls)
         writer.path = path
-        writer._open(path)
-        if not 0 <= num_samples <= writer.num_samples:
-            present = writer.num_samples
-            writer.close(complete=False)
-            raise ValueError(
-                f"{path}: expected at least the checkpoint's {num_samples} frames, found {present}; "
-                "the checkpoint belongs to another file, start again with --overwrite"
-            )
-        writer._mark(complete=False)
-        writer._truncate(num_samples)
+        writer._lock = WriterLock(path)
+        try:
+            release_file(path)
+            writer._target = _reopen(path, num_samples)
+        except BaseException:
+            writer._lock.release()
+            raise
+        writer._num_samples = num_samples
         return writer
+
+    @property
+    def num_samples(self) -> int:
+        """Frames committed so far."""
+        return self._num_samples
 
     def append(
         self,
@@ -127,51 +139,51 @@ class HDF5Writer:
             scalars: name -> value or (n,), for every name given at creation.
 
         Raises:
-            ValueError: If names or shapes differ from those given at creation.
+            ValueError: If names or shapes differ from those given at creation, or the writer is closed.
             OSError: If the disk is full or fails; the frames committed before stay readable.
         """
-        if self._file is None:
-            raise ValueError(f"{self.path}: the writer is closed; reopen it with HDF5Writer.resume")
+        target = self._opened()
         times = np.atleast_1d(np.asarray(time, schema.TIME_DTYPE))
-        blocks = self._check(fields, len(times), single=np.ndim(time) == 0)
-        rows = self._check_scalars(scalars, len(times))
-        trajectories = np.broadcast_to(np.asarray(trajectory, schema.TRAJECTORY_DTYPE), times.shape)
-        start, stop = self.num_samples, self.num_samples + len(times)
-        payload = sum(block.nbytes for block in blocks.values())
+        blocks = self._check_fields(fields, len(times), single=np.ndim(time) == 0)
+        rows = self._check_rows(scalars, trajectory, len(times))
+        if len(times) == 0:
+            return
         try:
-            self._superblock.reserve(self._file.id.get_filesize() + payload + _METADATA_SLACK_BYTES)
-            for name, block in blocks.items():
-                _write(self._fields[name], start, stop, block)
-            for name, values in rows.items():
-                _write(self._scalars[name], start, stop, values)
-            _write(self._trajectory, start, stop, trajectories)
-            _write(self._time, start, stop, times)
+            target.append(blocks, rows, times)
         except (OSError, RuntimeError) as error:
             raise OSError(
-                f"{self.path}: writing sample {start} failed ({error}); the {start} samples before it are intact: "
-                "free disk space, then continue with --resume"
+                f"{self.path}: writing sample {self.num_samples} failed ({_reason(error)}), the "
+                f"{self.num_samples} samples before it are intact; make room, then continue with --resume"
             ) from error
-        self.num_samples = stop
-        self._publish()
+        self._num_samples = target.num_samples
+        self._publish(target)
 
     def sync(self) -> None:
-        """Put all frames on the disk itself: call it before a checkpoint that relies on them (power failure)."""
-        self._superblock.sync()
+        """Put all frames on the disk itself: before a checkpoint that is to survive a power failure too."""
+        self._opened().sync()
 
     def close(self, *, complete: bool) -> None:
-        """Close the file.
+        """Close the file; a second call does nothing.
 
         Args:
             complete: Whether the run reached its end; stored as the attribute `complete`.
+
+        Raises:
+            OSError: If the disk is full or fails; the frames committed before stay readable.
         """
-        if self._file is None:
+        if self._target is None:
             return
-        self._mark(complete=complete)
-        file, self._file = self._file, None
-        self._superblock.close()
-        file.close()
-        trim(self._current)
-        self._publish()
+        target, self._target = self._target, None
+        try:
+            target.close(complete=complete)
+            self._publish(target)
+        except (OSError, RuntimeError) as error:
+            raise OSError(
+                f"{self.path}: closing failed ({_reason(error)}), its {self.num_samples} samples are intact; "
+                "make room, then continue with --resume"
+            ) from error
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> "HDF5Writer":
         return self
@@ -181,47 +193,27 @@ class HDF5Writer:
     ) -> None:
         self.close(complete=False)
 
-    def _open(self, current: Path) -> None:
-        """Open the file at `current` for SWMR writing."""
-        self._current = current
-        flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
-        access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-        access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
-        file = h5py.File(h5py.h5f.open(os.fsencode(current), flags, access))
-        self._file: h5py.File | None = file
-        self._superblock = LiveSuperblock(current)
-        self._superblock.reserve(file.id.get_filesize())
-        self._fields = {name: dataset for name, dataset in file[schema.FIELDS].items()}
-        self._scalars = {name: dataset for name, dataset in file[schema.SCALARS].items()}
-        self._trajectory = file[schema.TRAJECTORY]
-        self._time = file[schema.TIME]
-        self.num_samples = len(self._time)
+    def _opened(self) -> Appender:
+        """The open file."""
+        if self._target is None:
+            raise ValueError(f"{self.path}: the writer is closed; reopen the file with HDF5Writer.resume")
+        return self._target
 
-    def _mark(self, *, complete: bool) -> None:
-        """Set the attribute `complete`, which exists since the file was created (SWMR mode can't add one)."""
-        self._file[schema.METADATA].attrs.modify("complete", np.bool_(complete))
-
-    def _publish(self) -> None:
+    def _publish(self, target: Appender) -> None:
         """Give the file its final name."""
-        if self._current != self.path:
-            os.replace(self._current, self.path)
-            self._current = self.path
+        if target.path != self.path:
+            target.rename(self.path)
 
-    def _truncate(self, num_samples: int) -> None:
-        """Drop the frames from `num_samples` on, the time first: a kill in between leaves a consistent file."""
-        for dataset in (self._time, self._trajectory, *self._scalars.values(), *self._fields.values()):
-            if len(dataset) > num_samples:
-                dataset.resize(num_samples, axis=0)
-                dataset.flush()
-        self.num_samples = num_samples
-
-    def _check(self, fields: Mapping[str, np.ndarray], count: int, *, single: bool) -> dict[str, np.ndarray]:
+    def _check_fields(
+        self, fields: Mapping[str, np.ndarray], count: int, *, single: bool
+    ) -> dict[str, np.ndarray]:
         """Blocks (n, H, W[, C]) float32 of every field."""
-        if set(fields) != set(self._fields):
-            raise ValueError(f"{self.path}: expected the fields {sorted(self._fields)}, got {sorted(fields)}")
+        columns = self._opened().fields
+        if set(fields) != set(columns):
+            raise ValueError(f"{self.path}: expected the fields {sorted(columns)}, got {sorted(fields)}")
         blocks = {}
         for name, values in fields.items():
-            frame = self._fields[name].shape[1:]
+            frame = columns[name].row
             expected = frame if single else (count, *frame)
             if np.shape(values) != expected:
                 raise ValueError(
@@ -231,17 +223,39 @@ class HDF5Writer:
             blocks[name] = np.ascontiguousarray(values, schema.FIELD_DTYPE).reshape(count, *frame)
         return blocks
 
-    def _check_scalars(self, scalars: Mapping[str, float | np.ndarray], count: int) -> dict[str, np.ndarray]:
-        """Values (n,) of every scalar."""
-        if set(scalars) != set(self._scalars):
-            raise ValueError(f"{self.path}: expected the scalars {sorted(self._scalars)}, got {sorted(scalars)}")
-        return {
-            name: np.broadcast_to(np.asarray(value, schema.TIME_DTYPE), (count,)) for name, value in scalars.items()
-        }
+    def _check_rows(
+        self, scalars: Mapping[str, float | np.ndarray], trajectory: int | np.ndarray, count: int
+    ) -> dict[str, np.ndarray]:
+        """Values (n,) of every scalar and of the trajectory, by dataset name."""
+        columns = self._opened().rows
+        given = {f"{schema.SCALARS}/{name}": value for name, value in scalars.items()}
+        given[schema.TRAJECTORY] = trajectory
+        if set(given) != set(columns):
+            expected = sorted(set(columns) - {schema.TRAJECTORY})
+            raise ValueError(f"{self.path}: expected {expected}, got the scalars {sorted(scalars)}")
+        rows = {name: np.asarray(value) for name, value in given.items()}
+        for name, values in rows.items():
+            if values.shape not in ((), (count,)):
+                raise ValueError(f"{self.path}: {name}: expected one value or {count}, got {values.shape}")
+        return {name: np.broadcast_to(values, (count,)) for name, values in rows.items()}
 
 
-def _write(dataset: h5py.Dataset, start: int, stop: int, values: np.ndarray) -> None:
-    """Put `values` at [start, stop) of a dataset that ends at `start` (or past it after a failure) and flush it."""
-    dataset.resize(stop, axis=0)
-    dataset[start:stop] = values
-    dataset.flush()
+def _reopen(path: Path, num_samples: int) -> Appender:
+    """Open a file for appending after its first `num_samples` frames."""
+    target = Appender(path)
+    present = target.num_samples
+    if not 0 <= num_samples <= present:
+        target.close(complete=False)
+        raise ValueError(
+            f"{path}: expected at least the checkpoint's {num_samples} frames, found {present}; "
+            "the checkpoint belongs to another file, start again with --overwrite"
+        )
+    target.mark(complete=False)
+    target.truncate(num_samples)
+    return target
+
+
+def _reason(error: OSError | RuntimeError) -> str:
+    """The cause in a few words: HDF5's own message runs over several lines."""
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number else str(error).splitlines()[0]

@@ -1,0 +1,126 @@
+"""A common-format file opened for appending in HDF5's SWMR (single writer, multiple readers) mode."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from solvers.common import schema
+from solvers.common.column import Column
+from solvers.common.live import LiveSuperblock, trim
+
+_METADATA_SLACK_BYTES = 256 << 10
+
+
+class Appender:
+    """Columns of an existing file that grow together, the time last.
+
+    Attributes:
+        path: Where the file is; `rename` changes it.
+        num_samples: Rows committed so far: the length of the time.
+        fields: name -> column of frames.
+        rows: "scalars/{name}" and "coordinates/trajectory" -> column of numbers.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises:
+            OSError: If HDF5 cannot open it for writing.
+            ValueError: If it lacks what the format says a growing file has.
+        """
+        self.path = path
+        self._file = _open(path)
+        try:
+            self._superblock = LiveSuperblock(path)
+            self._superblock.reserve(self._file.id.get_filesize(), _METADATA_SLACK_BYTES)
+            _check_groups(self._file, path)
+        except BaseException:
+            self._file.close()
+            raise
+        self._time = Column(self._file[schema.TIME])
+        self.fields = {name: Column(data) for name, data in self._file[schema.FIELDS].items()}
+        self.rows = {f"{schema.SCALARS}/{name}": Column(d) for name, d in self._file[schema.SCALARS].items()}
+        self.rows[schema.TRAJECTORY] = Column(self._file[schema.TRAJECTORY])
+        self.num_samples = len(self._time)
+
+    def append(
+        self, fields: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray], times: np.ndarray
+    ) -> None:
+        """Write n samples and commit them.
+
+        Args:
+            fields: name -> (n, H, W[, C]) float32.
+            rows: Name in `rows` -> (n,).
+            times: (n,).
+
+        Raises:
+            OSError: If the disk is full or fails; the samples committed before are untouched.
+        """
+        start = self.num_samples
+        payload = sum(block.nbytes for block in fields.values())
+        self._superblock.reserve(self._file.id.get_filesize(), payload + _METADATA_SLACK_BYTES)
+        for name, block in fields.items():
+            self.fields[name].write(start, block)
+        for name, values in rows.items():
+            self.rows[name].write(start, values)
+        self._time.write(start, times)
+        self.num_samples = start + len(times)
+
+    def truncate(self, num_samples: int) -> None:
+        """Drop the samples from `num_samples` on, the time first: a kill in between leaves a consistent file."""
+        for column in (self._time, *self.rows.values(), *self.fields.values()):
+            column.truncate(num_samples)
+        self.num_samples = num_samples
+
+    def mark(self, *, complete: bool) -> None:
+        """Set the attribute `complete`, which exists from the start (SWMR mode can't add one)."""
+        self._file[schema.METADATA].attrs.modify("complete", np.bool_(complete))
+
+    def rename(self, path: Path) -> None:
+        """Move the open file, replacing what is at `path`."""
+        os.replace(self.path, path)
+        self.path = path
+
+    def sync(self) -> None:
+        """Put all that was written on the disk itself."""
+        self._superblock.sync()
+
+    def close(self, *, complete: bool) -> None:
+        """Drop what a failed append left, mark the file and close it.
+
+        Raises:
+            OSError: If HDF5 cannot write its last changes; the committed samples are untouched.
+        """
+        try:
+            self.truncate(self.num_samples)
+            self.mark(complete=complete)
+        finally:
+            self._superblock.close()
+            self._file.close()
+        trim(self.path)
+
+
+def _open(path: Path) -> h5py.File:
+    """Open for SWMR writing without a chunk cache: every row goes to the file once, by its own size."""
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    access.set_cache(0, 0, 0, 0.75)
+    flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
+    try:
+        return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
+    except BlockingIOError:
+        # A reader elsewhere has the file open; SWMR writing does not disturb it, and other writers are kept away by
+        # WriterLock. (Not the default, since HDF5 refuses a reader in this process whose locking differs.)
+        access.set_file_locking(False, True)
+        return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
+
+
+def _check_groups(file: h5py.File, path: Path) -> None:
+    """Raise a ValueError where a dataset that appending needs is missing."""
+    needed = (schema.FIELDS, schema.SCALARS, schema.METADATA, schema.TIME, schema.TRAJECTORY)
+    missing = [f"/{name}" for name in needed if name not in file]
+    if missing:
+        raise ValueError(f"{path}: expected a file written by HDF5Writer, {missing} missing; write a new file")
