@@ -1,0 +1,366 @@
+"""Whole conversions: contents, merging, all or nothing, continuation."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from gust_torch.convert import (
+    Options,
+    conversion,
+    convert_family,
+    convert_pattern,
+    family_names,
+    verify,
+    workspace,
+)
+from gust_torch.convert.pdebench import Execution
+from solvers.common.hdf5_utils import read_hdf5_info, validate
+
+VERIFY = Execution(verify=True)
+
+
+def trajectories(path: Path, field: str) -> dict[tuple[str, str], np.ndarray]:
+    """(source, sample) -> (t, x, y[, c]) of one output."""
+    with h5py.File(path) as file:
+        ids = file["coordinates/trajectory"][:]
+        origins = zip(
+            file["trajectories/source"].asstr()[:], file["trajectories/sample"].asstr()[:], strict=True
+        )
+        return {origin: file[f"fields/{field}"][ids == index] for index, origin in enumerate(origins)}
+
+
+def everything(folder: Path) -> dict[str, list]:
+    """All values of all outputs below a folder, for comparison."""
+    found = {}
+    for path in sorted(folder.glob("*.h5")):
+        with h5py.File(path) as file:
+            for group in ("fields", "coordinates", "parameters", "trajectories", "split"):
+                found |= {
+                    f"{path.name}/{group}/{name}": np.asarray(item[()]).tolist()
+                    for name, item in file[group].items()
+                }
+    return found
+
+
+@pytest.mark.parametrize("family", family_names())
+def test_every_family_gives_valid_disjoint_splits(sources, out: Path, family: str) -> None:
+    sources.family(family)
+    result = convert_family(family, sources.root, out, Options(), VERIFY)
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        f"{family}_{split}.h5" for split in result.outputs
+    )
+    assert list(result.outputs) == ["train", "val", "test"]
+    seen = []
+    for split, path in result.outputs.items():
+        assert validate(path) == []
+        info = read_hdf5_info(path)
+        assert info.metadata["complete"]
+        assert info.metadata["family"] == family
+        assert info.num_trajectories == result.trajectories[split]
+        assert info.num_samples == result.frames[split]
+        seen += list(trajectories(path, next(iter(info.fields))))
+    assert len(seen) == len(set(seen)) == sum(result.trajectories.values())
+
+
+def test_sweep_keeps_parameters_and_sources(sources, out: Path) -> None:
+    for seed, nu in enumerate((0.01, 0.1, 1.0)):
+        sources.burgers(nu=nu, num=6, seed=seed)
+    result = convert_family("burgers1d", sources.root, out, Options(), VERIFY)
+    assert result.trajectories == {"train": 14, "val": 2, "test": 2}
+    for path in result.outputs.values():
+        with h5py.File(path) as file:
+            names = file["trajectories/source"].asstr()[:]
+            nu = file["parameters/nu"][:]
+        assert list(names) == [f"1D/Burgers/Train/1D_Burgers_Sols_Nu{value}.hdf5" for value in nu]
+        for (name, sample), values in trajectories(path, "u").items():
+            with h5py.File(sources.root / name) as source:
+                np.testing.assert_array_equal(values[..., 0], source["tensor"][int(sample)])
+
+
+def test_manifest_in_every_file(sources, out: Path) -> None:
+    sources.burgers()
+    result = convert_family("burgers1d", sources.root, out, Options(seed=7), Execution())
+    manifests = set()
+    for split, path in result.outputs.items():
+        with h5py.File(path) as file:
+            text = file["split/manifest"].asstr()[()]
+            manifests.add(text)
+            samples = json.loads(text)["splits"][split]["1D/Burgers/Train/1D_Burgers_Sols_Nu0.01.hdf5"]
+            assert samples == list(file["trajectories/sample"].asstr()[:])
+            assert file["metadata"].attrs["split"] == split
+    assert len(manifests) == 1
+    assert json.loads(manifests.pop())["seed"] == 7
+
+
+def test_metadata(sources, out: Path) -> None:
+    sources.family("cfd1d")
+    sources.family("navier_stokes2d")
+    convert_family("cfd1d", sources.root, out, Options(), Execution())
+    convert_family("navier_stokes2d", sources.root, out, Options(), Execution())
+    cfd = read_hdf5_info(out / "cfd1d_train.h5").metadata
+    assert (cfd["boundary_x"], cfd["boundary_y"], cfd["length_x"]) == ("periodic", "periodic", 2.0)
+    assert (cfd["source_dtype"], cfd["dt"]) == ("float64", 0.05)
+    flow = read_hdf5_info(out / "navier_stokes2d_train.h5")
+    assert (flow.metadata["boundary_x"], flow.metadata["boundary_y"], flow.metadata["length_y"]) == (
+        "wall",
+        "wall",
+        4.0,
+    )
+    assert "NU: 0.01" in flow.metadata["source_config"]
+    assert "raw noise" in flow.metadata["note"]
+    assert {name: shape for name, (shape, _) in flow.fields.items()} == {
+        "velocity": (6, 4, 2),
+        "particles": (6, 4),
+        "force": (6, 4, 2),
+    }
+
+
+def test_limit_counts_files_and_samples_counts_trajectories_of_each(sources, out: Path) -> None:
+    for nu in (0.01, 0.1, 1.0):
+        sources.burgers(nu=nu)
+    result = convert_family("burgers1d", sources.root, out, Options(limit=2, samples=4), VERIFY)
+    assert sum(result.trajectories.values()) == 8
+    with pytest.raises(ValueError, match="--samples is 0"):
+        Options(samples=0)
+
+
+def test_too_few_trajectories(sources, out: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sources.burgers(num=2)
+    result = convert_family("burgers1d", sources.root, out, Options(), VERIFY)
+    assert list(result.outputs) == ["train", "val"]
+    assert "2 trajectories leave none for the split 'test'" in caplog.text
+    assert sorted(path.name for path in out.iterdir()) == ["burgers1d_train.h5", "burgers1d_val.h5"]
+
+
+def test_overwrite_leaves_no_stale_split(sources, out: Path) -> None:
+    sources.burgers(num=10)
+    convert_family("burgers1d", sources.root, out, Options(), Execution())
+    sources.burgers(num=2)
+    with pytest.raises(ValueError, match=r"burgers1d_test.h5 exists already; give --overwrite"):
+        convert_family("burgers1d", sources.root, out, Options(), Execution())
+    convert_family("burgers1d", sources.root, out, Options(), Execution(overwrite=True))
+    assert sorted(path.name for path in out.iterdir()) == ["burgers1d_train.h5", "burgers1d_val.h5"]
+
+
+def test_pattern_gives_one_file(sources, out: Path) -> None:
+    sources.burgers(nu=0.01)
+    sources.burgers(nu=0.1)
+    pattern = str(sources.root / "1D/Burgers/Train/*.hdf5")
+    result = convert_pattern(pattern, out / "all.h5", Options(fractions=None), VERIFY)
+    assert [path.name for path in out.iterdir()] == ["all.h5"]
+    assert read_hdf5_info(out / "all.h5").num_trajectories == 20
+    assert result.frames == {"all": 100}
+    convert_pattern(pattern, out / "some.h5", Options(samples=5), VERIFY)
+    assert sorted(path.name for path in out.glob("some*")) == ["some_test.h5", "some_train.h5", "some_val.h5"]
+
+
+def test_pattern_with_renamed_file(sources, out: Path) -> None:
+    path = sources.burgers().rename(sources.root / "mine.h5")
+    with pytest.raises(ValueError, match="give --family"):
+        convert_pattern(str(path), out / "a.h5", Options(fractions=None), Execution())
+    convert_pattern(str(path), out / "a.h5", Options(fractions=None), VERIFY, family="burgers1d")
+    assert read_hdf5_info(out / "a.h5").parameters["nu"].tolist() == [0.01] * 10
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ("1D/CFD/Train/1D_CFD_Rand_Eta0.1_Zeta0.1_trans_Train.hdf5", "boundary wall instead of periodic"),
+        ("1D/CFD/Train/1D_CFD_Rand_Eta0.1_Zeta0.1_periodic_Train.hdf5", "16 points along x instead of 8"),
+    ],
+)
+def test_sources_that_do_not_fit_are_refused(sources, out: Path, second: str, message: str) -> None:
+    fields = "density pressure Vx"
+    sources.cfd("1D/CFD/Train/1D_CFD_Rand_Eta0.01_Zeta0.01_periodic_Train.hdf5", fields, (4, 3, 8))
+    sources.cfd(second, fields, (4, 3, 8 if "trans" in second else 16))
+    with pytest.raises(ValueError, match=f"{message}.*--pattern"):
+        convert_family("cfd1d", sources.root, out, Options(), Execution())
+    assert not out.exists()
+    convert_family("cfd1d", sources.root, out, Options(), VERIFY, pattern="1D/CFD/Train/*Eta0.01*")
+
+
+def test_trajectories_of_different_length_merge(sources, out: Path) -> None:
+    sources.navier_stokes(seed=0, times=5)
+    sources.navier_stokes(seed=1, times=5, latest=2)
+    result = convert_family("navier_stokes2d", sources.root, out, Options(), VERIFY)
+    assert sum(result.frames.values()) == 3 * 5 + 3 * 3
+
+
+def test_no_files(sources, out: Path) -> None:
+    with pytest.raises(ValueError, match="no such folder"):
+        convert_family("burgers1d", sources.root, out, Options(), Execution())
+    sources.root.mkdir()
+    with pytest.raises(ValueError, match="no files match 1D/Burgers/Train"):
+        convert_family("burgers1d", sources.root, out, Options(), Execution())
+
+
+def test_refusal_in_the_data_leaves_nothing(sources, out: Path) -> None:
+    sources.burgers(nu=0.01)
+    with h5py.File(sources.burgers(nu=0.1), "r+") as file:
+        file["tensor"][9, 4, 7] = np.nan
+    with pytest.raises(ValueError, match="sample 9, time 4"):
+        convert_family("burgers1d", sources.root, out / "deep", Options(), Execution())
+    assert not out.exists()
+
+
+def test_refusal_keeps_older_outputs(sources, out: Path) -> None:
+    sources.burgers()
+    convert_family("burgers1d", sources.root, out, Options(), Execution())
+    before = everything(out)
+    with h5py.File(sources.burgers(seed=1), "r+") as file:
+        file["tensor"][0, 0, 0] = np.inf
+    with pytest.raises(ValueError, match="field 'u' is inf"):
+        convert_family("burgers1d", sources.root, out, Options(), Execution(overwrite=True))
+    assert everything(out) == before
+    assert len(list(out.iterdir())) == 3
+
+
+class Interruption:
+    """Stands in for a function; acts when it is called for the n-th time, then lets every call through."""
+
+    def __init__(self, function, call: int, action) -> None:
+        self.function, self.remaining, self.action = function, call, action
+
+    def __call__(self, *args, **kwargs):
+        self.remaining -= 1
+        if self.remaining == 0:
+            self.action()
+        return self.function(*args, **kwargs)
+
+
+def _full_disk() -> None:
+    raise OSError("no space left on device")
+
+
+@pytest.fixture
+def sweep(sources, tmp_path: Path) -> dict[str, list]:
+    """Three sources, and what their uninterrupted conversion gives."""
+    for seed, nu in enumerate((0.01, 0.1, 1.0)):
+        sources.burgers(nu=nu, num=6, seed=seed)
+    convert_family("burgers1d", sources.root, tmp_path / "reference", Options(), Execution())
+    return everything(tmp_path / "reference")
+
+
+def test_continues_behind_the_last_finished_file(sources, out: Path, sweep, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion, "route", Interruption(conversion.route, 8, _full_disk))  # in the third file
+        with pytest.raises(OSError, match="no space left"):
+            convert_family("burgers1d", sources.root, out, Options(), Execution())
+    assert [path.name for path in out.iterdir()] == [".burgers1d.parts"]
+    read = []
+    original = conversion.Parts.blocks
+    monkeypatch.setattr(
+        conversion.Parts, "blocks", lambda self, index: read.append(index) or original(self, index)
+    )
+    convert_family("burgers1d", sources.root, out, Options(), VERIFY)
+    assert read == [2]
+    assert everything(out) == sweep
+    assert len(list(out.iterdir())) == 3
+
+
+def test_unfinished_conversion_of_something_else(sources, out: Path, sweep, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion, "route", Interruption(conversion.route, 8, _full_disk))
+        with pytest.raises(OSError, match="no space left"):
+            convert_family("burgers1d", sources.root, out, Options(seed=1), Execution())
+    with pytest.raises(ValueError, match=r"unfinished conversion .* with other settings.*--overwrite"):
+        convert_family("burgers1d", sources.root, out, Options(), Execution())
+    convert_family("burgers1d", sources.root, out, Options(), Execution(overwrite=True))
+    assert everything(out) == sweep
+
+
+def test_signal_stops_between_blocks_and_the_next_call_continues(
+    sources, out: Path, sweep, monkeypatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop = Interruption(conversion.route, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(conversion, "route", stop)
+        result = convert_family("burgers1d", sources.root, out, Options(), Execution())
+    assert result.exit_code == 143
+    assert not list(out.glob("*.h5"))
+    assert convert_family("burgers1d", sources.root, out, Options(), VERIFY).exit_code == 0
+    assert everything(out) == sweep
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from gust_torch.convert import Options, convert_family, conversion
+from gust_torch.convert.pdebench import Execution
+calls = iter(range(100))
+route = conversion.route
+def killed(*args):
+    if next(calls) == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return route(*args)
+conversion.route = killed
+convert_family("burgers1d", Path(sys.argv[1]), Path(sys.argv[2]), Options(), Execution())
+"""
+
+
+def test_killed_process_leaves_no_target_and_is_continued(sources, out: Path, sweep) -> None:
+    command = [sys.executable, "-c", KILLED, str(sources.root), str(out)]
+    killed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not list(out.glob("*.h5"))
+    assert json.loads((out / ".burgers1d.parts/journal.json").read_text())["finished"] == 2
+    convert_family("burgers1d", sources.root, out, Options(), VERIFY)
+    assert everything(out) == sweep
+
+
+def test_killed_between_the_renames(sources, out: Path, sweep, monkeypatch) -> None:
+    real = os.replace
+
+    def replace(source, target) -> None:
+        if Path(target) == out / "burgers1d_val.h5":
+            raise OSError("killed")
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workspace.os, "replace", replace)
+        with pytest.raises(OSError, match="killed"):
+            convert_family("burgers1d", sources.root, out, Options(), Execution())
+    assert (out / "burgers1d_train.h5").exists()
+    convert_family("burgers1d", sources.root, out, Options(), Execution())
+    assert everything(out) == sweep
+    assert len(list(out.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "message"),
+    [
+        ("fields/u", (3, 1, 0), "fields/u, samples .* differs"),
+        ("coordinates/time", 1, "coordinates/time, samples .* differs"),
+        ("parameters/nu", 0, "parameters differ"),
+        ("trajectories/sample", 0, "texts differ"),
+    ],
+)
+def test_verify_finds_every_difference(
+    sources, out: Path, monkeypatch, name: str, index, message: str
+) -> None:
+    def damaged(plan, paths) -> None:
+        with h5py.File(paths["train"], "r+") as file:
+            item = file[name]
+            item[index] = "x" if name.startswith("traj") else np.nextafter(item[index], item.dtype.type(1))
+        verify.verify(plan, paths)
+
+    sources.burgers()
+    monkeypatch.setattr(conversion, "verify", damaged)
+    with pytest.raises(ValueError, match=message):
+        convert_family("burgers1d", sources.root, out, Options(), VERIFY)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("compression", ["gzip", "lz4"])
+def test_compression(sources, out: Path, compression: str) -> None:
+    sources.family("cfd2d")
+    convert_family("cfd2d", sources.root, out, Options(compression=compression), VERIFY)
+    with h5py.File(out / "cfd2d_train.h5") as file:
+        assert file["fields/Vx"].id.get_create_plist().get_nfilters() > 0

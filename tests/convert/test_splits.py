@@ -1,0 +1,60 @@
+"""Splits: sizes, disjointness, determinism, manifest."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gust_torch.convert.splits import make_splits, split_manifest
+
+
+@pytest.mark.parametrize(
+    ("num", "fractions", "sizes"),
+    [
+        (100, (0.8, 0.1, 0.1), (80, 10, 10)),
+        (10, (0.8, 0.1, 0.1), (8, 1, 1)),
+        (6, (0.8, 0.1, 0.1), (4, 1, 1)),
+        (3, (0.8, 0.1, 0.1), (1, 1, 1)),
+        (2, (0.8, 0.1, 0.1), (1, 1, 0)),
+        (1, (0.8, 0.1, 0.1), (1, 0, 0)),
+        (7, (1, 0, 0), (7, 0, 0)),
+        (10, (0.5, 0.5, 0), (5, 5, 0)),
+        (1000, (1 / 3, 1 / 3, 1 / 3), (334, 333, 333)),
+    ],
+)
+def test_sizes(num: int, fractions: tuple[float, float, float], sizes: tuple[int, int, int]) -> None:
+    splits = make_splits(num, fractions, seed=0)
+    assert tuple(splits.count(index) for index in range(3)) == sizes
+    wanted = [
+        name
+        for name, fraction, size in zip(splits.names, fractions, sizes, strict=True)
+        if fraction and not size
+    ]
+    assert list(splits.empty) == wanted
+
+
+def test_seed_decides() -> None:
+    first, again, other = (make_splits(50, (0.8, 0.1, 0.1), seed).assignment for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert (np.diff(first[:40]) != 0).any()  # shuffled, not cut
+
+
+def test_manifest_lists_every_trajectory_once() -> None:
+    splits = make_splits(5, (0.6, 0.2, 0.2), seed=3)
+    manifest = json.loads(split_manifest(splits, ["a.h5", "b.h5"], [["0", "1", "2"], ["0000", "0023"]]))
+    found = [
+        (source, sample)
+        for split in manifest["splits"].values()
+        for source, keys in split.items()
+        for sample in keys
+    ]
+    assert sorted(found) == [("a.h5", "0"), ("a.h5", "1"), ("a.h5", "2"), ("b.h5", "0000"), ("b.h5", "0023")]
+    assert manifest["seed"] == 3
+    assert manifest["fractions"] == {"train": 0.6, "val": 0.2, "test": 0.2}
+
+
+@pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.2), (1.2, -0.1, -0.1), (0.5, 0.5)])
+def test_refused(fractions: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="three shares"):
+        make_splits(10, fractions, 0)
