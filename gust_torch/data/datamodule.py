@@ -38,8 +38,8 @@ class FieldDataModule(LightningDataModule):
 
     def __init__(
         self,
-        data_path: str | list[str],
-        fields: list[str] | None = None,
+        data_path: list[str] | str,
+        fields: list[str] | str | None = None,
         batch_size: int = 16,
         num_workers: int = 0,
         val_fraction: float = 0.1,

@@ -8,28 +8,15 @@ from collections.abc import Mapping, Sequence
 import h5py
 import numpy as np
 
-from gust_torch.spec import FieldSpec, canonical_name
+from gust_torch.data.channels import Channel, select_channels
+from gust_torch.spec import FieldSpec
 from solvers.common.hdf5_utils import num_samples, open_file
 from solvers.common.schema import plain_value
 
-COMPONENTS = ("x", "y", "z")
+# Lengths come from float32 coordinates.
+LENGTH_TOLERANCE = 1e-4
 
 PathLike = str | os.PathLike[str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Channel:
-    """One channel of an item.
-
-    Attributes:
-        name: Channel name, ``vorticity`` or ``velocity_x``.
-        field: Name of the field in the file.
-        component: Index on the field's last axis; None for a scalar field.
-    """
-
-    name: str
-    field: str
-    component: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,47 +136,6 @@ def read_header(path: str, fields: str | Sequence[str] | None) -> SourceFile:
     return SourceFile(path, channels, spec, time.astype(np.float64), trajectory)
 
 
-def select_channels(
-    path: str, frame_shapes: Mapping[str, tuple[int, ...]], fields: str | Sequence[str] | None
-) -> tuple[Channel, ...]:
-    """Channels that field names stand for; all of the file, in its order, for None.
-
-    Args:
-        path: The file, for messages.
-        frame_shapes: Field name -> (H, W) or (H, W, C), in the order of the file.
-        fields: Names of fields (a vector field stands for its components) or of components (``velocity_x``).
-
-    Raises:
-        ValueError: A field or component is not in the file.
-    """
-    groups = {name: _channels_of(path, name, shape) for name, shape in frame_shapes.items()}
-    if fields is None:
-        return tuple(channel for group in groups.values() for channel in group)
-    by_name = {canonical_name(name): list(group) for name, group in groups.items()}
-    by_name |= {channel.name: [channel] for group in groups.values() for channel in group}
-    chosen: list[Channel] = []
-    for name in [fields] if isinstance(fields, str) else fields:
-        if canonical_name(name) not in by_name:
-            raise ValueError(f"{path}: no field {name!r}; available: {', '.join(by_name) or 'none'}")
-        chosen += by_name[canonical_name(name)]
-    if not chosen:
-        raise ValueError(f"{path}: no field chosen; available: {', '.join(by_name) or 'none'}")
-    return tuple(chosen)
-
-
-def _channels_of(path: str, field: str, shape: tuple[int, ...]) -> list[Channel]:
-    """Channels of one field."""
-    name = canonical_name(field)
-    if len(shape) == 2:
-        return [Channel(name, field)]
-    if len(shape) != 3:
-        raise ValueError(
-            f"{path}: field {field!r} has frames of shape {shape}; expected (H, W) or (H, W, components)"
-        )
-    suffixes = COMPONENTS[: shape[2]] if shape[2] <= len(COMPONENTS) else map(str, range(shape[2]))
-    return [Channel(f"{name}_{suffix}", field, i) for i, suffix in enumerate(suffixes)]
-
-
 def _check_shapes(path: str, shapes: Mapping[str, tuple[int, ...]], count: int, *, committed: bool) -> None:
     """One grid and, unless the times say how many frames are committed, one number of frames.
 
@@ -207,3 +153,24 @@ def _check_shapes(path: str, shapes: Mapping[str, tuple[int, ...]], count: int, 
         )
     if count == 0:
         raise ValueError(f"{path}: no frames yet; wait for the first one, or leave the file out")
+
+
+def common_spec(sources: Sequence[SourceFile]) -> FieldSpec:
+    """The spec that all files share; a forcing wavenumber that they don't share is None.
+
+    Raises:
+        ValueError: A file differs in channels, grid, boundaries or lengths.
+    """
+    first = sources[0].spec
+    forcing = {source.spec.forcing_wavenumber for source in sources}
+    for source in sources[1:]:
+        same_lengths = np.allclose(source.spec.lengths, first.lengths, rtol=LENGTH_TOLERANCE)
+        aligned = dataclasses.replace(
+            source.spec, lengths=first.lengths, forcing_wavenumber=first.forcing_wavenumber
+        )
+        if aligned != first or not same_lengths:
+            raise ValueError(
+                f"{source.path} does not fit {sources[0].path}: expected {first}, got {source.spec}; "
+                "load them apart"
+            )
+    return dataclasses.replace(first, forcing_wavenumber=forcing.pop() if len(forcing) == 1 else None)

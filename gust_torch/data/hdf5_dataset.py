@@ -1,7 +1,6 @@
 """Frames, or windows of frames, of files in the common HDF5 format, read when asked for."""
 
 import bisect
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,15 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gust_torch.data.files import PathLike, SourceFile, expand_paths, read_header
+from gust_torch.data.files import PathLike, common_spec, expand_paths, read_header
 from gust_torch.data.handles import FileHandles
 from gust_torch.data.loader import FrameBatch
 from gust_torch.data.statistics import channel_statistics, evenly_spaced
 from gust_torch.data.windows import concatenate_trajectories, window_frames
-from gust_torch.spec import FieldSpec
-
-# Lengths come from float32 coordinates.
-LENGTH_TOLERANCE = 1e-4
 
 
 class HDF5Dataset(Dataset[Tensor]):
@@ -163,29 +158,34 @@ class HDF5Dataset(Dataset[Tensor]):
         self._handles.close()
 
     def _read(self, frames: list[int]) -> np.ndarray:
-        """Frames in the order asked for, (n, c, h, w) float32.
-
-        Runs of neighbours become one read, and reads go through the files in their order.
-        """
+        """Frames in the order asked for, (n, c, h, w) float32; the files are gone through in their order."""
         out = np.empty((len(frames), self.spec.num_channels, *self.spec.grid), np.float32)
-        runs, start = [], 0
-        for stop in range(1, len(frames) + 1):
-            if stop == len(frames) or frames[stop] != frames[stop - 1] + 1 or frames[stop] in self._starts:
-                runs.append((frames[start], start, stop))
-                start = stop
-        runs.sort()
-        for frame, start, stop in runs:
-            index = bisect.bisect_right(self._starts, frame) - 1
-            try:
-                for reader in self._handles.readers(index):
-                    reader.read(frame - self._starts[index], out[start:stop])
-            except OSError as error:
-                raise ValueError(
-                    f"{self._place(frame)}: cannot be read ({error}); the file is truncated or damaged: "
-                    "copy it again, or leave the frame out by sample_start/sample_stop"
-                ) from error
+        rows = sorted(range(len(frames)), key=frames.__getitem__)
+        start = 0
+        while start < len(rows):
+            index = bisect.bisect_right(self._starts, frames[rows[start]]) - 1
+            first, end = self._starts[index : index + 2]
+            stop = bisect.bisect_left(rows, end, lo=start, key=frames.__getitem__)
+            part = rows[start:stop]
+            self._read_file(index, [frames[row] - first for row in part], part, out)
+            start = stop
         self._check_finite(frames, out)
         return out
+
+    def _read_file(self, index: int, frames: list[int], rows: list[int], out: np.ndarray) -> None:
+        """Frames of one file, in increasing order, into rows of `out`.
+
+        Raises:
+            ValueError: Names the file and the remedy.
+        """
+        try:
+            for reader in self._handles.readers(index):
+                reader.read(frames, rows, out)
+        except OSError as error:
+            raise ValueError(
+                f"{self._sources[index].path}: frames {frames[0]} to {frames[-1]} cannot be read ({error}); "
+                "the file is truncated or damaged: copy it again, or leave them out by sample_start/_stop"
+            ) from error
 
     def _check_finite(self, frames: list[int], values: np.ndarray) -> None:
         """A sum shows NaN and Inf in one fast pass; the slow search is left for when it does.
@@ -197,33 +197,9 @@ class HDF5Dataset(Dataset[Tensor]):
         if np.isfinite(torch.from_numpy(values).sum().item()) or np.isfinite(values).all():
             return
         row, channel = np.argwhere(~np.isfinite(values).all(axis=(2, 3)))[0].tolist()
+        index = bisect.bisect_right(self._starts, frames[row]) - 1
         raise ValueError(
-            f"{self._place(frames[row])}: {self.spec.names[channel]} holds NaN or Inf; the run blew up "
-            "there: leave the frame out by sample_start/sample_stop, or repeat the run with a smaller dt"
+            f"{self._sources[index].path}: {self.spec.names[channel]} holds NaN or Inf in frame "
+            f"{frames[row] - self._starts[index]}; the run blew up there: leave the frame out by "
+            "sample_start/sample_stop, or repeat the run with a smaller dt"
         )
-
-    def _place(self, frame: int) -> str:
-        """File and frame of a frame of the concatenation, for messages."""
-        index = bisect.bisect_right(self._starts, frame) - 1
-        return f"{self._sources[index].path}: frame {frame - self._starts[index]}"
-
-
-def common_spec(sources: Sequence[SourceFile]) -> FieldSpec:
-    """The spec that all files share; a forcing wavenumber that they don't share is None.
-
-    Raises:
-        ValueError: A file differs in channels, grid, boundaries or lengths.
-    """
-    first = sources[0].spec
-    forcing = {source.spec.forcing_wavenumber for source in sources}
-    for source in sources[1:]:
-        same_lengths = np.allclose(source.spec.lengths, first.lengths, rtol=LENGTH_TOLERANCE)
-        aligned = dataclasses.replace(
-            source.spec, lengths=first.lengths, forcing_wavenumber=first.forcing_wavenumber
-        )
-        if aligned != first or not same_lengths:
-            raise ValueError(
-                f"{source.path} does not fit {sources[0].path}: expected {first}, got {source.spec}; "
-                "load them apart"
-            )
-    return dataclasses.replace(first, forcing_wavenumber=forcing.pop() if len(forcing) == 1 else None)

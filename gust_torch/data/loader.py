@@ -1,12 +1,14 @@
 """Batches: read at once, collated without a copy, resumable in the middle of an epoch."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+import logging
+from collections.abc import Callable, Iterator, Mapping
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from gust_torch.data.sampler import BlockShuffleSampler
+
+logger = logging.getLogger(__name__)
 
 
 class FrameBatch(list[Tensor]):
@@ -68,6 +70,7 @@ class ResumableLoader(DataLoader[Tensor]):
             collate_fn=collate_frames,
         )
         self._shuffler = sampler
+        self._size = batch_size
         self._num_finished = num_finished
         self._num_given = 0
 
@@ -77,23 +80,26 @@ class ResumableLoader(DataLoader[Tensor]):
         A generator: nothing is fetched before the first batch is asked for, thus after the caller has set the
         epoch.
         """
-        self._num_given = self._shuffler.position // (self._shuffler.world_size * self._batch_size)
+        self._num_given = self._shuffler.position // self._size
         for batch in super().__iter__():
             self._num_given += 1
             yield batch
 
-    @property
-    def _batch_size(self) -> int:
-        """Batch size as a number; `DataLoader` allows None for it."""
-        assert self.batch_size is not None
-        return self.batch_size
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where training stands: epoch, and samples of it that all ranks together have finished."""
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands: the epoch's order, and this rank's samples of it that are finished."""
         num_finished = self._num_given if self._num_finished is None else self._num_finished()
-        position = num_finished * self._batch_size * self._shuffler.world_size
-        return {**self._shuffler.state_dict(), "position": position}
+        state = {**self._shuffler.state_dict(), "batch_size": self._size}
+        return {**state, "position": num_finished * self._size}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue there at the next iteration."""
-        self._shuffler.load_state_dict(state)
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue there at the next iteration.
+
+        Where data, batch size or number of devices have changed there is no such place: the epoch's new order
+        is then begun, with a warning.
+        """
+        try:
+            if state["batch_size"] != self._size:
+                raise ValueError(f"batch_size was {state['batch_size']}, is {self._size} now")
+            self._shuffler.load_state_dict(state)
+        except ValueError as error:
+            logger.warning("resuming within an epoch is not exact: %s; some samples may repeat", error)

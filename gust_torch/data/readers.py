@@ -8,6 +8,7 @@ through h5py.
 
 import math
 import os
+from functools import cached_property
 
 import h5py
 import numpy as np
@@ -34,17 +35,24 @@ class FieldReader:
         if channels[0][1] is None and can_read_directly(file, self._dataset):
             self._direct = DirectReader(file, self._dataset)
 
-    def read(self, first: int, out: np.ndarray) -> None:
-        """Read the frames first, first + 1, ... into `out` (n, c, h, w) float32.
+    def read(self, frames: list[int], rows: list[int], out: np.ndarray) -> None:
+        """Read frames, in increasing order, into rows of `out` (n, c, h, w) float32.
 
         Raises:
             OSError: The file is truncated or damaged there.
         """
-        if self._direct is not None and self._direct.read(first, out[:, self.channels[0][0]]):
+        if self._direct is not None and self._direct.read(frames, rows, out[:, self.channels[0][0]]):
             return
-        block = self._dataset[first : first + len(out)]
-        for channel, component in self.channels:
-            out[:, channel] = block if component is None else block[..., component]
+        for start, stop in runs(frames):
+            block = self._dataset[frames[start] : frames[stop - 1] + 1]
+            for channel, component in self.channels:
+                out[rows[start:stop], channel] = block if component is None else block[..., component]
+
+
+def runs(frames: list[int]) -> list[tuple[int, int]]:
+    """Slices of a list in which each number is one more than the number before."""
+    cuts = [i for i in range(1, len(frames)) if frames[i] != frames[i - 1] + 1]
+    return list(zip([0, *cuts], [*cuts, len(frames)], strict=True))
 
 
 class DirectReader:
@@ -57,41 +65,38 @@ class DirectReader:
         self._dataset = dataset
         self._frame_bytes = FLOAT32.itemsize * math.prod(dataset.shape[1:])
         self._frames_per_chunk = dataset.shape[0] if dataset.chunks is None else dataset.chunks[0]
-        self._addresses: list[int] | None = None
 
-    def read(self, first: int, out: np.ndarray) -> bool:
-        """Read consecutive frames into `out` (n, h, w); False if HDF5 never stored some of them.
+    def read(self, frames: list[int], rows: list[int], out: np.ndarray) -> bool:
+        """Read frames into rows of `out` (n, h, w); False if HDF5 never stored some of them.
+
+        Frames that follow each other in the file are one read.
 
         Raises:
             OSError: The file ends before the frames do.
         """
-        places = [self._address(first + i) for i in range(len(out))]
+        places = [self._address(frame) for frame in frames]
         if min(places) < 0:
             return False
+        size = self._frame_bytes
         start = 0
-        while start < len(out):
-            stop = start + 1
-            while (
-                stop < len(out)
-                and stop - start < MAX_BUFFERS
-                and places[stop] == places[start] + (stop - start) * self._frame_bytes
-            ):
-                stop += 1
-            expected = (stop - start) * self._frame_bytes
-            count = os.preadv(self._descriptor, [out[i] for i in range(start, stop)], places[start])
-            if count != expected:
-                raise OSError(f"the file ends {expected - count} bytes early")
+        for stop in range(1, len(places) + 1):
+            if stop < len(places) and places[stop] == places[stop - 1] + size and stop - start < MAX_BUFFERS:
+                continue
+            count = os.preadv(self._descriptor, [out[row] for row in rows[start:stop]], places[start])
+            if count != (stop - start) * size:
+                raise OSError(f"the file ends {(stop - start) * size - count} bytes early")
             start = stop
         return True
 
     def _address(self, frame: int) -> int:
         """Position of a frame in the file, in bytes; -1 where there is no storage (fill values)."""
-        if self._addresses is None:
-            self._addresses = chunk_addresses(self._dataset)
         chunk, row = divmod(frame, self._frames_per_chunk)
-        if chunk >= len(self._addresses) or self._addresses[chunk] < 0:
-            return -1
-        return self._addresses[chunk] + row * self._frame_bytes
+        address = self._addresses[chunk]
+        return address if address < 0 else address + row * self._frame_bytes
+
+    @cached_property
+    def _addresses(self) -> list[int]:
+        return chunk_addresses(self._dataset)
 
 
 def can_read_directly(file: h5py.File, dataset: h5py.Dataset) -> bool:

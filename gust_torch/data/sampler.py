@@ -1,7 +1,6 @@
 """Shuffled order of blocks of neighbouring samples, shared out among ranks, resumable."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -12,34 +11,30 @@ class BlockShuffleSampler(DistributedSampler[int]):
     """Cuts the samples into blocks of neighbours and shuffles the blocks, anew each epoch.
 
     Within a block samples keep their order, so a batch is read in `batch_size / block_size` sequential reads.
-    Where the cuts fall changes with the epoch too. Blocks go to the ranks in turn; all ranks get equally many
-    samples, no sample goes to two of them, and all but the last `num_samples % world_size` samples of the
-    order are used. `block_size=1` is a plain shuffle.
+    Where the cuts fall changes with the epoch too. Each rank gets an equal, contiguous part of the shuffled
+    order: no sample goes to two ranks, and all are used but the last `num_samples % world_size`.
+    `block_size=1` is a plain shuffle.
 
     A `DistributedSampler`, because Lightning replaces every sampler that is not one when it trains on several
     devices.
 
     Attributes:
-        position: Samples of the epoch to skip at the next iteration, over all ranks.
+        position: Samples of this rank to skip at the next iteration.
+        block_size: Neighbouring samples that stay together.
         world_size: Number of ranks.
     """
 
     def __init__(
-        self,
-        num_samples: int,
-        *,
-        block_size: int = 1,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        self, num_samples: int, *, block_size: int = 1, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> None:
-        """Args:
+        """Start with epoch 0.
 
-        num_samples: Samples of the dataset.
-        block_size: Neighbouring samples that stay together.
-        seed: Of the order, together with the epoch.
-        rank: This process, 0 .. world_size - 1.
-        world_size: Processes that share the samples.
+        Args:
+            num_samples: Samples of the dataset.
+            block_size: Neighbouring samples that stay together.
+            seed: Of the order, together with the epoch.
+            rank: This process, 0 .. world_size - 1.
+            world_size: Processes that share the samples.
 
         Raises:
             ValueError: A number out of range, or fewer samples than ranks.
@@ -49,12 +44,10 @@ class BlockShuffleSampler(DistributedSampler[int]):
         if not 0 <= rank < world_size:
             raise ValueError(f"expected 0 <= rank < world_size, got rank {rank} of {world_size}")
         if num_samples < world_size:
-            raise ValueError(
-                f"{num_samples} samples can't be shared by {world_size} ranks; use fewer devices"
-            )
+            raise ValueError(f"{num_samples} samples are too few for {world_size} ranks; use fewer devices")
         super().__init__(_Sized(num_samples), num_replicas=world_size, rank=rank, seed=seed, drop_last=True)
         self._count = num_samples
-        self._block_size = block_size
+        self.block_size = block_size
         self.world_size = world_size
         self.position = 0
 
@@ -62,19 +55,14 @@ class BlockShuffleSampler(DistributedSampler[int]):
         """Sample indices of this rank for the whole epoch, (num_samples // world_size,) int64."""
         rng = np.random.default_rng((self.seed, self.epoch))
         samples = np.roll(np.arange(self._count), -int(rng.integers(self._count)))
-        num_blocks = self._count // self._block_size
-        blocks = samples[: num_blocks * self._block_size].reshape(num_blocks, self._block_size)
-        blocks = blocks[rng.permutation(num_blocks)]
-        num_rounds = num_blocks // self.world_size
-        whole = blocks[self.rank : num_rounds * self.world_size : self.world_size].ravel()
-        # What is left over after the last round of whole blocks, in equal pieces.
-        rest = np.concatenate([blocks[num_rounds * self.world_size :].ravel(), samples[blocks.size :]])
-        share = rest.size // self.world_size
-        return np.concatenate([whole, rest[self.rank * share : (self.rank + 1) * share]])
+        num_blocks = self._count // self.block_size
+        blocks = samples[: num_blocks * self.block_size].reshape(num_blocks, self.block_size)
+        shuffled = np.concatenate([blocks[rng.permutation(num_blocks)].ravel(), samples[blocks.size :]])
+        return shuffled[self.rank * len(self) : (self.rank + 1) * len(self)]
 
     def __iter__(self) -> Iterator[int]:
         """Indices of this rank from `position` on; the next iteration begins at 0 again."""
-        start, self.position = self.position // self.world_size, 0
+        start, self.position = self.position, 0
         yield from self.order()[start:].tolist()
 
     def __len__(self) -> int:
@@ -87,30 +75,32 @@ class BlockShuffleSampler(DistributedSampler[int]):
             self.position = 0
         self.epoch = epoch
 
-    def state_dict(self) -> dict[str, Any]:
-        """What fixes the order, and `position`."""
-        return {
-            "num_samples": self._count,
-            "block_size": self._block_size,
-            "seed": self.seed,
-            "epoch": self.epoch,
-            "position": self.position,
-        }
+    def state_dict(self) -> dict[str, int]:
+        """What fixes the order on all ranks, and `position`."""
+        return {**self._settings(), "epoch": self.epoch, "position": self.position}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state, also one saved on another number of ranks.
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue from a state at the next iteration.
 
         Raises:
-            ValueError: The state is of another order: other data, block size or seed.
+            ValueError: The state is of another order.
         """
-        own = self.state_dict()
-        for key in ("num_samples", "block_size", "seed"):
-            if state[key] != own[key]:
-                raise ValueError(
-                    f"cannot resume within an epoch: {key} was {state[key]}, is {own[key]} now; set it back, "
-                    "or start from a checkpoint of the end of an epoch"
-                )
-        self.epoch, self.position = int(state["epoch"]), int(state["position"])
+        changed = [
+            f"{name} was {state[name]}, is {value} now"
+            for name, value in self._settings().items()
+            if state[name] != value
+        ]
+        if changed:
+            raise ValueError(f"the order of samples has changed: {', '.join(changed)}")
+        self.epoch, self.position = state["epoch"], state["position"]
+
+    def _settings(self) -> dict[str, int]:
+        return {
+            "num_samples": self._count,
+            "block_size": self.block_size,
+            "seed": self.seed,
+            "world_size": self.world_size,
+        }
 
 
 class _Sized(Dataset[int]):
