@@ -19,8 +19,8 @@ class WavenumberScales:
         k_max: End of the complete shells, where plots end.
         k_forcing: End of the large-scale band.
         forcing_known: Whether ``k_forcing`` is the data's forcing, or a default.
-        merged: Shells drawn as one from shell number ``merged`` on: the ratio of the domain's sides. Modes along
-            the short side alone lie that many shells apart, and single shells would draw a saw.
+        merged: The ratio of the domain's sides. From shell ``merged`` on, so many shells are drawn as one:
+            modes along the short side alone lie that far apart, and single shells would draw a saw.
     """
 
     dk: float

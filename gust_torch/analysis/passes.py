@@ -13,7 +13,7 @@ from gust_torch.analysis.sums import CodeSums, ErrorSums, SpectrumSums
 from gust_torch.data import HDF5Dataset, collate_frames
 from gust_torch.metrics import ValueHistogram, vrmse
 from gust_torch.models import VQVAE2d
-from gust_torch.spec import FieldSpec, canonical_name
+from gust_torch.spec import FieldSpec
 
 NUM_EXAMPLES = 3
 
@@ -60,20 +60,6 @@ class Analysis:
     examples: tuple[Example, ...]
 
 
-def check_data(model: VQVAE2d, spec: FieldSpec) -> None:
-    """Refuse data that the model was not made for.
-
-    Raises:
-        ValueError: Other fields or another grid.
-    """
-    wanted, found = ([canonical_name(n) for n in names] for names in (model.spec.names, spec.names))
-    if wanted != found or tuple(model.spec.grid) != tuple(spec.grid):
-        raise ValueError(
-            f"the checkpoint takes {_describe(model.spec)}, the data have {_describe(spec)}; "
-            "choose data like the training data, or the fields in the checkpoint's order with --fields"
-        )
-
-
 @torch.inference_mode()
 def analyze(
     model: VQVAE2d,
@@ -99,7 +85,6 @@ def analyze(
     Raises:
         ValueError: The data are not what the model takes, or a value is not finite.
     """
-    check_data(model, dataset.spec)
     device = torch.device(device)
     model = model.to(device).eval()
     errors = ErrorSums(dataset.spec.num_channels)
@@ -142,9 +127,5 @@ def _example_positions(num_samples: int) -> list[int]:
 def _example(position: int, time: float, x: Tensor, x_hat: Tensor, row: int) -> Example:
     """Keep one sample of a batch, copied so that the batch is freed."""
     error = vrmse(x_hat[row : row + 1], x[row : row + 1])[0]
-    reference, reconstruction = (np.array(field[row].float().cpu()) for field in (x, x_hat))
-    return Example(position, time, reference, reconstruction, np.array(error.float().cpu()))
-
-
-def _describe(spec: FieldSpec) -> str:
-    return f"{', '.join(spec.names)} on a {spec.grid[0]}x{spec.grid[1]} grid"
+    reference, reconstruction = (field[row].float().cpu().numpy().copy() for field in (x, x_hat))
+    return Example(position, time, reference, reconstruction, error.float().cpu().numpy())

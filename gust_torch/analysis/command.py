@@ -1,0 +1,117 @@
+"""From a checkpoint and a data file to a folder of figures and numbers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gust_torch.analysis.output import write_analysis
+from gust_torch.analysis.passes import Analysis, analyze
+from gust_torch.analysis.report import summarize
+from gust_torch.tokenizer import VQVAETokenizer
+from gust_torch.tokenizer.encode import DataSelection, open_data
+from solvers.common.progress import Progress
+from solvers.common.provenance import provenance
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the command leaves.
+
+    Attributes:
+        analysis: The sums.
+        metrics: Content of ``metrics.json``.
+        files: Files written.
+    """
+
+    analysis: Analysis
+    metrics: dict[str, object]
+    files: tuple[Path, ...]
+
+
+def analyze_checkpoint(
+    checkpoint: str,
+    selection: DataSelection,
+    output_dir: Path,
+    *,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    accelerator: str = "auto",
+) -> Written:
+    """Score the tokens of a checkpoint's model on some data, and write all figures and numbers.
+
+    Args:
+        checkpoint: Checkpoint of ``scripts/train.py``.
+        selection: Which samples of which files.
+        output_dir: Created if missing; older results in it are replaced.
+        batch_size: Samples at once.
+        num_workers: Reader processes.
+        accelerator: auto, cpu, gpu (cuda), or mps.
+
+    Raises:
+        ValueError: A file that can't be used, data that the model does not take, no such device.
+    """
+    device = choose_device(accelerator)
+    if batch_size < 1 or num_workers < 0:
+        raise ValueError(f"expected batch_size >= 1 and num_workers >= 0, got {batch_size} and {num_workers}")
+    model = VQVAETokenizer.from_checkpoint(checkpoint).model
+    dataset = open_data(model, selection)
+    # Before the pass, not after it: a folder that cannot be made would waste it.
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with Progress(len(dataset), unit="sample", description="analysis") as progress:
+        analysis = analyze(
+            model,
+            dataset,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            device=device,
+            on_batch=progress.update,
+        )
+    paths = [selection.data_path] if isinstance(selection.data_path, str) else list(selection.data_path)
+    metrics: dict[str, object] = {
+        "checkpoint": str(checkpoint),
+        "data_path": [str(path) for path in paths],
+        "sample_start": selection.sample_start,
+        "sample_stop": selection.sample_start + analysis.num_samples,
+        "batch_size": batch_size,
+        "device": device.type,
+        "torch_version": str(torch.__version__),
+        **provenance(),
+        **summarize(analysis, model),
+        "architecture": model.architecture(),
+    }
+    return Written(analysis, metrics, tuple(write_analysis(analysis, metrics, output_dir)))
+
+
+def choose_device(accelerator: str) -> torch.device:
+    """The device of ``--accelerator``.
+
+    Raises:
+        ValueError: The name is unknown, or this machine has no such device.
+    """
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    name = {"auto": "cuda" if available["cuda"] else "cpu", "gpu": "cuda"}.get(accelerator, accelerator)
+    if name not in available:
+        raise ValueError(f"--accelerator {accelerator} is not one of auto, cpu, gpu, cuda, mps")
+    if not available[name]:
+        raise ValueError(f"--accelerator {accelerator}: no such device here; use --accelerator cpu")
+    return torch.device(name)
+
+
+def describe(written: Written) -> str:
+    """One line a field, then the files, for people."""
+    analysis = written.analysis
+    lines = []
+    for channel, name in enumerate(analysis.spec.names):
+        error = analysis.errors.summary("vrmse", channel)
+        distances = analysis.histogram.distances(channel)
+        lines.append(
+            f"{name}: VRMSE {error.mean:.4f} +- {error.std:.4f} over {analysis.num_samples} samples, "
+            f"MSE {analysis.errors.summary('mse', channel).mean:.4g}, JS {distances.js_divergence:.3g} nats, "
+            f"TV {distances.total_variation:.3g}, W1 {distances.wasserstein1:.3g}"
+        )
+    return "\n".join([*lines, *(str(path) for path in written.files)])

@@ -1,0 +1,143 @@
+"""Figures: orientation, colour limits, labels, and a file for every combination of fields."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from gust_torch.analysis.fields_figure import draw_map, symmetric_norm, value_norm
+from gust_torch.analysis.output import write_analysis
+from gust_torch.analysis.passes import Analysis, Example
+from gust_torch.analysis.style import transform_note
+from gust_torch.analysis.sums import CodeSums, ErrorSums, SpectrumSums
+from gust_torch.metrics import ValueHistogram
+from gust_torch.spec import FieldSpec
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def make_analysis(spec: FieldSpec, x: Tensor, x_hat: Tensor) -> Analysis:
+    errors, codes = ErrorSums(spec.num_channels), CodeSums((2,))
+    spectra = SpectrumSums(spec, torch.device("cpu"))
+    histogram = ValueHistogram(torch.zeros(spec.num_channels), torch.ones(spec.num_channels))
+    errors.update(x, x_hat)
+    spectra.update(x, x_hat)
+    histogram.update(x, x_hat)
+    example = Example(0, math.nan, x[0].numpy(), x_hat[0].numpy(), np.zeros(spec.num_channels, np.float32))
+    return Analysis(spec, len(x), errors, spectra, histogram, codes, (example,))
+
+
+def write(spec: FieldSpec, x: Tensor, x_hat: Tensor, folder: Path) -> list[str]:
+    metrics = {"format_version": 1, "checkpoint": "model.ckpt"}
+    return [path.name for path in write_analysis(make_analysis(spec, x, x_hat), metrics, folder)]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("vorticity",), {"tke_spectrum.png", "enstrophy_spectrum.png"}),
+        (("buoyancy",), {"power_spectrum.png"}),
+        (("buoyancy", "omega"), {"tke_spectrum.png", "enstrophy_spectrum.png", "power_spectrum.png"}),
+        (("velocity_x", "velocity_y"), {"tke_spectrum.png"}),
+        (("velocity_x",), {"power_spectrum.png"}),
+    ],
+)
+def test_files_of_each_combination_of_fields(
+    names: Sequence[str], expected: set[str], tmp_path: Path, make_fields: Callable[..., Tensor]
+) -> None:
+    spec = FieldSpec(names=tuple(names), grid=(16, 16))
+    x = make_fields(spec, 2)
+    files = write(spec, x, 0.8 * x, tmp_path / "new" / "folder")
+    common = {"pixel_histogram.png", "reconstructions.png", "curves.npz", "metrics.json"}
+    assert set(files) == expected | common
+    assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == expected | common
+    for path in (tmp_path / "new" / "folder").glob("*.png"):
+        content = path.read_bytes()
+        assert content.startswith(PNG)
+        assert b"model.ckpt" in content
+
+
+@pytest.mark.parametrize("case", ["lost", "constant", "huge", "exact"])
+def test_extreme_reconstructions_can_be_drawn(
+    case: str, tmp_path: Path, make_fields: Callable[..., Tensor], recwarn: pytest.WarningsRecorder
+) -> None:
+    spec = FieldSpec(names=("vorticity",), grid=(16, 16), forcing_wavenumber=2.0)
+    x = make_fields(spec, 2)
+    x_hat = {"lost": torch.zeros_like(x), "constant": x, "huge": 1e6 * x, "exact": x}[case]
+    write(spec, torch.ones_like(x) if case == "constant" else x, x_hat, tmp_path)
+    assert not [str(warning.message) for warning in recwarn]
+
+
+def test_curves_can_be_plotted_again(tmp_path: Path, make_fields: Callable[..., Tensor]) -> None:
+    spec = FieldSpec(names=("vorticity",), grid=(16, 16))
+    x = make_fields(spec, 2)
+    write(spec, x, 0.5 * x, tmp_path)
+    with np.load(tmp_path / "curves.npz", allow_pickle=False) as curves:
+        assert curves["spectrum_vorticity_reference"].sum() == pytest.approx(
+            0.5 * float((x**2).mean()), rel=1e-5
+        )
+        assert curves["k"].shape == curves["spectrum_kinetic_energy_error"].shape
+        assert len(curves["histogram_vorticity_edges"]) == len(curves["histogram_vorticity_reference"]) + 1
+        assert json.loads(str(curves["metrics_json"]))["checkpoint"] == "model.ckpt"
+
+
+def test_maps_have_x_to_the_right_and_y_up() -> None:
+    """Axis 0 of a field is x: a spot at large x and small y belongs into the lower right corner."""
+    spec = FieldSpec(names=("vorticity",), grid=(8, 4), lengths=(2.0, 1.0))
+    field = np.zeros((8, 4), np.float32)
+    field[7, 0] = 1.0
+    figure = Figure()
+    axes = figure.subplots()
+    draw_map(axes, field, spec, "RdBu_r", symmetric_norm(field))
+    image = axes.get_images()[0]
+    array = np.asarray(image.get_array())
+    assert image.origin == "lower"
+    assert array.shape == (4, 8)
+    assert array[0, 7] == 1.0
+    assert tuple(image.get_extent()) == (0.0, 2.0, 0.0, 1.0)
+
+
+def test_maps_on_chebyshev_nodes_have_thin_cells_at_the_walls() -> None:
+    spec = FieldSpec(
+        names=("b",), grid=(8, 6), boundary=("periodic", "wall"), lengths=(4.0, 1.0), grid_y="chebyshev"
+    )
+    field = np.zeros((8, 6), np.float32)
+    axes = Figure().subplots()
+    draw_map(axes, field, spec, "RdBu_r", symmetric_norm(field + 1))
+    mesh = axes.collections[0]
+    assert isinstance(mesh, QuadMesh)
+    heights = np.diff(np.asarray(mesh.get_coordinates())[:, 0, 1])
+    assert heights.sum() == pytest.approx(1.0)
+    assert heights[0] == pytest.approx(0.5 * (1 - math.cos(math.pi / 6)))
+    assert heights[0] < heights[2]
+
+
+def test_colour_limits() -> None:
+    vorticity = np.random.default_rng(0).normal(size=10_000).astype(np.float32)
+    norm = value_norm(vorticity)
+    assert norm.vmax is not None
+    assert norm.vmin == -norm.vmax
+    assert 2.5 < norm.vmax < 3.5
+    buoyancy = np.linspace(-0.01, 1.0, 1000, dtype=np.float32)
+    norm = value_norm(buoyancy)
+    assert norm.vmin == pytest.approx(0.0, abs=0.01)
+    assert norm.vmax == pytest.approx(1.0, abs=0.01)
+    assert symmetric_norm(np.zeros(4, np.float32)).vmax == 1.0
+    assert value_norm(np.ones(4, np.float32)).vmax == 1.0
+
+
+def test_the_transform_is_stated() -> None:
+    names = ("b",)
+    assert transform_note(FieldSpec(names=names, grid=(4, 4))) == "Fourier transform along both axes"
+    wall = FieldSpec(names=names, grid=(4, 4), boundary=("periodic", "wall"))
+    assert transform_note(wall) == "Fourier transform along x, cosine transform along z (walls)"
+    chebyshev = FieldSpec(names=names, grid=(4, 4), boundary=("periodic", "wall"), grid_y="chebyshev")
+    assert "interpolated from Chebyshev nodes" in transform_note(chebyshev)
+    assert "sine transform along z" in transform_note(wall, wall_modes="sine")

@@ -1,0 +1,115 @@
+"""Running sums against the same numbers from all samples at once, and their size."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gust_torch.analysis.sums import CodeSums, ErrorSums, LogQuantiles, SpectrumSums
+from gust_torch.metrics import ShellSpectrum, mse, vrmse
+from gust_torch.spec import FieldSpec
+
+CPU = torch.device("cpu")
+
+
+def random_pair(spec: FieldSpec, num: int = 10) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x, noise = torch.randn(2, num, spec.num_channels, *spec.grid, generator=generator)
+    return x, x + 0.5 * noise
+
+
+def test_quantiles_are_those_of_numpy_to_the_bin_width() -> None:
+    values = np.random.default_rng(0).lognormal(size=(1000, 2), sigma=2.0)
+    series = LogQuantiles(2)
+    for part in np.array_split(values, 7):
+        series.update(torch.from_numpy(part))
+    for i in (0, 1):
+        for q in (0.05, 0.5, 0.95):
+            expected = np.quantile(values[:, i], q, method="inverted_cdf")
+            # Bins of 1/400 of a decade, reported by their middle: half a bin is 0.3 %.
+            assert series.quantile(i, q) == pytest.approx(expected, rel=0.003)
+
+
+def test_quantiles_of_exact_reconstructions_are_tiny() -> None:
+    series = LogQuantiles(1)
+    series.update(torch.zeros(3, 1))
+    assert series.quantile(0, 0.5) == pytest.approx(1e-8, rel=0.01)
+
+
+def test_errors_agree_with_all_samples_at_once() -> None:
+    spec = FieldSpec(names=("vorticity", "buoyancy"), grid=(16, 16))
+    x, x_hat = random_pair(spec)
+    sums = ErrorSums(2)
+    for i in (0, 4, 9):
+        stop = {0: 4, 4: 9, 9: 10}[i]
+        sums.update(x[i:stop], x_hat[i:stop])
+    for name, values in (("mse", mse(x_hat, x)), ("vrmse", vrmse(x_hat, x))):
+        for channel in (0, 1):
+            summary = sums.summary(name, channel)
+            assert summary.mean == pytest.approx(float(values[:, channel].mean()), rel=1e-6)
+            assert summary.std == pytest.approx(float(values[:, channel].std(correction=0)), rel=1e-4)
+            assert summary.quantiles[1] == pytest.approx(float(values[:, channel].median()), rel=0.004)
+
+
+def test_mean_spectra_of_data_reconstruction_and_difference() -> None:
+    spec = FieldSpec(names=("vorticity",), grid=(16, 16))
+    x, x_hat = random_pair(spec)
+    sums = SpectrumSums(spec, CPU)
+    sums.update(x[:3], x_hat[:3])
+    sums.update(x[3:], x_hat[3:])
+    spectrum, mean = ShellSpectrum(spec), sums.field(0)
+    for values, field in ((mean.reference, x), (mean.reconstruction, x_hat), (mean.error, x_hat - x)):
+        np.testing.assert_allclose(values, spectrum(field).mean(dim=(0, 1)).numpy(), rtol=1e-5)
+    assert mean.error.sum() == pytest.approx(0.5 * float((x_hat - x).square().mean()), rel=1e-5)
+    expected = spectrum.kinetic_energy(x).mean(dim=(0, 1)).numpy()
+    np.testing.assert_allclose(sums.kinetic_energy().reference, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("names", "source"),
+    [
+        (("vorticity",), "vorticity"),
+        (("omega", "buoyancy"), "vorticity"),
+        (("vorticity", "velocity_x", "velocity_y"), "velocity"),
+        (("velocity_x", "velocity_y"), "velocity"),
+        (("velocity_x", "buoyancy"), None),
+        (("buoyancy",), None),
+    ],
+)
+def test_kinetic_energy_prefers_the_velocity(names: tuple[str, ...], source: str | None) -> None:
+    spec = FieldSpec(names=names, grid=(8, 8))
+    sums = SpectrumSums(spec, CPU)
+    assert sums.kinetic_source == source
+    x, x_hat = random_pair(spec)
+    sums.update(x, x_hat)
+    if source == "velocity":
+        u = x[:, [names.index("velocity_x"), names.index("velocity_y")]]
+        expected = 0.5 * float(u.square().sum(1).mean())
+        assert sums.kinetic_energy().reference.sum() == pytest.approx(expected, rel=1e-5)
+
+
+def test_codes_are_counted() -> None:
+    sums = CodeSums((4, 8))
+    for _ in range(2):
+        sums.update([torch.tensor([[[3]], [[1]]]), torch.tensor([[[0, 7]], [[7, 7]]])])
+    assert sums.counts[0].tolist() == [0, 2, 0, 2]
+    assert sums.counts[1].tolist() == [2, 0, 0, 0, 0, 0, 0, 6]
+
+
+def test_sums_do_not_grow_with_the_number_of_samples(make_fields: Callable[..., Tensor]) -> None:
+    spec = FieldSpec(names=("vorticity",), grid=(16, 16))
+    errors, spectra = ErrorSums(1), SpectrumSums(spec, CPU)
+
+    def size() -> int:
+        tensors = [errors.sums, *(q.counts for q in errors.quantiles), spectra.fields, spectra.kinetic]
+        return sum(tensor.nbytes for tensor in tensors)
+
+    before = size()
+    for seed in range(3):
+        x = make_fields(spec, 4, seed=seed)
+        errors.update(x, 0.5 * x)
+        spectra.update(x, 0.5 * x)
+    assert size() == before
+    assert errors.num_samples == spectra.num_samples == 12
