@@ -119,9 +119,11 @@ def parse_common(arguments: argparse.Namespace) -> tuple[DataSelection, Compute]
     """Group the common arguments."""
     from gust_torch.tokenizer.encode import Compute, DataSelection
 
+    # "[buoyancy,vorticity]", as scripts/train.py takes it, and "buoyancy vorticity" mean the same.
+    fields = arguments.fields and " ".join(arguments.fields).strip("[]").replace(",", " ").split()
     selection = DataSelection(
         arguments.data_path,
-        fields=arguments.fields,
+        fields=fields,
         sample_start=arguments.sample_start,
         sample_stop=arguments.sample_stop,
     )

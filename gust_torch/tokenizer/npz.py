@@ -52,18 +52,18 @@ class TokenSource:
 
     Attributes:
         field_names: (c,) channel names.
-        mean: (c,) mean that the model subtracts.
-        std: (c,) standard deviation that it divides by.
-        trajectory: (n,) trajectory of each sample.
-        time: (n,) time of each sample.
+        mean: (c,) mean that the model subtracts; stored as float32.
+        std: (c,) standard deviation that it divides by; stored as float32.
+        trajectory: (n,) trajectory of each sample; stored as int32.
+        time: (n,) time of each sample; stored as float64.
         config: architecture, field specification and provenance; JSON types only.
     """
 
     field_names: tuple[str, ...]
-    mean: NDArray[np.float32]
-    std: NDArray[np.float32]
-    trajectory: NDArray[np.int32]
-    time: NDArray[np.float64]
+    mean: NDArray[Any]
+    std: NDArray[Any]
+    trajectory: NDArray[Any]
+    time: NDArray[Any]
     config: Mapping[str, Any]
 
 
@@ -157,11 +157,8 @@ def write_member(
     blocks: Iterator[NDArray[Any]],
 ) -> None:
     """Write one `.npy` member from blocks that together have `shape` in C order."""
-    # A fixed date makes equal tokens equal files.
-    info = zipfile.ZipInfo(f"{key}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-    info.compress_type = zipfile.ZIP_DEFLATED
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    with archive.open(info, "w", force_zip64=True) as member:
+    with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
         np.lib.format.write_array_header_1_0(member, header)
         for block in blocks:
             member.write(np.ascontiguousarray(block).tobytes())

@@ -103,8 +103,10 @@ def merge_shards(folder: Path, num_samples: int) -> NDArray[np.integer[Any]]:
             merged = np.lib.format.open_memmap(
                 folder / "merged.npy", mode="w+", dtype=codes.dtype, shape=shape
             )
-        merged[index] = codes
-        found[index] = True
+        # A process that opened a growing file later than the first one saw more samples.
+        known = index < num_samples
+        merged[index[known]] = codes[known]
+        found[index[known]] = True
     if merged is None or not found.all():
         raise ValueError(
             f"{num_samples - int(found.sum())} of {num_samples} samples have no tokens, the first is "

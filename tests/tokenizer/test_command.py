@@ -111,7 +111,8 @@ def test_two_processes_write_the_same_file(arguments: list[str], tokens: Path, t
     assert done.stdout.count("written") == 1
     with np.load(tokens, allow_pickle=False) as one, np.load(path, allow_pickle=False) as two:
         assert one.files == two.files
-        for key in one.files:
+        # The git commit in the configuration may change while the test runs.
+        for key in set(one.files) - {"config_json"}:
             assert np.array_equal(one[key], two[key]), key
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["ddp.npz", "tokens.npz"]
 
