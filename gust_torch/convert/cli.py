@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable
 
@@ -73,6 +74,9 @@ def run(command: Callable[[], Result]) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        return 128 + signal.SIGINT
     if not result.exit_code:
         for split, path in result.outputs.items():
             print(f"{path}  {result.trajectories[split]} trajectories, {result.frames[split]} frames")

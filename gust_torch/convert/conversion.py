@@ -1,12 +1,12 @@
 """Converts PDEBench files to the common HDF5 format: streaming, resumable, all or nothing."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gust_torch.convert.parallel import Parts, open_parts
+from gust_torch.convert.parallel import open_parts
 from gust_torch.convert.plan import Plan
 from gust_torch.convert.reader import Block
 from gust_torch.convert.routing import route
@@ -96,7 +96,7 @@ def _write_sources(
             Progress(plan.num_frames, unit="frame", description=plan.family.name, initial=done)
         )
         for index in range(journal.finished, len(plan.sources)):
-            for block in _until(interrupt, parts, index):
+            for block in parts.blocks(index, lambda: interrupt.signal is not None):
                 _append(plan, writers, index, block)
                 progress.update(block.span.num_frames)
             if interrupt.signal:
@@ -110,14 +110,6 @@ def _write_sources(
         for writer in writers.values():
             writer.close(complete=True)
     return journal
-
-
-def _until(interrupt: Interrupt, parts: Parts, index: int) -> Iterator[Block]:
-    """Blocks of a source, until a signal comes."""
-    for block in parts.blocks(index):
-        if interrupt.signal:
-            return
-        yield block
 
 
 def _writer(plan: Plan, workspace: Workspace, journal: Journal, split: str) -> HDF5Writer:

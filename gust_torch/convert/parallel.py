@@ -6,8 +6,10 @@ float64, lzf); sources that are plain float32 are bound by the disk and convert 
 """
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from gust_torch.convert.plan import Plan
 from gust_torch.convert.reader import Block, open_reader, plan_spans
 from gust_torch.convert.source import Source
 from solvers.common.hdf5_utils import HDF5Writer, open_file
+
+_POLL_SECONDS = 0.05
 
 
 class Parts:
@@ -24,10 +28,10 @@ class Parts:
         """Takes the plan whose sources are read."""
         self._plan = plan
 
-    def blocks(self, index: int) -> Iterator[Block]:
-        """All frames of source `index`, trajectory by trajectory."""
+    def blocks(self, index: int, stopped: Callable[[], bool]) -> Iterator[Block]:
+        """All frames of source `index`, trajectory by trajectory, until `stopped` says so."""
         with open_reader(self._plan.sources[index]) as reader:
-            yield from reader.blocks()
+            yield from takewhile(lambda _: not stopped(), reader.blocks())
 
     def drop(self, index: int) -> None:
         """Source `index` is merged; nothing to remove."""
@@ -52,12 +56,16 @@ class DaskParts(Parts):
             for index in range(start, len(plan.sources))
         }
 
-    def blocks(self, index: int) -> Iterator[Block]:
-        """All frames of source `index`; waits for its part."""
+    def blocks(self, index: int, stopped: Callable[[], bool]) -> Iterator[Block]:
+        """All frames of source `index`, once its part is there, until `stopped` says so."""
+        while not self._futures[index].done():
+            if stopped():
+                return
+            time.sleep(_POLL_SECONDS)
         self._futures[index].result()
         source = self._plan.sources[index]
         with open_file(self._paths[index]) as file:
-            for span in plan_spans(source):
+            for span in takewhile(lambda _: not stopped(), plan_spans(source)):
                 first = span.first * source.num_frames + span.start
                 fields = {
                     name: dataset[first : first + span.num_frames].reshape(

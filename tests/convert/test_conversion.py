@@ -17,6 +17,7 @@ from gust_torch.convert import (
     convert_family,
     convert_pattern,
     family_names,
+    parallel,
     verify,
     workspace,
 )
@@ -255,9 +256,11 @@ def test_continues_behind_the_last_finished_file(sources, out: Path, sweep, monk
             convert_family("burgers1d", sources.root, out, Options(), Execution())
     assert [path.name for path in out.iterdir()] == [".burgers1d.parts"]
     read = []
-    original = conversion.Parts.blocks
+    blocks = parallel.Parts.blocks
     monkeypatch.setattr(
-        conversion.Parts, "blocks", lambda self, index: read.append(index) or original(self, index)
+        parallel.Parts,
+        "blocks",
+        lambda self, index, stopped: read.append(index) or blocks(self, index, stopped),
     )
     convert_family("burgers1d", sources.root, out, Options(), VERIFY)
     assert read == [2]
