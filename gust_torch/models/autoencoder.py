@@ -26,18 +26,18 @@ class Encoder2d(nn.Module):
         *,
         base_channels: int,
         channel_mult: Sequence[int],
-        num_res_blocks: int,
+        num_res_blocks: Sequence[int],
         use_attention: bool,
         attention_heads: int,
         use_norm: bool,
     ) -> None:
         super().__init__()
         widths = [base_channels * mult for mult in channel_mult]
-        self.in_conv = BoundaryConv2d(in_channels, widths[0], boundary, stride=2)
+        self.in_conv = BoundaryConv2d(4 * in_channels, widths[0], boundary)
         self.stages = nn.ModuleList()
         self.downs = nn.ModuleList()
         for i, width in enumerate(widths):
-            blocks = [ResBlock2d(width, boundary, use_norm=use_norm) for _ in range(num_res_blocks)]
+            blocks = [ResBlock2d(width, boundary, use_norm=use_norm) for _ in range(num_res_blocks[i])]
             self.stages.append(nn.Sequential(*blocks))
             if i + 1 < len(widths):
                 self.downs.append(BoundaryConv2d(width, widths[i + 1], boundary, stride=2))
@@ -51,7 +51,7 @@ class Encoder2d(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Encode normalised fields (b, c, h, w) into latents (b, d, h_l, w_l)."""
-        y = self.in_conv(x)
+        y = self.in_conv(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
         for i, stage in enumerate(self.stages):
             y = stage(y)
             if i < len(self.downs):
@@ -71,7 +71,7 @@ class Decoder2d(nn.Module):
         *,
         base_channels: int,
         channel_mult: Sequence[int],
-        num_res_blocks: int,
+        num_res_blocks: Sequence[int],
         use_attention: bool,
         attention_heads: int,
         use_norm: bool,
@@ -87,15 +87,18 @@ class Decoder2d(nn.Module):
         self.stages = nn.ModuleList()
         self.ups = nn.ModuleList()
         for i, width in enumerate(widths):
-            blocks = [ResBlock2d(width, boundary, use_norm=use_norm) for _ in range(num_res_blocks)]
+            blocks = [ResBlock2d(width, boundary, use_norm=use_norm) for _ in range(num_res_blocks[-1 - i])]
             self.stages.append(nn.Sequential(*blocks))
-            self.ups.append(Upsample2d(width, widths[min(i + 1, len(widths) - 1)], boundary))
+            if i + 1 < len(widths):
+                self.ups.append(Upsample2d(width, widths[i + 1], boundary))
         self.norm_out = group_norm(widths[-1], use_norm=use_norm)
-        self.out_conv = BoundaryConv2d(widths[-1], out_channels, boundary)
+        self.out_conv = BoundaryConv2d(widths[-1], 4 * out_channels, boundary)
 
     def forward(self, f: torch.Tensor) -> torch.Tensor:
         """Decode latents (b, d, h_l, w_l) into normalised fields (b, c, h, w)."""
         y = self.attention(self.proj(f))
-        for stage, up in zip(self.stages, self.ups, strict=True):
-            y = up(F.silu(stage(y)))
-        return self.out_conv(F.silu(self.norm_out(y)))
+        for i, stage in enumerate(self.stages):
+            y = stage(y)
+            if i < len(self.ups):
+                y = self.ups[i](F.silu(y))
+        return F.pixel_shuffle(self.out_conv(F.silu(self.norm_out(y))), 2)

@@ -17,6 +17,21 @@ def all_reduce_sum(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def reduce_and_gather(total: torch.Tensor, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum `total` over all processes and join their `batch` (b, ...) in rank order, in one all-reduce.
+
+    Each process puts its batch into its own slot of zeros, so that the sum joins them.
+    """
+    if not _is_distributed():
+        return total, batch
+    slots = batch.new_zeros(dist.get_world_size(), *batch.shape)
+    slots[dist.get_rank()] = batch
+    flat = torch.cat([total.flatten(), slots.flatten()])
+    dist.all_reduce(flat)
+    summed, joined = flat.split([total.numel(), slots.numel()])
+    return summed.view_as(total), joined.view_as(slots).flatten(0, 1)
+
+
 def gather_batch(x: torch.Tensor) -> torch.Tensor:
     """Join `x` (b, ...) of all processes along the first axis, in rank order; every b must be equal.
 

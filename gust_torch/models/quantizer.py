@@ -2,7 +2,9 @@
 
 With z the encoder's output, f_0 = 0 and scales k = 1..S (Tian et al. 2024, arXiv:2404.02905, algorithm 1):
 
-    u_k = Down_k(sg(z) − f_{k−1}),   i_k = argmin_j ½|e^k_j|² − <u_k, e^k_j>,   f_k = f_{k−1} + φ_k(Up(e^k_{i_k})).
+    u_k = Down_k(sg(z) − f_{k−1})
+    i_k = argmin_j ½|e^k_j|² − <u_k, e^k_j>
+    f_k = f_{k−1} + φ_k(Up(e^k_{i_k}))
 
 f_S + (z − sg(z)) is handed on: its value is exactly f_S (the bracket is exactly 0), so decoding the tokens
 gives the same field bit for bit, and its gradient reaches z unchanged and the φ_k.
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +35,7 @@ class QuantizerOutput:
     """What a quantisation returns.
 
     Attributes:
-        quantized: (b, d, h, w), f_S with the straight-through gradient; z itself while quantisation is bypassed.
+        quantized: (b, d, h, w), f_S with the straight-through gradient; z itself while bypassed.
         indices: One (b, h_k, w_k) int64 tensor per scale; empty while bypassed.
         loss: Scalar (1/S) Σ_k [β mean|z − sg f_k|² + mean|sg z − f_k|²].
     """
@@ -141,9 +144,9 @@ class MultiScaleQuantizer(nn.Module):
             if not self.initialised:
                 self._initialise(z.detach())
             output, residuals = self._quantize(z)
-            self.ema.update(output.indices, residuals)
+            self.ema.update(output.indices, residuals, step=self.step)
             if self.step % self.replace_every == 0:
-                self.ema.replace_dead(residuals, torch.Generator().manual_seed(self.step))
+                self.ema.replace_dead(torch.Generator().manual_seed(self.step))
             return output
 
     def _quantize(self, z: torch.Tensor) -> tuple[QuantizerOutput, list[torch.Tensor]]:
@@ -194,13 +197,11 @@ class MultiScaleQuantizer(nn.Module):
         self._reservoir.clear()
         self.initialised = True
 
-    def get_extra_state(self) -> dict[str, int | bool | list[torch.Tensor]]:
-        """Training state besides the buffers: the step, whether quantisation has begun, latents kept for k-means."""
+    def get_extra_state(self) -> dict[str, Any]:
+        """Training state besides the buffers: step, whether quantisation has begun, latents for k-means."""
         return {"step": self.step, "initialised": self.initialised, "reservoir": list(self._reservoir)}
 
-    def set_extra_state(self, state: dict[str, int | bool | list[torch.Tensor]]) -> None:
+    def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_extra_state` gave."""
-        reservoir = state["reservoir"]
-        assert isinstance(reservoir, list)
-        self.step, self.initialised = int(state["step"]), bool(state["initialised"])  # type: ignore[arg-type]
-        self._reservoir = [z.to(self.ema.vectors.device) for z in reservoir]
+        self.step, self.initialised = int(state["step"]), bool(state["initialised"])
+        self._reservoir = [z.to(self.ema.vectors.device) for z in state["reservoir"]]

@@ -10,6 +10,7 @@ it does not, the coarse cells hold unequal numbers of fine ones and the projecti
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -42,11 +43,11 @@ def check_scales(scales: Sequence[Sequence[int]], latent: Scale) -> tuple[Scale,
     if not scales or any(len(scale) != 2 or min(scale) < 1 for scale in scales):
         raise ValueError(f"scales must be pairs of positive integers, got {list(scales)}; {remedy}")
     pairs = tuple((int(scale[0]), int(scale[1])) for scale in scales)
-    grows = all(a[0] <= b[0] and a[1] <= b[1] and a != b for a, b in zip(pairs[:-1], pairs[1:], strict=True))
+    grows = all(a[0] <= b[0] and a[1] <= b[1] and a != b for a, b in pairwise(pairs))
     if not grows or pairs[-1] != latent:
         raise ValueError(
-            f"scales {[list(s) for s in pairs]} do not fit the {latent[0]}x{latent[1]} latent grid of this data: "
-            f"they must grow and end at [{latent[0]}, {latent[1]}]; {remedy}"
+            f"scales {[list(s) for s in pairs]} do not fit the {latent[0]}x{latent[1]} latent grid of these "
+            f"data: they must grow and end at [{latent[0]}, {latent[1]}]; {remedy}"
         )
     return pairs
 
@@ -67,7 +68,8 @@ def codebook_sizes(vocab_size: int | Sequence[int], num_scales: int) -> tuple[in
         sizes = tuple(int(size) for size in vocab_size)
     if len(sizes) != num_scales or min(sizes) < 2:
         raise ValueError(
-            f"vocab_size must be an integer or {num_scales} integers (one per scale), each at least 2; got {vocab_size}"
+            f"vocab_size must be an integer or {num_scales} integers (one per scale), each at least 2; "
+            f"got {vocab_size}"
         )
     return sizes
 

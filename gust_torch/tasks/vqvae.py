@@ -1,0 +1,187 @@
+"""Lightning task that trains the VQ-VAE."""
+
+import inspect
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning import LightningModule
+
+from gust_torch.checkpoint import MODEL_KEY, model_state
+from gust_torch.metrics.errors import vrmse
+from gust_torch.metrics.spectra import BAND_NAMES, ShellSpectrum
+from gust_torch.models import VQVAE2d
+from gust_torch.tasks.losses import LogSpectrumLoss
+from gust_torch.tasks.schedule import warmup_cosine
+from gust_torch.tasks.validation import ValidationSums
+
+logger = logging.getLogger(__name__)
+
+ARCHITECTURE = tuple(inspect.signature(VQVAE2d).parameters)[1:]
+"""The task's arguments that are the model's; a test holds their defaults equal."""
+LARGEST_AUTOENCODER_SHARE = 0.1
+"""Quantisation begins after at most this share of a run, however short."""
+
+
+class VQVAETask(LightningModule):
+    """Trains a `VQVAE2d` on the fields of the trainer's data module.
+
+    Loss: normalised mean squared error + quantiser's loss + `spectral_weight` * log-spectrum loss. AdamW with
+    a linear warm-up and a cosine to 1 % of `lr` at the end of the run.
+
+    Args:
+        base_channels: Channels of the first stage, multiplied by `channel_mult` at each stage.
+        channel_mult: Channel multipliers; each stage halves the grid.
+        num_res_blocks: Residual blocks per stage, or one number for each stage, finest grid first.
+        codebook_dim: Latent channels, which is the code dimension.
+        vocab_size: Codebook size of the finest scale (halved at each coarser one, not below 64), or one size
+            per scale.
+        scales: Token grids [h, w], coarse to fine; the last must be the latent grid.
+        use_attention: Self-attention at the bottleneck.
+        attention_heads: Heads of that attention.
+        use_norm: GroupNorm in the residual blocks.
+        phi_ratio: Weight of the convolution that refines each scale's upsampled codes.
+        commitment_weight: Weight of the pull of the encoder towards its codes.
+        decay: Moving-average decay of the codebooks.
+        autoencoder_steps: Steps without quantisation at the start, at most a tenth of the run.
+        replace_every: Steps between replacements of unused codes.
+        lr: Peak learning rate.
+        weight_decay: AdamW's decay of weights (not of biases and norms).
+        warmup_steps: Steps of the linear warm-up, at most a tenth of the run.
+        spectral_weight: Weight of the log-spectrum loss; 0 switches it off.
+        compile: Compile encoder and decoder with torch.compile.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_channels: int = 128,
+        channel_mult: Sequence[int] = (1, 2, 4, 4),
+        num_res_blocks: int | Sequence[int] = 2,
+        codebook_dim: int = 64,
+        vocab_size: int | Sequence[int] = 512,
+        scales: Sequence[Sequence[int]] = ((1, 1), (2, 2), (4, 4), (8, 8), (16, 16)),
+        use_attention: bool = True,
+        attention_heads: int = 8,
+        use_norm: bool = True,
+        phi_ratio: float = 0.5,
+        commitment_weight: float = 0.25,
+        decay: float = 0.99,
+        autoencoder_steps: int = 100,
+        replace_every: int = 50,
+        lr: float = 1e-4,
+        weight_decay: float = 1e-4,
+        warmup_steps: int = 1000,
+        spectral_weight: float = 0.0,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
+        self.spectral_weight = spectral_weight
+        self.compile_networks = compile
+        self.model: VQVAE2d
+        self.spectral_loss: LogSpectrumLoss
+        self.validation: ValidationSums
+
+    def configure_model(self) -> None:
+        """Build the model for the data module's fields; a resumed run's statistics come from its checkpoint."""
+        if hasattr(self, "model"):
+            return
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.model = VQVAE2d(datamodule.spec, **{name: self.hparams[name] for name in ARCHITECTURE})
+        if self.trainer.training:
+            self.model.set_statistics(*datamodule.statistics())
+        spectrum = ShellSpectrum(datamodule.spec)
+        self.spectral_loss = LogSpectrumLoss(spectrum)
+        self.validation = ValidationSums(spectrum, self.model.vocab_sizes)
+        if self.compile_networks:
+            self.model.encoder.compile()
+            self.model.decoder.compile()
+
+    def on_fit_start(self) -> None:
+        """Shorten the plain autoencoder phase of short runs, and let CUDA use TF32 for float32 products."""
+        steps = int(self._total_steps() * LARGEST_AUTOENCODER_SHARE)
+        quantizer = self.model.quantizer
+        quantizer.autoencoder_steps = min(quantizer.autoencoder_steps, steps)
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        logger.info(
+            "%.2f M parameters, %d tokens a frame, %.4f bits per pixel",
+            sum(p.numel() for p in self.model.parameters()) / 1e6,
+            sum(h * w for h, w in self.model.scales),
+            self.model.bits_per_pixel,
+        )
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        """Loss of a batch of physical fields (b, c, h, w)."""
+        output = self.model(batch)
+        loss = output.reconstruction_loss + output.quantizer_loss
+        self.log("train/reconstruction", output.reconstruction_loss)
+        self.log("train/quantizer", output.quantizer_loss)
+        if self.spectral_weight > 0:
+            spectral = self.spectral_loss(output.reconstruction, batch)
+            self.log("train/spectral", spectral)
+            loss = loss + self.spectral_weight * spectral
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        """Collect errors, spectra and code counts of a batch (b, c, h, w)."""
+        output = self.model(batch)
+        loss = output.reconstruction_loss + output.quantizer_loss
+        if self.spectral_weight > 0:
+            loss = loss + self.spectral_weight * self.spectral_loss(output.reconstruction, batch)
+        errors = vrmse(output.reconstruction, batch)
+        size = batch.shape[0]
+        self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=size)
+        self.log("val/vrmse", errors.mean(), on_epoch=True, sync_dist=True, batch_size=size, prog_bar=True)
+        if len(self.model.spec.names) > 1:
+            for name, error in zip(self.model.spec.names, errors.mean(0), strict=True):
+                self.log(f"val/vrmse_{name}", error, on_epoch=True, sync_dist=True, batch_size=size)
+        self.validation.add(batch, output.reconstruction, output.indices)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the sums of the pass."""
+        self.validation.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what needs sums over all samples and processes."""
+        self.validation.reduce()
+        for name, error in zip(BAND_NAMES, self.validation.band_errors(), strict=True):
+            self.log(f"val/spectral_error_{name}", error, sync_dist=True)
+        for (h, w), ratio in zip(self.model.scales, self.validation.perplexity_ratios(), strict=True):
+            self.log(f"val/perplexity_ratio_{h}x{w}", ratio, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, weights decayed and vectors not, and the schedule stepped once a step."""
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        others = [p for p in self.model.parameters() if p.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": decayed, "weight_decay": self.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=self.lr,
+        )
+        schedule = warmup_cosine(optimizer, warmup=self.warmup_steps, total=self._total_steps())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what `gust_torch.checkpoint.load_model` rebuilds the model from."""
+        checkpoint[MODEL_KEY] = model_state(self.model)
+
+    def _total_steps(self) -> int:
+        """Optimiser steps of the whole run.
+
+        Raises:
+            ValueError: If the run has no end.
+        """
+        total = self.trainer.estimated_stepping_batches
+        if not math.isfinite(total):
+            raise ValueError(
+                "the learning-rate schedule needs an end: set --trainer.max_epochs or --trainer.max_steps"
+            )
+        return int(total)
