@@ -10,7 +10,7 @@ import numpy as np
 
 from gust_torch.data.channels import Channel, select_channels
 from gust_torch.spec import FieldSpec
-from solvers.common.hdf5_utils import num_samples, open_file
+from solvers.common.hdf5_utils import open_file
 from solvers.common.schema import plain_value
 
 # Lengths come from float32 coordinates.
@@ -111,18 +111,24 @@ def read_header(path: str, fields: str | Sequence[str] | None) -> SourceFile:
         ValueError: The file cannot be opened, lacks a field, or its arrays do not fit together.
     """
     with open_source(path) as file:
+        # First the times: in a file that is being written they are committed last, so the fields are at least
+        # as long.
+        time = file["coordinates/time"][:] if "coordinates/time" in file else None
         shapes = {name: tuple(dataset.shape) for name, dataset in file["fields"].items()}
         channels = select_channels(path, {name: shape[1:] for name, shape in shapes.items()}, fields)
         chosen = {channel.field: shapes[channel.field] for channel in channels}
-        count = num_samples(file)
-        _check_shapes(path, chosen, count, committed="coordinates/time" in file)
+        count = _count_frames(path, chosen, None if time is None else len(time))
         coordinates = {axis: file[f"coordinates/{axis}"][:] for axis in "xy" if f"coordinates/{axis}" in file}
         attributes = file["metadata"].attrs if "metadata" in file else {}
         metadata = {name: plain_value(value) for name, value in attributes.items()}
-        time = file["coordinates/time"][:count] if "coordinates/time" in file else np.full(count, np.nan)
         trajectory = np.zeros(count, np.int64)
         if "coordinates/trajectory" in file:
-            trajectory[:] = file["coordinates/trajectory"][:count]
+            ids = file["coordinates/trajectory"]
+            if len(ids) < count:
+                raise ValueError(
+                    f"{path}: {len(ids)} trajectory ids for {count} frames; write the file again"
+                )
+            trajectory[:] = ids[:count]
     try:
         spec = FieldSpec.from_metadata([channel.name for channel in channels], coordinates, metadata)
     except ValueError as error:
@@ -133,26 +139,30 @@ def read_header(path: str, fields: str | Sequence[str] | None) -> SourceFile:
             f"{path}: the fields have the grid {grid}, the coordinates x, y the sizes {spec.grid}; "
             "correct the coordinates"
         )
-    return SourceFile(path, channels, spec, time.astype(np.float64), trajectory)
+    times = np.full(count, np.nan) if time is None else time.astype(np.float64)
+    return SourceFile(path, channels, spec, times, trajectory)
 
 
-def _check_shapes(path: str, shapes: Mapping[str, tuple[int, ...]], count: int, *, committed: bool) -> None:
-    """One grid and, unless the times say how many frames are committed, one number of frames.
+def _count_frames(path: str, shapes: Mapping[str, tuple[int, ...]], num_times: int | None) -> int:
+    """Frames that all chosen fields have; as many as there are times, where the file has times.
 
     Raises:
-        ValueError: Ragged shapes, or fields shorter than the times.
+        ValueError: Ragged shapes, or no frame at all.
     """
     grids = {name: shape[1:3] for name, shape in shapes.items()}
     if len(set(grids.values())) > 1:
         raise ValueError(f"{path}: the fields have different grids {grids}; choose fields of one grid")
     lengths = {name: shape[0] for name, shape in shapes.items()}
-    if not committed and len(set(lengths.values())) > 1:
+    if (num_times is None and len(set(lengths.values())) > 1) or min(lengths.values()) < (num_times or 0):
+        times = "" if num_times is None else f" and {num_times} times"
         raise ValueError(
-            f"{path}: the fields have different numbers of frames {lengths}; choose fields of one length, "
-            "or write the file again"
+            f"{path}: the fields have different numbers of frames, {lengths}{times}; choose fields of one "
+            "length, or write the file again"
         )
+    count = min(lengths.values()) if num_times is None else num_times
     if count == 0:
         raise ValueError(f"{path}: no frames yet; wait for the first one, or leave the file out")
+    return count
 
 
 def common_spec(sources: Sequence[SourceFile]) -> FieldSpec:
