@@ -53,6 +53,10 @@ def convert_family(
     family = get_family(name)
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; give --root the folder that holds 1D/ and 2D/")
+    if pattern and Path(pattern).is_absolute():
+        raise ValueError(
+            f"--pattern is {pattern!r}, expected a glob below --root; leave the folder {root} out"
+        )
     patterns = (pattern,) if pattern else family.patterns
     paths = [path for each in patterns for path in sorted(root.glob(each)) if path.is_file()]
     if not paths:
@@ -103,6 +107,11 @@ def _run(
     execution: Execution,
 ) -> Result:
     """Checks everything, then converts."""
+    sources = {path.resolve() for path in paths}
+    for target in targets.values():
+        if target.is_dir() or target.resolve() in sources:
+            kind = "a folder" if target.is_dir() else "one of the sources"
+            raise ValueError(f"{target} is {kind}, expected a file to write; choose another --out")
     return convert(
         make_plan(paths, family, options, targets, root),
         overwrite=execution.overwrite,

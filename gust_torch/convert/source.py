@@ -32,7 +32,7 @@ class Source:
         num_frames: Frames of each trajectory (t).
         shapes: field -> shape of one frame, (x, y) or (x, y, c).
         grid: Coordinates, boundaries and lengths.
-        times: (n, t) float64, times of the frames.
+        time_rows: (n, t) float64, times of the frames; (1, t) where all trajectories have the same.
         parameters: name -> (n,) float64.
         dtype: Type of the fields upstream ("float32", or "float64" which is rounded to float32).
         config: YAML text of the first trajectory's config, "" where upstream stores none.
@@ -47,7 +47,7 @@ class Source:
     num_frames: int
     shapes: Mapping[str, tuple[int, ...]]
     grid: Grid
-    times: np.ndarray
+    time_rows: np.ndarray
     parameters: Mapping[str, np.ndarray]
     dtype: str
     config: str
@@ -58,6 +58,11 @@ class Source:
     def num_trajectories(self) -> int:
         """Trajectories that are converted."""
         return len(self.samples)
+
+    @property
+    def times(self) -> np.ndarray:
+        """(n, t) float64, times of the frames."""
+        return np.broadcast_to(self.time_rows, (self.num_trajectories, self.num_frames))
 
 
 def describe_source(path: Path, family: Family, *, max_samples: int | None = None, name: str = "") -> Source:
@@ -88,7 +93,7 @@ def describe_source(path: Path, family: Family, *, max_samples: int | None = Non
             num_frames=num_frames,
             shapes=_shapes(family, sizes),
             grid=read_grid(nodes, family, sizes, configs[0][1], path),
-            times=_times(nodes, family, len(samples), sizes.get("t", 1), num_frames),
+            time_rows=_time_rows(nodes, family, len(samples), sizes.get("t", 1), num_frames),
             parameters=_parameters(nodes, family, configs, path, len(samples)),
             dtype=max(str(dataset.dtype.name) for dataset in get_datasets(nodes[0][1], family)),
             config=configs[0][0],
@@ -132,12 +137,12 @@ def _used_frames(file: h5py.File, num_frames: int, path: Path) -> int:
     return latest + 1
 
 
-def _times(
+def _time_rows(
     nodes: list[tuple[str, h5py.Group]], family: Family, num: int, num_frames: int, used: int
 ) -> np.ndarray:
-    """(n, used) float64. Upstream often stores one time more than there are frames; the last is dropped."""
+    """(n or 1, used) float64. Upstream often stores one time more than there are frames, which is dropped."""
     if not family.time_key:
-        return np.zeros((num, used))
+        return np.zeros((1, used))
     rows = []
     for _, node in nodes:
         dataset = get_dataset(node, family.time_key)
@@ -157,7 +162,7 @@ def _times(
                 f"{place(node, family.time_key)} is not finite and increasing; download it again"
             )
         rows.append(times)
-    return np.broadcast_to(np.concatenate(rows), (num, used))
+    return np.concatenate(rows)
 
 
 def _where(path: Path, key: str) -> str:

@@ -202,6 +202,17 @@ def test_no_files(sources, out: Path) -> None:
         convert_family("burgers1d", sources.root, out, Options(), Execution())
 
 
+def test_wrong_paths(sources, out: Path) -> None:
+    path = sources.burgers()
+    with pytest.raises(ValueError, match="expected a glob below --root"):
+        convert_family("burgers1d", sources.root, out, Options(), Execution(), pattern=str(path))
+    whole, overwrite = Options(fractions=None), Execution(overwrite=True)
+    with pytest.raises(ValueError, match="is one of the sources"):
+        convert_pattern(str(path), path, whole, overwrite)
+    with pytest.raises(ValueError, match="is a folder"):
+        convert_pattern(str(path), sources.root, whole, overwrite)
+
+
 def test_refusal_in_the_data_leaves_nothing(sources, out: Path) -> None:
     sources.burgers(nu=0.01)
     with h5py.File(sources.burgers(nu=0.1), "r+") as file:
