@@ -38,7 +38,7 @@ def write_analysis(analysis: Analysis, metrics: Mapping[str, object], output_dir
         "Source": json.dumps({key: metrics[key] for key in metrics if isinstance(metrics[key], str | int)})
     }
     scales = WavenumberScales.of(analysis.spectra.spectrum, analysis.spec)
-    figures = {name: spectrum_figure(panels, scales) for name, panels in _spectrum_panels(analysis).items()}
+    figures = {name: spectrum_figure(panels, scales) for name, panels in spectrum_panels(analysis).items()}
     figures["pixel_histogram.png"] = histogram_figure(analysis.histogram, analysis.spec)
     figures["reconstructions.png"] = fields_figure(analysis.examples, analysis.spec)
     written = []
@@ -48,7 +48,7 @@ def write_analysis(analysis: Analysis, metrics: Mapping[str, object], output_dir
     return [*written, _write_curves(analysis, metrics, output_dir), _write_json(metrics, output_dir)]
 
 
-def _spectrum_panels(analysis: Analysis) -> dict[str, list[SpectrumPanel]]:
+def spectrum_panels(analysis: Analysis) -> dict[str, list[SpectrumPanel]]:
     """Panels of each file: flow spectra where the flow is there, variance spectra of all other fields."""
     spec, sums = analysis.spec, analysis.spectra
     files: dict[str, list[SpectrumPanel]] = {}
@@ -59,17 +59,19 @@ def _spectrum_panels(analysis: Analysis) -> dict[str, list[SpectrumPanel]]:
                 analysis,
                 sums.kinetic_energy(),
                 "kinetic energy spectrum $E(k)$",
-                rf"$\sum E\,\Delta k = \langle|\mathbf{{u}}|^2\rangle/2$, from the {sums.kinetic_source}; "
-                + transform_note(spec, wall_modes=modes),
+                (
+                    rf"$\sum E\,\Delta k = \langle|\mathbf{{u}}|^2\rangle/2$, from the {sums.kinetic_source}",
+                    transform_note(spec, wall_modes=modes),
+                ),
                 KINETIC_SLOPES,
             )
         ]
     if sums.vorticity is not None:
-        note = rf"$\sum Z\,\Delta k = \langle\omega^2\rangle/2$; {transform_note(spec)}"
+        note = (r"$\sum Z\,\Delta k = \langle\omega^2\rangle/2$", transform_note(spec))
         spectrum = sums.field(sums.vorticity)
         panel = _panel(analysis, spectrum, "enstrophy spectrum $Z(k)$", note, ENSTROPHY_SLOPES)
         files["enstrophy_spectrum.png"] = [panel]
-    note = rf"$\sum P\,\Delta k$ is half the mean square; {transform_note(spec)}"
+    note = (r"$\sum P\,\Delta k$ is half the mean square", transform_note(spec))
     others = [
         _panel(analysis, sums.field(channel), f"{field_label(name, spec).text} spectrum $P(k)$", note)
         for channel, name in enumerate(spec.names)
@@ -84,7 +86,7 @@ def _panel(
     analysis: Analysis,
     spectrum: MeanSpectrum,
     label: str,
-    note: str,
+    note: tuple[str, ...],
     slopes: tuple[tuple[float, str, str], ...] = (),
 ) -> SpectrumPanel:
     return SpectrumPanel(spectrum, label, note, spectral_errors(analysis, spectrum), slopes)

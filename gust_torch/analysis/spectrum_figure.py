@@ -25,14 +25,14 @@ class SpectrumPanel:
     Attributes:
         spectrum: Shell sums.
         label: Axis label, such as "kinetic energy spectrum $E(k)$".
-        note: What the spectrum sums to and how it was taken, for below the figure.
+        note: What the spectrum sums to and how it was taken, a line each, for below the figure.
         band_errors: Relative error per band, None where there is no such band.
         slopes: Power laws to draw for comparison: (exponent, label, "below" or "above" the forcing scale).
     """
 
     spectrum: MeanSpectrum
     label: str
-    note: str
+    note: tuple[str, ...]
     band_errors: dict[str, float | None]
     slopes: tuple[tuple[float, str, str], ...] = ()
 
@@ -56,11 +56,13 @@ def spectrum_figure(panels: list[SpectrumPanel], scales: WavenumberScales) -> Fi
 
 def _note(panels: list[SpectrumPanel], scales: WavenumberScales) -> str:
     """Definitions below the figure, wrapped to its width."""
-    lines = list(dict.fromkeys(panel.note for panel in panels))
+    lines = list(dict.fromkeys(line for panel in panels for line in panel.note))
     if scales.merged > 1:
         lines.append(f"From k = {scales.merged} Δk on, {scales.merged} shells are drawn as one.")
     lines.append("Percentages: relative spectral error of each band. Nondimensional units.")
-    return "\n".join("\n".join(textwrap.wrap(line, NOTE_CHARACTERS * len(panels))) for line in lines)
+    # Markup makes a line look longer than it is: lines with formulas are short, and not wrapped.
+    wrapped = (line if "$" in line else textwrap.fill(line, NOTE_CHARACTERS * len(panels)) for line in lines)
+    return "\n".join(wrapped)
 
 
 def _draw_spectrum(axes: Axes, panel: SpectrumPanel, drawn: Curves, scales: WavenumberScales) -> None:
@@ -71,7 +73,7 @@ def _draw_spectrum(axes: Axes, panel: SpectrumPanel, drawn: Curves, scales: Wave
     top = _draw_slopes(axes, panel, drawn, scales)
     if drawn.k.size:
         # A reconstruction without its tail would otherwise stretch the axis far below the data.
-        bottom = max(drawn.reconstruction.min(), drawn.reference.min() * 0.1) / 2
+        bottom = np.clip(drawn.reconstruction.min(), 0.1 * drawn.reference.min(), drawn.reference.min()) / 2
         top = 1.2 * max(top, drawn.reference.max(), drawn.reconstruction.max())
         # A ninth of the height stays free for the band errors.
         axes.set_ylim(bottom, bottom * (top / bottom) ** (9 / 8))
@@ -81,14 +83,14 @@ def _draw_spectrum(axes: Axes, panel: SpectrumPanel, drawn: Curves, scales: Wave
 
 
 def _draw_slopes(axes: Axes, panel: SpectrumPanel, drawn: Curves, scales: WavenumberScales) -> float:
-    """Short power laws just above the data, on the side of the forcing scale where theory has them.
+    """Short power laws just above forced data, on the side of the forcing scale where theory has them.
 
     Returns:
         The highest value drawn; 0 if none.
     """
     top = 0.0
     for exponent, label, side in panel.slopes:
-        if drawn.k.size < 4:
+        if drawn.k.size < 4 or not scales.forcing_known:
             continue
         start, end = drawn.k[0], 0.8 * scales.k_forcing
         if side == "above":
