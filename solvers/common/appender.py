@@ -70,7 +70,7 @@ class Appender:
         self.num_samples = start + len(times)
 
     def truncate(self, num_samples: int) -> None:
-        """Drop the samples from `num_samples` on, the time first: a kill in between leaves a consistent file."""
+        """Drop the samples from `num_samples` on, the time first: a kill in between does no harm."""
         for column in (self._time, *self.rows.values(), *self.fields.values()):
             column.truncate(num_samples)
         self.num_samples = num_samples
@@ -112,8 +112,9 @@ def _open(path: Path) -> h5py.File:
     try:
         return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
     except BlockingIOError:
-        # A reader elsewhere has the file open; SWMR writing does not disturb it, and other writers are kept away by
-        # WriterLock. (Not the default, since HDF5 refuses a reader in this process whose locking differs.)
+        # A reader elsewhere has the file open; SWMR writing does not disturb it, and other writers are kept
+        # away by WriterLock. (Not the default, since HDF5 refuses a reader in this process whose locking
+        # differs.)
         access.set_file_locking(False, True)
         return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
 
@@ -123,4 +124,6 @@ def _check_groups(file: h5py.File, path: Path) -> None:
     needed = (schema.FIELDS, schema.SCALARS, schema.METADATA, schema.TIME, schema.TRAJECTORY)
     missing = [f"/{name}" for name in needed if name not in file]
     if missing:
-        raise ValueError(f"{path}: expected a file written by HDF5Writer, {missing} missing; write a new file")
+        raise ValueError(
+            f"{path}: expected a file written by HDF5Writer, {missing} missing; write a new file"
+        )

@@ -1,6 +1,5 @@
 """Atomic restart files: arrays and plain values in one .npz, readable without pickle."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -13,6 +12,7 @@ import numpy as np
 CheckpointValue = str | int | float | bool | None
 
 _META_KEY = "meta_json"
+_ARRAY_PREFIX = "array_"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,25 +39,27 @@ def save_checkpoint(
         meta: Plain values; floats are restored bit for bit, NaN and infinity included.
 
     Raises:
-        ValueError: If an array is named as the reserved entry or holds python objects.
+        ValueError: If an array holds python objects, or `meta` something else than plain values.
         OSError: If the disk is full; the old checkpoint stays.
     """
     path = Path(path)
-    if _META_KEY in arrays:
-        raise ValueError(f"arrays: the name {_META_KEY!r} is reserved; choose another")
     objects = [name for name, array in arrays.items() if np.asarray(array).dtype.hasobject]
     if objects:
         raise ValueError(f"arrays: expected plain dtypes, got python objects in {objects}; convert them")
+    try:
+        text = json.dumps(dict(meta))
+    except TypeError as error:
+        raise ValueError(f"meta: expected str, int, float, bool or None, got {error}; convert it") from error
+    entries = {_ARRAY_PREFIX + name: np.asarray(array) for name, array in arrays.items()}
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{_META_KEY: np.array(json.dumps(dict(meta)))}, **arrays)
+            np.savez(file, **{_META_KEY: np.array(text)}, **entries)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
+        partial.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 
@@ -72,7 +74,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise ValueError(f"{path}: expected a checkpoint, found none; start without --resume")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name != _META_KEY}
+            names = [name for name in archive.files if name.startswith(_ARRAY_PREFIX)]
+            arrays = {name.removeprefix(_ARRAY_PREFIX): archive[name] for name in names}
             meta = json.loads(str(archive[_META_KEY][()]))
     except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(

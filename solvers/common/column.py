@@ -1,7 +1,9 @@
-"""Growing datasets, written through h5py's low-level calls (a quarter of the time of `resize` and `dataset[...] =`)."""
+"""Growing datasets, written through h5py's low-level calls (a quarter of the time of the high-level ones)."""
 
 import h5py
 import numpy as np
+
+from solvers.common.filters import filter_names
 
 
 class Column:
@@ -17,7 +19,7 @@ class Column:
         self._id = dataset.id
         self._dtype = dataset.dtype
         # A row that is a whole unfiltered chunk goes to the file as it is, past HDF5's selections and copies.
-        self._direct = dataset.chunks == (1, *self.row) and not num_filters(dataset)
+        self._direct = dataset.chunks == (1, *self.row) and not filter_names(dataset)
 
     def __len__(self) -> int:
         return int(self._id.shape[0])
@@ -47,8 +49,3 @@ class Column:
         if len(self) > stop:
             self._id.set_extent((stop, *self.row))
             self._id.flush()
-
-
-def num_filters(dataset: h5py.Dataset) -> int:
-    """Filters (compression, shuffle, checksum) that each chunk of a dataset passes through."""
-    return int(dataset.id.get_create_plist().get_nfilters())

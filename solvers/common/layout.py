@@ -7,9 +7,8 @@ import h5py
 import numpy as np
 
 from solvers.common import schema
+from solvers.common.filters import COMPRESSIONS, compression_options
 from solvers.common.schema import MetadataValue
-
-COMPRESSIONS = ("lz4", "gzip")
 
 
 def check_schema(
@@ -18,8 +17,8 @@ def check_schema(
     """Check that a file of these fields and coordinates would be valid.
 
     Raises:
-        ValueError: For no fields, frames that are not (H, W) or (H, W, C), frames of different grids, coordinates
-            that do not fit the grid, or an unknown compression.
+        ValueError: For no fields, frames that are not (H, W) or (H, W, C), frames of different grids,
+            coordinates that do not fit the grid, or an unknown compression.
     """
     if not fields:
         raise ValueError(
@@ -73,8 +72,8 @@ def create_layout(
         scalars: Names of the per-sample diagnostics.
         compression: None, "lz4" or "gzip".
         texts: full name -> text or texts.
-        frames_per_chunk: Frames in one chunk; by default `schema.frames_per_chunk`, and 1 with compression, since a
-            compressed chunk that grows frame by frame is stored anew each time.
+        frames_per_chunk: Frames in one chunk; by default `schema.frames_per_chunk`, and 1 with compression,
+            since a compressed chunk that grows frame by frame is stored anew each time.
     """
     filters = compression_options(compression)
     for name, shape in fields.items():
@@ -105,17 +104,6 @@ def create_layout(
     attributes = file.create_group(schema.METADATA).attrs
     for name, value in metadata.items():
         attributes[name] = value
-
-
-def compression_options(compression: str | None) -> dict[str, Any]:
-    """Arguments of h5py's `create_dataset` for a compression of the format."""
-    if compression is None:
-        return {}
-    if compression == "gzip":
-        return {"compression": "gzip", "compression_opts": 4, "shuffle": True}
-    import hdf5plugin  # deferred: most files are uncompressed and need no plugin
-
-    return dict(hdf5plugin.Bitshuffle(cname="lz4"))
 
 
 def _create_rows(file: h5py.File, name: str, dtype: np.dtype[Any]) -> None:

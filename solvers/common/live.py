@@ -1,10 +1,10 @@
 """Keeps the superblock of a file that HDF5 is writing such that any program can open the file at any moment.
 
-In SWMR (single writer, multiple readers) mode HDF5 orders its writes so that the metadata on disk is consistent
-at every instant. Two things still keep other programs out, both in the superblock: the status byte that says
-"open for writing", and the end-of-file address, which HDF5 updates on disk at a flush of the whole file only.
-`LiveSuperblock` takes over both. The writer then flushes datasets, never the whole file, so that HDF5 leaves the
-superblock alone between opening and closing.
+In SWMR (single writer, multiple readers) mode HDF5 orders its writes so that the metadata on disk is
+consistent at every instant. Two things still keep other programs out, both in the superblock: the status
+byte that says "open for writing", and the end-of-file address, which HDF5 updates on disk at a flush of the
+whole file only. `LiveSuperblock` takes over both. The writer then flushes datasets, never the whole file, so
+that HDF5 leaves the superblock alone between opening and closing.
 """
 
 import dataclasses
@@ -21,9 +21,10 @@ _SUPERBLOCK_BYTES = 48
 class LiveSuperblock:
     """The superblock of a file open for SWMR writing, under our control.
 
-    The end-of-file address is kept ahead of the data, and the file's length ahead of that: both are raised before
-    HDF5 writes there, so that nothing on disk ever lies past the address, and a program that looked at the length
-    before it read the address does not take the file for truncated. The file grows sparsely, which takes no space.
+    The end-of-file address is kept ahead of the data, and the file's length ahead of that: both are raised
+    before HDF5 writes there, so that nothing on disk ever lies past the address, and a program that looked
+    at the length before it read the address does not take the file for truncated. The file grows sparsely,
+    which takes no space.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +38,8 @@ class LiveSuperblock:
         self._reserved = 0
 
     def reserve(self, allocated: int, extra: int) -> None:
-        """Make room for `extra` bytes after the `allocated` ones, and more, so that few calls have to do anything.
+        """Make room for `extra` bytes after the `allocated` ones, and more, so that few calls have to do
+        anything.
 
         Raises:
             OSError: If the file cannot grow (a quota or a file size limit).

@@ -12,7 +12,7 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class WriterLock:
-    """Exclusive lock on the file `.{name}.lock` beside an output, so that readers of the output are not in its way."""
+    """Exclusive lock on the file `.{name}.lock` beside an output, which readers of the output ignore."""
 
     def __init__(self, output: Path) -> None:
         """Take the lock.
@@ -45,7 +45,7 @@ class WriterLock:
         os.close(self._descriptor)
 
     def _is_current(self) -> bool:
-        """Whether the file that was locked is still the one of that name (an earlier holder may have removed it)."""
+        """Whether the locked file still has its name (an earlier holder may have removed it)."""
         try:
             return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
         except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from types import FrameType, TracebackType
@@ -13,9 +14,11 @@ DEFAULT_INTERVAL_SECONDS = 10.0
 
 
 class Interrupt:
-    """Notes the first SIGTERM or SIGINT so that a loop can save and stop; a second one ends the program at once.
+    """Notes the first SIGTERM or SIGINT so that a loop can save and stop; a second one ends the program at
+    once.
 
-    A context manager; the handlers found on entry are restored on exit.
+    A context manager; the handlers found on entry are restored on exit. Does nothing outside the main thread, to
+    which python delivers all signals.
 
         with Interrupt() as interrupt:
             while not interrupt.signal: step()
@@ -34,6 +37,8 @@ class Interrupt:
         return 0 if self.signal is None else 128 + self.signal
 
     def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._note)
         return self
@@ -102,7 +107,7 @@ class Progress:
             )
 
     def update(self, n: int = 1, values: Mapping[str, float] = {}) -> None:
-        """Count `n` more steps and show `values` (diagnostics by name) beside them; keeps the last ones given."""
+        """Count `n` more steps and show `values` (diagnostics by name) beside them; keeps the last."""
         self._done += n
         self._values = values or self._values
         if self._bar is not None:
@@ -129,7 +134,7 @@ class Progress:
             self.close()
 
     def _line(self) -> None:
-        """Write one plain line, e.g. "turbulence: 500/1000 steps (50.0 %), 250 steps/s, ETA 0:02, energy 0.5"."""
+        """Write one plain line: "turbulence: 500/1000 steps (50.0 %), 250 steps/s, ETA 0:02, energy 0.5"."""
         now = self._clock()
         self._last_line = now
         rate = (self._done - self._initial) / max(now - self._start, 1e-9)

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from solvers.common import schema
-from solvers.common.column import num_filters
+from solvers.common.filters import filter_names, load_plugins
 from solvers.common.schema import HDF5Info, plain_value
 from solvers.common.superblock import SIGNATURE, Superblock, decode
 
@@ -16,9 +16,9 @@ def open_file(path: str | os.PathLike[str]) -> h5py.File:
     """Open a file of the common format for reading: complete, being written, or left by a killed writer.
 
     A file that is being written shows the frames committed when it was opened. HDF5 refuses two handles of
-    different kinds on one file in one process, so look at an incomplete file through this function only. Frames
-    bypass HDF5's chunk cache (a third faster at 128 x 128, as each is read once), except where a compressed chunk
-    holds several.
+    different kinds on one file in one process, so look at an incomplete file through this function only.
+    Frames bypass HDF5's chunk cache (a third faster at 128 x 128, as each is read once), except where a
+    compressed chunk holds several.
 
     Raises:
         ValueError: If the file is missing, is not HDF5, is truncated, or has no /fields; with the remedy.
@@ -32,7 +32,10 @@ def open_file(path: str | os.PathLike[str]) -> h5py.File:
         raise ValueError(
             f"{path}: expected a group /fields, found {found}; convert it to the common format first"
         )
-    if any(num_filters(item) and item.chunks[0] > 1 for item in field_datasets(file).values()):
+    fields = field_datasets(file).values()
+    for dataset in fields:
+        load_plugins(path, dataset)
+    if any(filter_names(dataset) and dataset.chunks[0] > 1 for dataset in fields):
         swmr = file.swmr_mode
         file.close()
         file = _open(path, swmr=swmr, cached=True)
@@ -114,7 +117,7 @@ def _check_bytes(path: Path) -> Superblock | None:
 
 
 def _open_safely(path: Path, superblock: Superblock | None) -> h5py.File:
-    """Open plainly where no writer can be at work, else in SWMR mode, which repeats torn reads of metadata."""
+    """Open plainly where no writer can be at work, else in SWMR mode, which repeats torn reads."""
     if superblock is None or superblock.version < 3:
         return _open(path, swmr=False)
     if superblock.open_for_write:

@@ -79,10 +79,11 @@ class HDF5Info:
 def frames_per_chunk(frame_bytes: int) -> int:
     """Frames that share one chunk: 1 for frames of 16 KiB or more, else as many as fit in 64 KiB.
 
-    A frame that is its own chunk is read at random without touching anything else, and written in one call. For tiny
-    frames (1-D data, e.g. 1024 x 1 = 4 KiB) each chunk's index entry and system call outweigh its bytes. Measured at
-    4 KiB, grouped against single: blocks are read 3 times and written 1.8 times faster, random frames read equally
-    fast, frame-by-frame appends take 2.5 times longer (31 us); at 16 KiB only blocks gain, by a fifth.
+    A frame that is its own chunk is read at random without touching anything else, and written in one call.
+    For tiny frames (1-D data, e.g. 1024 x 1 = 4 KiB) each chunk's index entry and system call outweigh its
+    bytes. Measured at 4 KiB, grouped against single: blocks are read 3 times and written 1.8 times faster,
+    random frames read equally fast, frame-by-frame appends take 2.5 times longer (31 us); at 16 KiB only
+    blocks gain, by a fifth.
     """
     return 1 if frame_bytes >= TINY_FRAME_BYTES else CHUNK_BYTES // max(1, frame_bytes)
 

@@ -1,8 +1,9 @@
 """The first 48 bytes of an HDF5 file: its superblock (version 2 and 3), read and rewritten in place.
 
-HDF5 marks a file that is open for writing in the superblock's status byte and refuses to open a file whose writer
-died without clearing it. Our writer keeps every other byte of the file consistent at all times, so it clears the mark
-itself while it writes. Layout: HDF5 File Format Specification 3.0, section II.A "Disk Format: Level 0A".
+HDF5 marks a file that is open for writing in the superblock's status byte and refuses to open a file whose
+writer died without clearing it. Our writer keeps every other byte of the file consistent at all times, so it
+clears the mark itself while it writes. Layout: HDF5 File Format Specification 3.0, section II.A "Disk
+Format: Level 0A".
 """
 
 import dataclasses
@@ -14,7 +15,8 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 WRITE_FLAG = 0x01
 SWMR_FLAG = 0x04
 
-# signature, version, offset size, length size, status flags, base, extension, end of file, root group, checksum
+# signature, version, offset size, length size, status flags, base, extension, end of file, root group,
+# checksum
 _LAYOUT = struct.Struct("<8sBBBBQQQQI")
 _CHECKSUM = struct.Struct("<I")
 
@@ -66,7 +68,7 @@ def decode(data: bytes) -> Superblock | None:
 
 
 def read_superblock(path: str | os.PathLike[str]) -> Superblock | None:
-    """Superblock of the file at `path`, None where it has none of version 2 or 3 (older files, other formats)."""
+    """Superblock of the file at `path`, None where it has none of version 2 or 3."""
     with Path(path).open("rb") as file:
         return decode(file.read(_LAYOUT.size))
 

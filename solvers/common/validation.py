@@ -14,8 +14,9 @@ from solvers.common.reader import is_complete, open_file
 def validate(path: str | os.PathLike[str]) -> list[str]:
     """Every violation of the format in a file; an empty list means that it is valid.
 
-    Reads coordinates and per-sample rows but no fields. Files with only /fields, /coordinates/x,y and /metadata are
-    valid; what later versions added is checked where it is present, the metadata where there is a `format_version`.
+    Reads coordinates and per-sample rows but no fields. Files with only /fields, /coordinates/x,y and
+    /metadata are valid; what later versions added is checked where it is present, the metadata where there
+    is a `format_version`.
     """
     try:
         file = open_file(path)
@@ -85,7 +86,7 @@ def _check_axes(file: h5py.File) -> Iterator[str]:
             yield f"/{name}: expected {expected} entries as the fields' axis {axis + 1}, found {len(dataset)}"
         values = dataset[:]
         if not np.isfinite(values).all():
-            yield f"/{name}: expected finite coordinates, found {int((~np.isfinite(values)).sum())} NaN or infinite"
+            yield f"/{name}: expected finite coordinates, found {_not_finite(values)} NaN or infinite"
         elif (np.diff(values) <= 0).any():
             yield f"/{name}: expected strictly increasing coordinates"
 
@@ -98,11 +99,11 @@ def _check_rows(file: h5py.File, committed: int | None) -> Iterator[str]:
     }
     for name, dataset in rows.items():
         kind = "i" if name == f"/{schema.TRAJECTORY}" else "f"
-        expected = "an integer type" if kind == "i" else "float64"
+        wanted = "an integer type" if kind == "i" else "float64"
         if dataset.ndim != 1:
             yield f"{name}: expected shape (n_samples,), found {dataset.shape}"
         if dataset.dtype.kind != kind or (kind == "f" and dataset.dtype.itemsize != 8):
-            yield f"{name}: expected {expected}, found {dataset.dtype}"
+            yield f"{name}: expected {wanted}, found {dataset.dtype}"
     lengths = {
         name: dataset.shape[0]
         for name, dataset in {**_members(file, schema.FIELDS), **rows}.items()
@@ -121,7 +122,7 @@ def _check_trajectories(file: h5py.File) -> Iterator[str]:
     parameters = _members(file, schema.PARAMETERS)
     for name, dataset in parameters.items():
         if dataset.ndim != 1 or dataset.dtype.kind != "f":
-            yield f"{name}: expected shape (n_trajectories,) float64, found shape {dataset.shape} {dataset.dtype}"
+            yield f"{name}: expected (n_trajectories,) float64, found {dataset.shape} {dataset.dtype}"
     counts = {name: dataset.shape[0] for name, dataset in parameters.items() if dataset.ndim == 1}
     if len(set(counts.values())) > 1:
         yield f"/{schema.PARAMETERS}: expected equal lengths, found {counts}"
@@ -130,8 +131,8 @@ def _check_trajectories(file: h5py.File) -> Iterator[str]:
         limit = min(counts.values(), default=np.iinfo(np.int64).max)
         if trajectory.min() < 0 or trajectory.max() >= limit:
             yield (
-                f"/{schema.TRAJECTORY}: expected ids from 0 to {limit - 1} (the range of /{schema.PARAMETERS}), "
-                f"found {trajectory.min()} to {trajectory.max()}"
+                f"/{schema.TRAJECTORY}: expected ids from 0 to {limit - 1} (the range of "
+                f"/{schema.PARAMETERS}), found {trajectory.min()} to {trajectory.max()}"
             )
     if time is not None:
         yield from _check_time(time, trajectory)
@@ -140,7 +141,7 @@ def _check_trajectories(file: h5py.File) -> Iterator[str]:
 def _check_time(time: np.ndarray, trajectory: np.ndarray | None) -> Iterator[str]:
     """Finite times that increase within each trajectory."""
     if not np.isfinite(time).all():
-        yield f"/{schema.TIME}: expected finite times, found {int((~np.isfinite(time)).sum())} NaN or infinite"
+        yield f"/{schema.TIME}: expected finite times, found {_not_finite(time)} NaN or infinite"
         return
     if trajectory is None:
         trajectory = np.zeros(len(time), np.int32)
@@ -151,8 +152,8 @@ def _check_time(time: np.ndarray, trajectory: np.ndarray | None) -> Iterator[str
     if len(falls):
         sample = order[falls[0] + 1]
         yield (
-            f"/{schema.TIME}: expected times that increase within a trajectory, found {len(falls)} that do not, "
-            f"the first at sample {sample} (trajectory {trajectory[sample]}, time {time[sample]})"
+            f"/{schema.TIME}: expected times that increase within a trajectory, found {len(falls)} that do "
+            f"not, the first at sample {sample} (trajectory {trajectory[sample]}, time {time[sample]})"
         )
 
 
@@ -170,6 +171,11 @@ def _committed(file: h5py.File) -> int | None:
         for dataset in (*grown, *(file[name] for name in (schema.TRAJECTORY,) if name in file)):
             dataset.refresh()
     return committed
+
+
+def _not_finite(values: np.ndarray) -> int:
+    """Number of NaN and infinite entries."""
+    return int((~np.isfinite(values)).sum())
 
 
 def _row(file: h5py.File, name: str) -> np.ndarray | None:

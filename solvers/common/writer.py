@@ -21,10 +21,11 @@ class HDF5Writer:
 
     Every `append` is committed in order: frames, scalars and trajectory, then the time. The length of
     `coordinates/time` therefore counts frames that are complete. The file appears under its final name with
-    its first frame; until then it is `.{name}.partial` beside it, so that `overwrite=True` keeps an older file
-    until there is something to replace it by. `.{name}.lock` beside it keeps a second writer away.
+    its first frame; until then it is `.{name}.partial` beside it, so that `overwrite=True` keeps an older
+    file until there is something to replace it by. `.{name}.lock` beside it keeps a second writer away.
 
-    A context manager; leaving it closes the file without marking it complete, `close(complete=True)` does that.
+    A context manager; leaving it closes the file without marking it complete, `close(complete=True)` does
+    that.
 
     Attributes:
         path: The file.
