@@ -164,7 +164,8 @@ def make_trainer(compute: Compute, writer: CodeShardWriter) -> Trainer:
             enable_model_summary=False,
             enable_progress_bar=sys.stderr.isatty(),
         )
-    except MisconfigurationException as error:
+    # What Lightning raises for devices that are no numbers, not there, or not supported by the installation.
+    except (MisconfigurationException, TypeError, ImportError) as error:
         raise ValueError(f"{error}; change --devices, --accelerator or --strategy") from error
 
 

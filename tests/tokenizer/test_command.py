@@ -187,7 +187,8 @@ def test_errors_are_one_line_with_a_remedy(
     assert "boundaries periodic, periodic" in info(data=tmp_path / "walls.h5")
     assert "batch_size >= 1" in info("--batch_size", "0")
     assert "too few for 2 processes" in info("--sample_stop", "1", "--devices", "2")
-    assert "change --devices, --accelerator" in info("--accelerator", "abacus")
+    for devices in ("0", "x"):
+        assert "change --devices, --accelerator" in info("--devices", devices)
     assert "sample_start" in info("--sample_start", "99")
     folder = tmp_path / "none"
     assert "create it first" in fail(
@@ -212,7 +213,8 @@ def test_a_nan_frame_is_named_and_nothing_is_written(
         file["fields/vorticity"][7, 3, 3] = np.nan
     save = [*arguments, "--data_path", str(bad), "--num_workers", num_workers]
     message = fail(capsys, "save", *save, "--output", str(tmp_path / "tokens.npz"))
-    assert "bad.h5: frame 7: vorticity holds NaN" in message
+    for part in ("bad.h5", "frame 7", "vorticity holds NaN"):
+        assert part in message
     assert [entry.name for entry in tmp_path.iterdir()] == ["bad.h5"]
 
 
