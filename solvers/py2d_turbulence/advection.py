@@ -5,15 +5,16 @@ N_hat = (dxx - dyy)(uv) + dxy(v^2 - u^2)   (Basdevant 1983), exact on 3/2-padded
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .fft import aligned_zeros
-from .grid import inverse_wavenumber_squared
-from .team import Team
-from .transforms import ColumnSlab, RowBlock, Workspace, ranges, row_height
+from solvers.py2d_turbulence.fft import aligned_zeros
+from solvers.py2d_turbulence.grid import inverse_wavenumber_squared
+from solvers.py2d_turbulence.team import Team
+from solvers.py2d_turbulence.transforms import ColumnSlab, RowBlock, Workspace, ranges, row_height
 
 Complex = NDArray[np.complex128]
 
@@ -98,4 +99,4 @@ class Slab:
 def _share(ranges: list[tuple[int, int]], num_parts: int) -> list[list[tuple[int, int]]]:
     """Splits a list into consecutive parts of nearly equal length, some of them possibly empty."""
     bounds = [len(ranges) * part // num_parts for part in range(num_parts + 1)]
-    return [ranges[start:stop] for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [ranges[start:stop] for start, stop in pairwise(bounds)]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+ParameterValue = str | int | float | bool | None
 
 DTYPES = ("float64", "float32")
+MULTIPLE_TOLERANCE = 1e-6  # tSave / dt may miss a whole number by this fraction: decimal input
 
 
 @dataclass(frozen=True)
@@ -62,3 +65,54 @@ class SolverConfig:
     def nu(self) -> float:
         """Viscosity 1/Re."""
         return 1.0 / self.Re
+
+
+@dataclass(frozen=True)
+class RunConfig(SolverConfig):
+    """A run: besides the equation, where it starts, how long it lasts and how often it is saved.
+
+    Attributes:
+        tTotal: simulated time.
+        tSave: simulated time between two frames.
+        seed: seed of the random initial field.
+        ic_file: file with the initial vorticity in place of the random one.
+    """
+
+    tTotal: float = 20.0
+    tSave: float = 1e-2
+    seed: int = 0
+    ic_file: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}; set --seed")
+        for name in ("tTotal", "tSave"):
+            self._check_multiple(name, getattr(self, name))
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole run."""
+        return round(self.tTotal / self.dt)
+
+    @property
+    def save_every(self) -> int:
+        """Steps between two frames."""
+        return round(self.tSave / self.dt)
+
+    def parameters(self) -> dict[str, ParameterValue]:
+        """Returns all parameters by the names of their flags."""
+        return asdict(self)
+
+    def _check_multiple(self, name: str, interval: float) -> None:
+        if not (math.isfinite(interval) and interval > 0.0):
+            raise ValueError(f"{name} must be a positive number, got {interval}; set --{name}")
+        ratio = interval / self.dt
+        steps = max(1, round(ratio))
+        if abs(ratio - steps) > MULTIPLE_TOLERANCE * steps:
+            below = max(1, math.floor(ratio))
+            raise ValueError(
+                f"{name}={interval:g} must be a whole number of steps, but is {ratio:.6g} steps of "
+                f"dt={self.dt:g}; choose --{name} {below * self.dt:.10g} or {(below + 1) * self.dt:.10g}, "
+                f"or --dt {interval / math.ceil(ratio):.10g}"
+            )

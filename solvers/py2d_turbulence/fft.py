@@ -1,11 +1,12 @@
 """One-dimensional complex transforms planned on fixed arrays: pyFFTW when it is there, scipy otherwise.
 
-Neither direction is normalised. A plan is a function without arguments that transforms `source` into `target`.
+Neither direction is normalised. A plan is a function without arguments that transforms its `source` into its
+`target`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import scipy.fft
@@ -92,3 +93,26 @@ def _plan_pyfftw(
     direction = "FFTW_BACKWARD" if inverse else "FFTW_FORWARD"
     transform = pyfftw.FFTW(source, target, axes=(axis,), direction=direction, flags=("FFTW_MEASURE",))
     return transform.execute
+
+
+def export_wisdom() -> dict[str, NDArray[np.uint8]]:
+    """Returns what FFTW's planner measured in this process, for `import_wisdom`; empty with scipy.
+
+    Planning times several algorithms, and another run may prefer another one, with other rounding. A restart
+    that is to continue bit for bit needs the plans of the first run.
+    """
+    if pyfftw is None:
+        return {}
+    names = ("wisdom_double", "wisdom_single")
+    return {
+        name: np.frombuffer(text, dtype=np.uint8)
+        for name, text in zip(names, pyfftw.export_wisdom()[:2], strict=True)
+    }
+
+
+def import_wisdom(wisdom: Mapping[str, NDArray[np.uint8]]) -> None:
+    """Makes later plans those of the process that exported the wisdom; other arrays are ignored."""
+    if pyfftw is None or "wisdom_double" not in wisdom:
+        return
+    pyfftw.forget_wisdom()
+    pyfftw.import_wisdom((wisdom["wisdom_double"].tobytes(), wisdom["wisdom_single"].tobytes(), b""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import SolverConfig
+from solvers.py2d_turbulence.config import SolverConfig
 
 
 def forcing_modes(config: SolverConfig) -> list[tuple[int, int, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import scipy.fft
@@ -13,30 +14,34 @@ DOMAIN_LENGTH = 2.0 * math.pi
 
 def coordinates(num_points: int) -> NDArray[np.float64]:
     """Returns the grid points (num_points,) of one axis; the end point 2 pi is the first one again."""
-    return np.arange(num_points) * (DOMAIN_LENGTH / num_points)
+    return np.arange(num_points, dtype=np.float64) * (DOMAIN_LENGTH / num_points)
 
 
 def wavenumbers_x(num_points: int) -> NDArray[np.float64]:
     """Returns the integer wavenumbers (n,) of axis 0 in FFT order: 0, 1, ..., n/2 - 1, -n/2, ..., -1."""
-    return np.fft.fftfreq(num_points, 1.0 / num_points)
+    return np.fft.fftfreq(num_points, 1.0 / num_points).astype(np.float64)
 
 
 def wavenumbers_y(num_points: int) -> NDArray[np.float64]:
     """Returns the wavenumbers (n/2 + 1,) of axis 1 of a real transform."""
-    return np.fft.rfftfreq(num_points, 1.0 / num_points)
+    return np.fft.rfftfreq(num_points, 1.0 / num_points).astype(np.float64)
 
 
+@lru_cache(maxsize=4)
 def wavenumber_squared(num_points: int) -> NDArray[np.float64]:
-    """Returns K^2 = kx^2 + ky^2 in rfft2 layout (n, n/2 + 1)."""
-    return wavenumbers_x(num_points)[:, None] ** 2 + wavenumbers_y(num_points)[None, :] ** 2
+    """Returns K^2 = kx^2 + ky^2 in rfft2 layout (n, n/2 + 1), read-only."""
+    k_squared = wavenumbers_x(num_points)[:, None] ** 2 + wavenumbers_y(num_points)[None, :] ** 2
+    k_squared.setflags(write=False)
+    return k_squared
 
 
+@lru_cache(maxsize=4)
 def inverse_wavenumber_squared(num_points: int) -> NDArray[np.float64]:
-    """Returns 1/K^2 in rfft2 layout, zero at K = 0 where the stream function has no mean."""
-    k_squared = wavenumber_squared(num_points)
-    k_squared[0, 0] = 1.0
+    """Returns 1/K^2 in rfft2 layout, zero at K = 0 (the stream function has no mean), read-only."""
+    k_squared = wavenumber_squared(num_points).copy()
+    k_squared[0, 0] = np.inf
     inverse = 1.0 / k_squared
-    inverse[0, 0] = 0.0
+    inverse.setflags(write=False)
     return inverse
 
 

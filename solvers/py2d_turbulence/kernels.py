@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 from types import ModuleType
 
-from . import kernels_numpy
+from solvers.py2d_turbulence import kernels_numpy
 
 
 def best_kernels() -> ModuleType:
     """Returns `kernels_numba` when numba is installed (extra "fast"), else `kernels_numpy`."""
     if importlib.util.find_spec("numba") is None:
         return kernels_numpy
-    from . import kernels_numba
+    from solvers.py2d_turbulence import kernels_numba
 
     return kernels_numba

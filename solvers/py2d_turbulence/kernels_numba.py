@@ -95,5 +95,3 @@ def update(omega, now, before, rate, inverse, first_ky, drag, nu, beta, a, b):  
             w[2 * i + 1] = imag - r[i] * (
                 rossby * real + damping * imag + a * n[2 * i + 1] + b * o[2 * i + 1]
             )
-
-

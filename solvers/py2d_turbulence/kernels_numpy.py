@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .grid import wavenumbers_x
+from solvers.py2d_turbulence.grid import wavenumbers_x
 
 Complex = NDArray[np.complexfloating]
 Real = NDArray[np.floating]
@@ -92,7 +92,8 @@ def update(
 ) -> None:
     """Advances omega_hat by one step of AB2/CN without forcing, as an increment to keep small terms exact.
 
-    omega_hat += rate (-(drag + nu K^2) omega_hat + beta v_hat - a now - b before), v_hat = -i kx omega_hat / K^2.
+    omega_hat += rate (-(drag + nu K^2) omega_hat + beta v_hat - a now - b before),
+    v_hat = -i kx omega_hat / K^2
 
     Args:
         omega: (w, n) omega_hat, updated.

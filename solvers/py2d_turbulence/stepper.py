@@ -17,13 +17,14 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from .advection import Advection, Slab
-from .config import SolverConfig
-from .forcing import forcing_modes
-from .grid import wavenumber_squared
-from .kernels import best_kernels
-from .state import State, to_rfft2, to_rows_of_kx
-from .team import Team
+from solvers.py2d_turbulence.advection import Advection, Slab
+from solvers.py2d_turbulence.config import SolverConfig
+from solvers.py2d_turbulence.fft import backend_name
+from solvers.py2d_turbulence.forcing import forcing_modes
+from solvers.py2d_turbulence.grid import wavenumber_squared
+from solvers.py2d_turbulence.kernels import best_kernels
+from solvers.py2d_turbulence.state import State, to_rfft2, to_rows_of_kx
+from solvers.py2d_turbulence.team import Team
 
 Complex = NDArray[np.complex128]
 
@@ -49,6 +50,11 @@ class Stepper:
         self._rate = np.ascontiguousarray(config.dt / (1.0 + config.dt * damping))
         self._parts = [[self._part(slab) for slab in slabs] for slabs in self._advection.slabs]
         self._held: State | None = None  # the state that the buffers hold
+
+    @property
+    def backend(self) -> str:
+        """What computes: "pyfftw+numba", "scipy+numpy", ..."""
+        return f"{backend_name()}+{self._kernels.__name__.rpartition('_')[2]}"
 
     def advance(self, state: State, num_steps: int) -> State:
         """Returns the state `num_steps` steps later."""

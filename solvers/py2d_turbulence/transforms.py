@@ -1,7 +1,7 @@
 """The padded transforms of a step, as one complex field and without the parts that are known to be zero.
 
 The velocity enters as one complex field z = u + iv, whose square z^2 = u^2 - v^2 + 2i uv holds both products
-that Basdevant's form needs. So the four real M x M transforms of a step become one complex transform each way.
+that Basdevant's form needs. So the four real M x M transforms of a step become one complex one each way.
 Of these, the pass along x is skipped for the third of the columns that is padding, and the pass along y of a
 few rows, the square, and the pass back are done while the rows lie in cache.
 """
@@ -13,8 +13,8 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from .fft import Transform, aligned_zeros, plan
-from .grid import padded_size
+from solvers.py2d_turbulence.fft import Transform, aligned_zeros, plan
+from solvers.py2d_turbulence.grid import padded_size
 
 Complex = NDArray[np.complexfloating]
 

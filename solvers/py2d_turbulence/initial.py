@@ -1,0 +1,136 @@
+"""Initial vorticity: a seeded random field, or one read from a file."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+
+from solvers.common.hdf5_utils import num_samples, open_file
+from solvers.py2d_turbulence.regrid import regrid
+
+logger = logging.getLogger(__name__)
+
+Field = NDArray[np.float64]
+
+PEAK_WAVENUMBER = 5.0
+LARGEST_WAVENUMBER = 24  # at 24 the spectrum below is 1e-17 of its peak
+KINETIC_ENERGY = 0.5
+
+
+def random_vorticity(num_points: int, seed: int) -> Field:
+    """Draws a smooth random field; one seed gives the same physical field at every resolution.
+
+    Random phases and amplitudes with the energy spectrum E(k) ~ k^4 exp(-2 (k / 5)^2), which peaks at k = 5.
+    They are drawn for a fixed set of wavenumbers, |kx|, |ky| <= 24; a grid that resolves fewer leaves out the
+    rest. The kinetic energy of the full set is 1/2 (unit rms velocity), its mean vorticity zero.
+
+    Args:
+        num_points: n.
+        seed: seed of numpy's default generator.
+
+    Returns:
+        (n, n) vorticity, indexed [x, y].
+    """
+    k = np.arange(-LARGEST_WAVENUMBER, LARGEST_WAVENUMBER + 1)
+    kx, ky = np.meshgrid(k, k, indexing="ij")
+    draws = np.random.default_rng(seed).standard_normal((2, *kx.shape))
+    # Of the modes k and -k, which are conjugates, the one with ky > 0, or ky = 0 and kx > 0, is drawn.
+    drawn = np.where((ky > 0) | ((ky == 0) & (kx > 0)), draws[0] + 1j * draws[1], 0.0)
+    k_squared = np.maximum(kx**2 + ky**2, 1)
+    # A mode's share of E(k) = k^4 exp(..) is E(k) / (2 pi k), and its vorticity amplitude K sqrt(2 E).
+    omega = drawn * k_squared**1.25 * np.exp(-k_squared / PEAK_WAVENUMBER**2)
+    omega += np.conj(omega[::-1, ::-1])
+    omega *= np.sqrt(KINETIC_ENERGY / (0.5 * np.sum(np.abs(omega) ** 2 / k_squared)))
+    resolved = np.abs(k) < num_points / 2
+    hat = np.zeros((num_points, num_points), dtype=np.complex128)
+    hat[np.ix_(k[resolved], k[resolved])] = omega[np.ix_(resolved, resolved)]
+    return np.fft.ifft2(hat).real * num_points**2
+
+
+def read_vorticity(path: str | Path, num_points: int) -> Field:
+    """Reads a vorticity field and brings it to the grid.
+
+    Args:
+        path: .mat with `Omega` (n, n); .npz with `omega0` or `omega`, (n, n) or (time, n, n); .h5 of the
+            common format. Where there are several frames the last is taken.
+        num_points: points along each axis of the grid wanted.
+
+    Returns:
+        (num_points, num_points) vorticity.
+
+    Raises:
+        ValueError: if the file is missing, of another kind, or does not hold a finite square field.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; check --ic_file")
+    if path.suffix not in _READERS:
+        raise ValueError(f"{path}: expected one of {', '.join(_READERS)}; convert the file for --ic_file")
+    field = np.asarray(_READERS[path.suffix](path))
+    if field.ndim == 3:
+        field = field[-1]
+    if field.ndim != 2 or field.shape[0] != field.shape[1] or field.shape[0] < 2:
+        raise ValueError(f"{path}: expected a square vorticity field (n, n), found {field.shape}")
+    if not (np.issubdtype(field.dtype, np.floating) and np.all(np.isfinite(field))):
+        raise ValueError(f"{path}: expected finite real numbers, found {field.dtype} with NaN or Inf")
+    if field.shape[0] != num_points:
+        logger.info("%s: %d x %d regridded to NX=%d", path, *field.shape, num_points)
+        field = regrid(field, num_points)
+    field = field.astype(np.float64)
+    mean, rms = float(np.mean(field)), float(np.sqrt(np.mean(field**2)))
+    if abs(mean) > 1e-6 * rms:
+        logger.warning("%s: mean vorticity %.3g removed (a periodic flow has none)", path, mean)
+    return field
+
+
+def _read_mat(path: Path) -> NDArray[np.generic]:
+    try:
+        contents = scipy.io.loadmat(path, variable_names=["Omega"])
+    except NotImplementedError as error:
+        raise ValueError(f"{path}: a MATLAB 7.3 file; save it with the option '-v7'") from error
+    except (ValueError, TypeError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as a MATLAB file ({error}); check --ic_file") from error
+    if "Omega" not in contents:
+        names = [name for name, _, _ in scipy.io.whosmat(path)]
+        raise ValueError(f"{path}: expected a variable Omega, found {names}; rename it")
+    return contents["Omega"]
+
+
+def _read_npz(path: Path) -> NDArray[np.generic]:
+    try:
+        with np.load(path, allow_pickle=False) as contents:
+            for name in ("omega0", "omega"):
+                if name in contents.files:
+                    return contents[name]
+            found = contents.files
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: cannot be read as .npz ({error}); check --ic_file") from error
+    raise ValueError(f"{path}: expected an array omega0 or omega, found {found}; rename it")
+
+
+def _read_h5(path: Path) -> NDArray[np.generic]:
+    with open_file(path) as file:
+        fields = file["fields"]
+        for name in ("vorticity", "omega"):
+            if name in fields:
+                count = num_samples(file)
+                if count == 0:
+                    raise ValueError(f"{path}: holds no frame; give another --ic_file")
+                return fields[name][count - 1]
+        raise ValueError(
+            f"{path}: expected a field vorticity, found {sorted(fields)}; give another --ic_file"
+        )
+
+
+_READERS: dict[str, Callable[[Path], NDArray[np.generic]]] = {
+    ".mat": _read_mat,
+    ".npz": _read_npz,
+    ".h5": _read_h5,
+    ".hdf5": _read_h5,
+}
