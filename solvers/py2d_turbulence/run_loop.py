@@ -133,6 +133,6 @@ class RunLoop:
         frames = f"the {self._writer.num_samples} frames in {self._writer.path} are good"
         return (
             f"the flow blew up before t={error.step * config.dt:g} "
-            f"(CFL {cfl:.3g} at t={error.state.step * config.dt:g}): set --dt {advice:g} or less, or lower --NX "
-            f"or --Re; {frames}, and --ic_file can start from the last"
+            f"(CFL {cfl:.3g} at t={error.state.step * config.dt:g}): set --dt {advice:g} or less, or lower "
+            f"--NX or --Re; {frames}, and --ic_file can start from the last"
         )

@@ -6,8 +6,8 @@
     F = fky cos(fky y) + fkx cos(fkx x),    on the periodic square [0, 2 pi)^2
 
 Vorticity frames and diagnostics go to OUTPUT_DIR/output.h5 while the run advances, readable at every moment;
-OUTPUT_DIR/checkpoint.npz holds what --resume needs. The box is 2 pi wide; the unit of time is that in which the
-forcing accelerates resting fluid to speed 1.
+OUTPUT_DIR/checkpoint.npz holds what --resume needs. The box is 2 pi wide; in one unit of time the forcing
+accelerates resting fluid to speed 1.
 Exit code: 0 at the end, 1 after an error or a blow-up, 130 or 143 after Ctrl-C or SIGTERM (a checkpoint is
 written first; a second signal ends the program at once).
 """
@@ -49,8 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
     _parameter(flow, "beta", float, default, "gradient of the Coriolis parameter; waves drift to +x")
     _parameter(flow, "seed", int, default, "seed of the random initial field, the same flow at every NX")
     _parameter(
-        flow, "ic_file", str, default, "initial vorticity instead: .mat (Omega), .npz (omega0 or omega) or .h5 "
-        "of the common format (last frame); any resolution"
+        flow, "ic_file", str, default, "initial vorticity instead: .mat (Omega), .npz (omega0 or omega) or .h5"
+        " of the common format (last frame); any resolution"
     )  # fmt: skip
 
     numerics = parser.add_argument_group("resolution and time, in time units of the equation")
