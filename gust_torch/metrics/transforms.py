@@ -1,8 +1,7 @@
 """Wall-axis transforms as small dense matrices: cosine, sine, and Chebyshev-to-uniform interpolation.
 
 Uniform wall axes are cell-centred, ``y_j = L (j + 1/2) / n``. The matrices are scaled so that the squared
-coefficients of a signal sum to its mean square (Parseval), the same scaling as an FFT with
-``norm="forward"``.
+coefficients of a signal sum to its mean square (Parseval).
 """
 
 import math
