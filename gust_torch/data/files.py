@@ -111,55 +111,62 @@ def read_header(path: str, fields: str | Sequence[str] | None) -> SourceFile:
         ValueError: The file cannot be opened, lacks a field, or its arrays do not fit together.
     """
     with open_source(path) as file:
-        # First the times: in a file that is being written they are committed last, so the fields are at least
-        # as long.
-        time = file["coordinates/time"][:] if "coordinates/time" in file else None
+        attributes = file["metadata"].attrs if "metadata" in file else {}
+        metadata = {name: plain_value(value) for name, value in attributes.items()}
         shapes = {name: tuple(dataset.shape) for name, dataset in file["fields"].items()}
         channels = select_channels(path, {name: shape[1:] for name, shape in shapes.items()}, fields)
         chosen = {channel.field: shapes[channel.field] for channel in channels}
-        count = _count_frames(path, chosen, None if time is None else len(time))
-        coordinates = {axis: file[f"coordinates/{axis}"][:] for axis in "xy" if f"coordinates/{axis}" in file}
-        attributes = file["metadata"].attrs if "metadata" in file else {}
-        metadata = {name: plain_value(value) for name, value in attributes.items()}
-        trajectory = np.zeros(count, np.int64)
-        if "coordinates/trajectory" in file:
-            ids = file["coordinates/trajectory"]
-            if len(ids) < count:
-                raise ValueError(
-                    f"{path}: {len(ids)} trajectory ids for {count} frames; write the file again"
-                )
-            trajectory[:] = ids[:count]
+        grid = _common_grid(path, chosen)
+        arrays = dict(file["coordinates"].items()) if "coordinates" in file else {}
+        lengths = {field: shape[0] for field, shape in chosen.items()}
+        lengths |= {name: len(arrays[name]) for name in ("time", "trajectory") if name in arrays}
+        count = _count_frames(path, lengths, growing=metadata.get("complete") is False)
+        coordinates = {axis: arrays[axis][:] for axis in ("x", "y") if axis in arrays}
+        time = arrays["time"][:count] if "time" in arrays else np.full(count, np.nan)
+        trajectory = arrays["trajectory"][:count] if "trajectory" in arrays else np.zeros(count)
     try:
         spec = FieldSpec.from_metadata([channel.name for channel in channels], coordinates, metadata)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    grid = next(iter(chosen.values()))[1:3]
     if spec.grid != grid:
         raise ValueError(
             f"{path}: the fields have the grid {grid}, the coordinates x, y the sizes {spec.grid}; "
             "correct the coordinates"
         )
-    times = np.full(count, np.nan) if time is None else time.astype(np.float64)
-    return SourceFile(path, channels, spec, times, trajectory)
+    return SourceFile(path, channels, spec, time.astype(np.float64), trajectory.astype(np.int64))
 
 
-def _count_frames(path: str, shapes: Mapping[str, tuple[int, ...]], num_times: int | None) -> int:
-    """Frames that all chosen fields have; as many as there are times, where the file has times.
+def _common_grid(path: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """The grid (H, W) of all chosen fields.
 
     Raises:
-        ValueError: Ragged shapes, or no frame at all.
+        ValueError: They have different ones.
     """
     grids = {name: shape[1:3] for name, shape in shapes.items()}
     if len(set(grids.values())) > 1:
         raise ValueError(f"{path}: the fields have different grids {grids}; choose fields of one grid")
-    lengths = {name: shape[0] for name, shape in shapes.items()}
-    if (num_times is None and len(set(lengths.values())) > 1) or min(lengths.values()) < (num_times or 0):
-        times = "" if num_times is None else f" and {num_times} times"
+    return next(iter(grids.values()))
+
+
+def _count_frames(path: str, lengths: Mapping[str, int], *, growing: bool) -> int:
+    """Frames that are complete: as many as the shortest array along samples has.
+
+    Args:
+        path: The file, for messages.
+        lengths: Of the chosen fields, of ``time`` and ``trajectory`` where they exist.
+        growing: The file is being written, or its writer was killed. Fields may then be longer than the
+            times, which are committed last, and since arrays are looked at one after the other, shorter too.
+
+    Raises:
+        ValueError: Ragged lengths in a file that is not growing, or no frame at all.
+    """
+    count = min(lengths.values())
+    expected = lengths["time"] if "time" in lengths else max(lengths.values())
+    if count < expected and not growing:
         raise ValueError(
-            f"{path}: the fields have different numbers of frames, {lengths}{times}; choose fields of one "
-            "length, or write the file again"
+            f"{path}: different numbers of frames, {dict(lengths)}; choose fields of one length, or write "
+            "the file again"
         )
-    count = min(lengths.values()) if num_times is None else num_times
     if count == 0:
         raise ValueError(f"{path}: no frames yet; wait for the first one, or leave the file out")
     return count

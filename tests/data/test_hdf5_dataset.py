@@ -217,9 +217,24 @@ def test_ragged_fields(tmp_path: Path) -> None:
         file["coordinates/x"], file["coordinates/y"] = np.arange(6.0), np.arange(4.0)
     with pytest.raises(ValueError, match=r"ragged\.h5.*different grids"):
         HDF5Dataset(path, fields=["a", "b"])
-    with pytest.raises(ValueError, match=r"ragged\.h5.*numbers of frames"):
+    with pytest.raises(ValueError, match=r"ragged\.h5.*'a': 3, 'c': 2"):
         HDF5Dataset(path, fields=["a", "c"])
     assert len(HDF5Dataset(path, fields=["a"])) == 3
+    with h5py.File(path, "r+") as file:
+        file["coordinates/time"] = np.arange(4.0)
+    with pytest.raises(ValueError, match=r"ragged\.h5.*'time': 4"):
+        HDF5Dataset(path, fields=["a"])
+    with h5py.File(path, "r+") as file:
+        file.create_group("metadata").attrs["complete"] = False  # still being written
+    assert len(HDF5Dataset(path, fields=["a"])) == 3
+
+
+def test_no_frames_yet(tmp_path: Path) -> None:
+    path = tmp_path / "empty.h5"
+    with h5py.File(path, "w") as file:
+        file["fields/a"] = np.zeros((0, 6, 4), np.float32)
+    with pytest.raises(ValueError, match=r"empty\.h5: no frames"):
+        HDF5Dataset(path)
 
 
 def test_grid_and_coordinates_disagree(tmp_path: Path) -> None:
