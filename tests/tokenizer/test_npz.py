@@ -1,6 +1,7 @@
 """The token file: keys, dtypes, atomic writing, lazy vectors, damaged files."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,15 @@ def test_every_documented_key_has_its_shape_and_dtype(path: Path, vocabulary: Vo
             "format_version": 1,
             "architecture": {"base_channels": 8},
         }
+
+
+def test_the_documentation_lists_just_these_keys(path: Path) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "tokens.md"
+    rows = [line.split("|")[1] for line in page.read_text().splitlines() if line.startswith("| `")]
+    documented = {key for row in rows for key in re.findall(r"`([^`]+)`", row)}
+    with np.load(path, allow_pickle=False) as stored:
+        general = {re.sub(r"_\d+$", "_{k}", re.sub(r"\d+x\d+$", "{h}x{w}", key)) for key in stored.files}
+    assert documented == general
 
 
 def test_tokens_stand_for_the_original_codes(path: Path, codes: np.ndarray) -> None:
