@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from gust_torch.models.distributed import broadcast, reduce_and_gather
-from gust_torch.models.kmeans import kmeans, squared_distances
+from gust_torch.models.kmeans import draw_far, kmeans
 
 DEAD_SHARE = 0.1
 """A code is dead when its moving count is below this share of a uniform code's."""
 MAX_REPLACED_SHARE = 0.25
 """At most this share of the recent vectors become codes in one replacement."""
-MEAN_RATE = 0.1
+MEAN_RATE = 0.25
 """Share of the way to a step's mean vector that the moving mean goes."""
 RECENT_FRAMES = 1024
 """Frames of which one vector per scale is remembered as a candidate for replacement."""
@@ -129,8 +129,8 @@ class EMACodebooks(nn.Module):
     def replace_dead(self, generator: torch.Generator) -> list[int]:
         """Move codes that hardly any vector picks to recent vectors that lie far from all codes.
 
-        Recent vectors are drawn with probability proportional to their squared distance from the nearest
-        code; count and sum restart together at a uniform code's share.
+        Recent vectors are drawn one by one, with probability proportional to their squared distance from the
+        nearest code; count and sum restart together at a uniform code's share.
 
         Returns:
             The number of codes replaced at each scale.
@@ -143,10 +143,9 @@ class EMACodebooks(nn.Module):
             dead = (counts < DEAD_SHARE * fair).nonzero().flatten()
             dead = dead[counts[dead].argsort(stable=True)][: int(MAX_REPLACED_SHARE * rows.shape[0])]
             if dead.numel():
-                weights = squared_distances(rows, codes).amin(1).clamp_(min=1e-12).cpu()
-                chosen = torch.multinomial(weights, dead.numel(), generator=generator).to(rows.device)
-                codes[dead], counts[dead] = rows[chosen], fair
-                sums[dead] = rows[chosen] * fair
+                codes[dead] = draw_far(rows, dead.numel(), generator, centres=codes)
+                counts[dead] = fair
+                sums[dead] = codes[dead] * fair
             replaced.append(dead.numel())
         if any(replaced):
             for buffer in (self.vectors, self.counts, self.sums):

@@ -34,7 +34,7 @@ def kmeans(
     limit = VECTORS_PER_CENTRE * num_centres
     if x.shape[0] > limit:
         x = x[torch.randperm(x.shape[0], generator=generator)[:limit].to(x.device)]
-    centres = _seed(x, num_centres, generator)
+    centres = draw_far(x, num_centres, generator)
     for _ in range(LLOYD_ITERATIONS):
         nearest = squared_distances(x, centres).argmin(1)
         counts = torch.bincount(nearest, minlength=num_centres).to(x.dtype)
@@ -45,16 +45,36 @@ def kmeans(
     return centres, torch.bincount(nearest, minlength=num_centres).to(x.dtype) / x.shape[0]
 
 
-def _seed(x: torch.Tensor, num_centres: int, generator: torch.Generator) -> torch.Tensor:
-    """k-means++ seeding: (k, d) rows of `x`."""
-    draws = torch.rand(num_centres, generator=generator, dtype=torch.float64)
-    chosen = [int(draws[0] * x.shape[0])]
+def draw_far(
+    x: torch.Tensor, num: int, generator: torch.Generator, *, centres: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Draw rows of x (n, d), each with probability proportional to its squared distance from what is there.
+
+    Args:
+        x: Vectors (n, d).
+        num: Number of rows to draw.
+        generator: CPU generator.
+        centres: Vectors (k, d) that are there from the start; without any the first draw is uniform.
+
+    Returns:
+        (num, d).
+    """
+    draws = torch.rand(num, generator=generator, dtype=torch.float64).tolist()
+    chosen: list[int] = []
     squares = x.square().sum(1)
-    distances = torch.full_like(squares, torch.inf)
-    for draw in draws[1:].tolist():
-        centre = x[chosen[-1]]
-        distances = torch.minimum(distances, (squares - 2.0 * (x @ centre) + centre @ centre).clamp_(min=0.0))
+    if centres is None:
+        chosen.append(int(draws[0] * x.shape[0]))
+        distances = _distances_from(x, squares, chosen[0])
+    else:
+        distances = squared_distances(x, centres).amin(1)
+    for draw in draws[len(chosen) :]:
         cumulative = distances.cumsum(0, dtype=torch.float64)
         index = int(torch.searchsorted(cumulative, draw * cumulative[-1], right=True))
         chosen.append(min(index, x.shape[0] - 1))
-    return x[torch.tensor(chosen, device=x.device)].clone()
+        distances = torch.minimum(distances, _distances_from(x, squares, chosen[-1]))
+    return x[torch.tensor(chosen, device=x.device)]
+
+
+def _distances_from(x: torch.Tensor, squares: torch.Tensor, row: int) -> torch.Tensor:
+    """Squared distances (n,) of rows of x (n, d), whose squared norms are given, from one of them."""
+    return (squares - 2.0 * (x @ x[row]) + squares[row]).clamp_(min=0.0)

@@ -181,8 +181,7 @@ class VQVAE2d(nn.Module):
         if tuple(x.shape[1:]) != expected:
             raise ValueError(
                 f"this model takes fields {list(self.spec.names)} as (b, {', '.join(map(str, expected))}), "
-                "got "
-                f" {tuple(x.shape)}; choose the same fields and grid as in training"
+                f"got {tuple(x.shape)}; choose the same fields and grid as in training"
             )
         return self.encoder(self.normalize(x))
 
