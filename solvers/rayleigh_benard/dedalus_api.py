@@ -23,6 +23,7 @@ def _import_dedalus() -> Any:
     config["parallelism-fftw"]["PLANNING_RIGOR"] = "estimate"
     public = importlib.import_module("dedalus.public")
     logging.root.handlers[:] = handlers
+    logging.getLogger("subsystems").setLevel(logging.WARNING)  # a dozen lines on building matrices
     logging.root.setLevel(level)
     return public
 

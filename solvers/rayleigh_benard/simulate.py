@@ -70,6 +70,7 @@ class Run:
         self._checkpoint_seconds, self._last_checkpoint = checkpoint_seconds, -math.inf
         # What can go wrong is tried first: building the matrices of a large grid takes a while.
         saved = on_root(comm, lambda: self._check_directory(overwrite))
+        logger.info("building the matrices of %dx%d modes on %d rank(s)", *config.resolution, comm.size)
         self.flow = RayleighBenard(config, comm)
         self.sampler = Sampler(self.flow)
         self.clock = StepClock(config)
