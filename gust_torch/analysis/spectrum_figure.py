@@ -15,7 +15,7 @@ from gust_torch.metrics import BAND_NAMES, band_edges
 
 RATIO_LIMITS = (1e-3, 1e3)
 WIDTH, HEIGHT = 5.0, 5.7
-NOTE_CHARACTERS = 92
+NOTE_CHARACTERS = 100
 
 
 @dataclass(frozen=True)
