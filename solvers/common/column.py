@@ -18,8 +18,9 @@ class Column:
         self.row: tuple[int, ...] = dataset.shape[1:]
         self._id = dataset.id
         self._dtype = dataset.dtype
-        # A row that is a whole unfiltered chunk goes to the file as it is, past HDF5's selections and copies.
-        self._direct = dataset.chunks == (1, *self.row) and not filter_names(dataset)
+        # Whole unfiltered chunks go to the file as they are, past HDF5's selections and copies.
+        whole = dataset.chunks[1:] == self.row and not filter_names(dataset)
+        self._chunk = dataset.chunks[0] if whole else 0
 
     def __len__(self) -> int:
         return int(self._id.shape[0])
@@ -34,15 +35,27 @@ class Column:
         values = np.ascontiguousarray(values, self._dtype)
         stop = start + len(values)
         self._id.set_extent((stop, *self.row))
+        first, last = self._whole_chunks(start, stop)
+        self._select(start, values[: first - start], stop)
         origin = (0,) * len(self.row)
-        if self._direct:
-            for index, row in enumerate(values, start):
-                self._id.write_direct_chunk((index, *origin), row)
-        else:
-            target = h5py.h5s.create_simple((stop, *self.row))
-            target.select_hyperslab((start, *origin), values.shape)
-            self._id.write(h5py.h5s.create_simple(values.shape), target, values)
+        for index in range(first, last, self._chunk or 1):
+            self._id.write_direct_chunk((index, *origin), values[index - start : index - start + self._chunk])
+        self._select(last, values[last - start :], stop)
         self._id.flush()
+
+    def _whole_chunks(self, start: int, stop: int) -> tuple[int, int]:
+        """Rows [first, last) of [start, stop) that fill chunks; (stop, stop) where there are none."""
+        if not self._chunk:
+            return stop, stop
+        first, last = -(-start // self._chunk) * self._chunk, stop // self._chunk * self._chunk
+        return (first, last) if first < last else (stop, stop)
+
+    def _select(self, start: int, values: np.ndarray, stop: int) -> None:
+        """Put rows at [start, ...) of a dataset of `stop` rows through HDF5's selections."""
+        if len(values):
+            target = h5py.h5s.create_simple((stop, *self.row))
+            target.select_hyperslab((start, *(0,) * len(self.row)), values.shape)
+            self._id.write(h5py.h5s.create_simple(values.shape), target, values)
 
     def truncate(self, stop: int) -> None:
         """Drop the rows from `stop` on."""
