@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import scipy
 import scipy.fft
 from numpy.typing import NDArray
 
@@ -26,6 +27,11 @@ _SIMD_ALIGNMENT = 16  # bytes: what FFTW's vector code asks for
 def backend_name() -> str:
     """Returns "pyfftw" or "scipy"."""
     return "scipy" if pyfftw is None else "pyfftw"
+
+
+def backend_version() -> str:
+    """Returns the backend with its version, for example "pyfftw 0.15.1"."""
+    return f"scipy {scipy.__version__}" if pyfftw is None else f"pyfftw {pyfftw.__version__}"
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> NDArray[np.complexfloating]:

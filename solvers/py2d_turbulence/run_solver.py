@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     _parameter(flow, "beta", float, default, "gradient of the Coriolis parameter; waves drift to +x")
     _parameter(flow, "seed", int, default, "seed of the random initial field, the same flow at every NX")
     _parameter(
-        flow, "ic_file", str, default, "initial vorticity instead: .mat (Omega), .npz (omega0 or omega) or .h5"
+        flow, "ic_file", str, default, "initial vorticity instead: .mat (Omega), .npz (omega0 or omega), .h5"
         " of the common format (last frame); any resolution"
     )  # fmt: skip
 

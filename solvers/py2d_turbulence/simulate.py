@@ -12,6 +12,7 @@ from solvers.common.progress import Interrupt
 from solvers.py2d_turbulence.config import RunConfig
 from solvers.py2d_turbulence.diagnostics import largest_speed
 from solvers.py2d_turbulence.fft import import_wisdom
+from solvers.py2d_turbulence.grid import padded_size
 from solvers.py2d_turbulence.initial import random_vorticity, read_vorticity
 from solvers.py2d_turbulence.output import create_output, reopen_output
 from solvers.py2d_turbulence.restart import read_checkpoint
@@ -20,6 +21,7 @@ from solvers.py2d_turbulence.stability import check_step
 from solvers.py2d_turbulence.state import initial_state
 from solvers.py2d_turbulence.stepper import Stepper
 from solvers.py2d_turbulence.team import available_cores
+from solvers.py2d_turbulence.wisdom_cache import cached_wisdom_path, load_wisdom, store_wisdom
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +93,7 @@ def start(config: RunConfig, options: Options) -> int:
             logger.warning("warning: %s", warning)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     with Interrupt() as interrupt:
-        stepper = _stepper(config, options)
+        stepper = _plan(config, options)
         writer = create_output(
             options.output, config, compression=options.compression, overwrite=options.overwrite
         )
@@ -118,7 +120,7 @@ def resume(config: RunConfig, options: Options, checkpoint: Checkpoint) -> int:
         return 0
     import_wisdom(checkpoint.arrays)
     with Interrupt() as interrupt:
-        stepper = _stepper(config, options)
+        stepper = Stepper(config, workers=_workers(config, options))
         if saved.backend != stepper.backend:
             change = f"{saved.backend} before, {stepper.backend} now"
             logger.warning("warning: %s: the run continues to round-off, not bit for bit", change)
@@ -130,10 +132,18 @@ def resume(config: RunConfig, options: Options, checkpoint: Checkpoint) -> int:
             return loop.march(state, interrupt)
 
 
-def _stepper(config: RunConfig, options: Options) -> Stepper:
-    workers = options.workers or max(1, min(available_cores(), config.NX // POINTS_PER_WORKER))
+def _plan(config: RunConfig, options: Options) -> Stepper:
+    """Returns a stepper with the transforms that earlier runs of this size on this machine used."""
     start_time = time.perf_counter()
-    stepper = Stepper(config, workers=workers)
+    cached = cached_wisdom_path(padded_size(config.NX), config.dtype)
+    known = load_wisdom(cached)
+    stepper = Stepper(config, workers=_workers(config, options))
+    if not known:
+        store_wisdom(cached)
     seconds = time.perf_counter() - start_time
-    logger.info("%s, %d thread(s), planned in %.1f s", stepper.backend, workers, seconds)
+    logger.info("%s, %d thread(s), planned in %.1f s", stepper.backend, stepper.workers, seconds)
     return stepper
+
+
+def _workers(config: RunConfig, options: Options) -> int:
+    return options.workers or max(1, min(available_cores(), config.NX // POINTS_PER_WORKER))

@@ -60,8 +60,8 @@ def check_step(config: SolverConfig, speed: float) -> list[str]:
     if config.dt > REFUSAL_FACTOR * limit:
         raise ValueError(
             f"dt={config.dt:g} is too large for the initial flow: with max(|u|+|v|) = {speed:.3g} at "
-            f"NX={config.NX} the smallest scales grow unless dt <= {limit:.2g}; set --dt {round_down(limit):g}"
-            " or lower --NX (--skip_stability_check to run anyway)"
+            f"NX={config.NX} the smallest scales grow unless dt <= {limit:.2g}; set --dt "
+            f"{round_down(limit):g} or lower --NX (--skip_stability_check to run anyway)"
         )
     warnings = []
     expected = expected_speed(config)

@@ -52,6 +52,11 @@ class Stepper:
         self._held: State | None = None  # the state that the buffers hold
 
     @property
+    def workers(self) -> int:
+        """Number of threads."""
+        return self._team.size
+
+    @property
     def backend(self) -> str:
         """What computes: "pyfftw+numba", "scipy+numpy", ..."""
         return f"{backend_name()}+{self._kernels.__name__.rpartition('_')[2]}"

@@ -39,14 +39,16 @@ class Team:
         if self._pool is None:
             function(0)
             return
-        others = [self._pool.submit(self._guarded, function, rank) for rank in range(1, self.size)]
+        members = [self._pool.submit(self._guarded, function, rank) for rank in range(1, self.size)]
         try:
             self._guarded(function, 0)
+        except threading.BrokenBarrierError:
+            pass  # another member failed: its error is raised below
         finally:
-            errors = [future.exception() for future in others]
+            errors = [member.exception() for member in members]
             self._barrier.reset()
         for error in errors:
-            if error is not None:
+            if error is not None and not isinstance(error, threading.BrokenBarrierError):
                 raise error
 
     def _guarded(self, function: Callable[[int], None], rank: int) -> None:

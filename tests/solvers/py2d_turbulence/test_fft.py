@@ -1,0 +1,137 @@
+"""Transforms on fixed arrays, both backends, any alignment, and the plans' way from process to process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from solvers.py2d_turbulence import fft
+from solvers.py2d_turbulence.config import SolverConfig
+from solvers.py2d_turbulence.grid import padded_size
+from solvers.py2d_turbulence.state import initial_state
+from solvers.py2d_turbulence.stepper import Stepper
+from solvers.py2d_turbulence.wisdom_cache import cached_wisdom_path, load_wisdom, store_wisdom
+
+
+@pytest.fixture(params=["scipy", "pyfftw"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each backend in turn; pyFFTW where it is installed."""
+    if request.param == "pyfftw":
+        pytest.importorskip("pyfftw")
+    else:
+        monkeypatch.setattr(fft, "pyfftw", None)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("dtype", [np.complex128, np.complex64])
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_plan(backend: str, dtype: type, inverse: bool, offset: int) -> None:
+    """Strided view into a transposed buffer and back, aligned or not, without normalisation."""
+    dt = np.dtype(dtype)
+    field = fft.aligned_zeros((12, 12), dt)
+    columns, tile = field[:, offset : offset + 5], fft.aligned_zeros((5, 12), dt)
+    there = fft.plan(columns, tile.T, axis=0, inverse=inverse)
+    back = fft.plan(tile.T, columns, axis=0, inverse=not inverse)
+    rng = np.random.default_rng(0)
+    values = (rng.standard_normal((12, 5)) + 1j * rng.standard_normal((12, 5))).astype(dt)
+    field[...] = 9.0
+    columns[...] = values
+    there()
+    expected = np.fft.ifft(values, axis=0) * 12 if inverse else np.fft.fft(values, axis=0)
+    rounding = 1e-14 if dt == np.complex128 else 1e-5
+    np.testing.assert_allclose(tile.T, expected, atol=rounding * 12)
+    back()
+    np.testing.assert_allclose(columns, 12 * values, atol=rounding * 144)
+    assert np.all(np.delete(field, np.arange(offset, offset + 5), axis=1) == 9.0)
+
+
+def test_plan_in_place(backend: str) -> None:
+    """Along rows."""
+    rows = fft.aligned_zeros((4, 10), np.dtype(complex))
+    execute = fft.plan(rows, rows, axis=1, inverse=False)
+    values = np.random.default_rng(1).standard_normal((4, 10))
+    rows[...] = values
+    execute()
+    np.testing.assert_allclose(rows, np.fft.fft(values, axis=1), atol=1e-13)
+
+
+def test_backends_give_the_same_flow(backend: str) -> None:
+    """Compared with numpy's own transforms by way of the whole step: see test_stepper; here that both run."""
+    state = Stepper(SolverConfig(NX=16, dt=1e-3)).advance(initial_state(np.eye(16)), 5)
+    assert np.all(np.isfinite(state.vorticity))
+
+
+@pytest.mark.parametrize("size", [4, 6, 14, 30, 64, 100, 128, 254, 256, 512])
+def test_padded_size(size: int) -> None:
+    """Even, of small factors, large enough for exact products and hardly larger than 3n/2."""
+    padded = padded_size(size)
+    assert padded % 2 == 0
+    assert 3 * size // 2 - 2 <= padded <= 1.2 * (3 * size // 2) + 2
+    rest = padded
+    for factor in (2, 3, 5, 7, 11):
+        while rest % factor == 0:
+            rest //= factor
+    assert rest == 1
+
+
+_PLAN_AND_RUN = """
+import sys
+import numpy as np
+from pathlib import Path
+from solvers.py2d_turbulence import wisdom_cache
+from solvers.py2d_turbulence.config import SolverConfig
+from solvers.py2d_turbulence.initial import random_vorticity
+from solvers.py2d_turbulence.state import initial_state
+from solvers.py2d_turbulence.stepper import Stepper
+path = wisdom_cache.cached_wisdom_path(60, "float64")
+known = wisdom_cache.load_wisdom(path)
+stepper = Stepper(SolverConfig(NX=40, dt=1e-3))
+if not known:
+    wisdom_cache.store_wisdom(path)
+state = stepper.advance(initial_state(random_vorticity(40, 0)), 50)
+np.save(sys.argv[1], state.omega_hat)
+print(known)
+"""
+
+
+def test_processes_share_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second process takes over the plans of the first and computes the same bits."""
+    pytest.importorskip("pyfftw")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    outputs = []
+    for name in ("a.npy", "b.npy"):
+        command = [sys.executable, "-c", _PLAN_AND_RUN, str(tmp_path / name)]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        outputs.append(result.stdout.strip())
+    assert outputs == ["False", "True"]
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
+
+
+def test_broken_plan_cache_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Plans are measured anew then."""
+    path = tmp_path / "wisdom.npz"
+    assert not load_wisdom(path)
+    path.write_bytes(b"not an archive")
+    assert not load_wisdom(path)
+    assert "wisdom.npz" in caplog.text
+
+
+def test_unwritable_plan_cache_is_no_error(tmp_path: Path) -> None:
+    """A run without a home directory still runs."""
+    (tmp_path / "file").write_text("")
+    store_wisdom(tmp_path / "file" / "wisdom.npz")
+
+
+def test_plan_cache_is_kept_by_size_and_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In the user's cache folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    paths = {
+        cached_wisdom_path(96, "float64"),
+        cached_wisdom_path(96, "float32"),
+        cached_wisdom_path(192, "float64"),
+    }
+    assert len(paths) == 3
+    assert all(path.is_relative_to(tmp_path) for path in paths)
