@@ -71,6 +71,8 @@ class HDF5Dataset(Dataset[Tensor]):
         times = np.concatenate([source.time for source in self._sources])[self._frames]
         self.times = times[:, 0] if n_steps == 1 else times
         self._handles = FileHandles(self._sources)
+        # A pass over the values costs a quarter of reading them, so each process looks at a frame once.
+        self._is_checked = np.zeros(self._starts[-1], bool)
         self._statistics: tuple[Tensor, Tensor] | None = None
         self.normalized = normalize
         if normalize:
@@ -188,13 +190,18 @@ class HDF5Dataset(Dataset[Tensor]):
             ) from error
 
     def _check_finite(self, frames: list[int], values: np.ndarray) -> None:
-        """A sum shows NaN and Inf in one fast pass; the slow search is left for when it does.
+        """Look for NaN and Inf in frames that are read for the first time.
+
+        A sum shows them in one fast pass; the slow search is left for when it does.
 
         Raises:
             ValueError: Names the file, frame and channel.
         """
+        if self._is_checked[frames].all():
+            return
         # Huge but finite values may overflow the sum, hence the second look.
         if np.isfinite(torch.from_numpy(values).sum().item()) or np.isfinite(values).all():
+            self._is_checked[frames] = True
             return
         row, channel = np.argwhere(~np.isfinite(values).all(axis=(2, 3)))[0].tolist()
         index = bisect.bisect_right(self._starts, frames[row]) - 1

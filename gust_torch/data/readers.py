@@ -16,6 +16,8 @@ from h5py import h5d, h5p
 
 FLOAT32 = np.dtype("<f4")
 MAX_CHUNK_CACHE_BYTES = 64 << 20
+# Stays negative when the place within the chunk is added.
+NOT_STORED = -(1 << 62)
 # Buffers of one preadv call; POSIX allows 1024.
 MAX_BUFFERS = 512
 
@@ -74,7 +76,7 @@ class DirectReader:
         Raises:
             OSError: The file ends before the frames do.
         """
-        places = [self._address(frame) for frame in frames]
+        places = self._places(frames)
         if min(places) < 0:
             return False
         size = self._frame_bytes
@@ -88,11 +90,12 @@ class DirectReader:
             start = stop
         return True
 
-    def _address(self, frame: int) -> int:
-        """Position of a frame in the file, in bytes; -1 where there is no storage (fill values)."""
-        chunk, row = divmod(frame, self._frames_per_chunk)
-        address = self._addresses[chunk]
-        return address if address < 0 else address + row * self._frame_bytes
+    def _places(self, frames: list[int]) -> list[int]:
+        """Positions of frames in the file, in bytes; negative where there is no storage (fill values)."""
+        addresses, per_chunk, size = self._addresses, self._frames_per_chunk, self._frame_bytes
+        if per_chunk == 1:
+            return [addresses[frame] for frame in frames]
+        return [addresses[frame // per_chunk] + frame % per_chunk * size for frame in frames]
 
     @cached_property
     def _addresses(self) -> list[int]:
@@ -119,7 +122,7 @@ def can_read_directly(file: h5py.File, dataset: h5py.Dataset) -> bool:
 
 
 def chunk_addresses(dataset: h5py.Dataset) -> list[int]:
-    """Position in the file of each chunk along axis 0, in bytes; -1 for chunks without storage.
+    """Position in the file of each chunk along axis 0, in bytes; far below 0 for chunks without storage.
 
     One pass over the chunk index (1.6 microseconds a chunk): looking up single addresses is linear in the
     number of chunks in HDF5.
@@ -127,7 +130,7 @@ def chunk_addresses(dataset: h5py.Dataset) -> list[int]:
     if dataset.chunks is None:
         return [dataset.id.get_offset()]
     frames_per_chunk = dataset.chunks[0]
-    addresses = [-1] * -(-dataset.shape[0] // frames_per_chunk)
+    addresses = [NOT_STORED] * -(-dataset.shape[0] // frames_per_chunk)
 
     def note(chunk: h5d.StoreInfo) -> None:
         index = chunk.chunk_offset[0] // frames_per_chunk

@@ -80,3 +80,11 @@ def test_damaged_chunk_is_named(tmp_path: Path) -> None:
 def test_runs() -> None:
     assert runs([3, 4, 5, 9, 9, 10]) == [(0, 3), (3, 4), (4, 6)]
     assert runs([7]) == [(0, 1)]
+
+
+def test_unstored_chunks_of_several_frames(tmp_path: Path) -> None:
+    path = write_bare(tmp_path / "a.h5", chunks=(4, 8, 6), maxshape=(None, 8, 6))
+    with h5py.File(path, "r+") as file:
+        file["fields/omega"].resize(50, axis=0)
+    batch = collate_frames(HDF5Dataset(path).__getitems__([49, 3]))[:, 0].numpy()
+    assert np.array_equal(batch, np.stack([np.zeros((8, 6)), FRAMES[3]]))
