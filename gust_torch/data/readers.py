@@ -18,8 +18,9 @@ FLOAT32 = np.dtype("<f4")
 MAX_CHUNK_CACHE_BYTES = 64 << 20
 # Stays negative when the place within the chunk is added.
 NOT_STORED = -(1 << 62)
-# Buffers of one preadv call; POSIX allows 1024.
+# Of one preadv call: POSIX allows 1024 buffers, Linux 2 GiB.
 MAX_BUFFERS = 512
+MAX_READ_BYTES = 1 << 30
 
 
 class FieldReader:
@@ -80,9 +81,10 @@ class DirectReader:
         if min(places) < 0:
             return False
         size = self._frame_bytes
+        longest = min(MAX_BUFFERS, max(1, MAX_READ_BYTES // size))
         start = 0
         for stop in range(1, len(places) + 1):
-            if stop < len(places) and places[stop] == places[stop - 1] + size and stop - start < MAX_BUFFERS:
+            if stop < len(places) and places[stop] == places[stop - 1] + size and stop - start < longest:
                 continue
             count = os.preadv(self._descriptor, [out[row] for row in rows[start:stop]], places[start])
             if count != (stop - start) * size:
