@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def save_checkpoint(
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
-            np.savez(file, **{_META_KEY: np.array(text)}, **entries)
+            _write_npz(file, {_META_KEY: np.array(text), **entries})
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -100,6 +101,14 @@ def changed_parameters(saved: Mapping[str, CheckpointValue], now: Mapping[str, C
         elif saved[name] != now[name] and not _both_nan(saved[name], now[name]):
             phrases.append(f"{name}: {saved[name]} in the checkpoint, {now[name]} now")
     return phrases
+
+
+def _write_npz(file: BinaryIO, entries: Mapping[str, np.ndarray]) -> None:
+    """`np.savez` for any entry names, and without pickle on every numpy version."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in entries.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _both_nan(first: CheckpointValue, second: CheckpointValue) -> bool:

@@ -1,5 +1,6 @@
 """Progress display of long runs, and their orderly stop on SIGTERM and SIGINT."""
 
+import os
 import signal
 import sys
 import threading
@@ -11,14 +12,14 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 DEFAULT_INTERVAL_SECONDS = 10.0
+DEFAULT_COLUMNS = 80
 
 
 class Interrupt:
-    """Notes the first SIGTERM or SIGINT so that a loop can save and stop; a second one ends the program at
-    once.
+    """Notes the first SIGTERM or SIGINT so that a loop can save and stop; a second one acts as usual.
 
-    A context manager; the handlers found on entry are restored on exit. Does nothing outside the main thread, to
-    which python delivers all signals.
+    A context manager; the handlers found on entry are restored on exit. Does nothing outside the main thread,
+    to which python delivers all signals.
 
         with Interrupt() as interrupt:
             while not interrupt.signal: step()
@@ -93,16 +94,21 @@ class Progress:
         self._interval, self._clock = interval, clock
         self._initial = self._done = initial
         self._start = self._last_line = clock()
+        self._shown: int | None = None
         self._values: Mapping[str, float] = {}
         self._bar: tqdm[Any] | None = None
         if self._stream.isatty():
+            # Some terminals (of containers, of editors) say that they are 0 columns wide, which tqdm takes
+            # literally.
+            has_width = os.get_terminal_size(self._stream.fileno()).columns > 0
             self._bar = tqdm(
                 total=total,
                 initial=initial,
                 unit=f" {unit}s",
                 desc=description or None,
                 file=self._stream,
-                dynamic_ncols=True,
+                ncols=None if has_width else DEFAULT_COLUMNS,
+                dynamic_ncols=has_width,
                 mininterval=0.2,
             )
 
@@ -118,10 +124,10 @@ class Progress:
             self._line()
 
     def close(self) -> None:
-        """Show the final state."""
+        """Show the final state; a second call does nothing."""
         if self._bar is not None:
             self._bar.close()
-        else:
+        elif self._shown != self._done:
             self._line()
 
     def __enter__(self) -> "Progress":
@@ -136,7 +142,7 @@ class Progress:
     def _line(self) -> None:
         """Write one plain line: "turbulence: 500/1000 steps (50.0 %), 250 steps/s, ETA 0:02, energy 0.5"."""
         now = self._clock()
-        self._last_line = now
+        self._last_line, self._shown = now, self._done
         rate = (self._done - self._initial) / max(now - self._start, 1e-9)
         remaining = (self._total - self._done) / rate if rate > 0 else float("inf")
         head = f"{self._description}: " if self._description else ""

@@ -25,21 +25,25 @@ def open_file(path: str | os.PathLike[str]) -> h5py.File:
     """
     path = Path(path)
     superblock = _check_bytes(path)
-    file = _open_safely(path, superblock)
-    if not isinstance(file.get(schema.FIELDS), h5py.Group):
-        found = sorted(file)
-        file.close()
-        raise ValueError(
-            f"{path}: expected a group /fields, found {found}; convert it to the common format first"
-        )
-    fields = field_datasets(file).values()
-    for dataset in fields:
-        load_plugins(path, dataset)
-    if any(filter_names(dataset) and dataset.chunks[0] > 1 for dataset in fields):
-        swmr = file.swmr_mode
-        file.close()
-        file = _open(path, swmr=swmr, cached=True)
-    return file
+    try:
+        file = _open_safely(path, superblock)
+        try:
+            _check_fields(path, file)
+            if _chunks_need_cache(file):
+                swmr = file.swmr_mode
+                file.close()
+                file = h5py.File(path, "r", swmr=swmr)
+        except BaseException:
+            file.close()
+            raise
+        return file
+    except (OSError, RuntimeError, KeyError) as error:
+        if superblock is not None and superblock.open_for_write:
+            remedy = "another program is writing it, or died while it did: then run `h5clear -s` on it"
+        else:
+            remedy = "it is truncated or damaged: copy, download or write it again"
+        reason = str(error).splitlines()[0].strip("'\"")
+        raise ValueError(f"{path}: HDF5 cannot open it ({reason}); {remedy}") from error
 
 
 def field_datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
@@ -127,28 +131,34 @@ def _open_safely(path: Path, superblock: Superblock | None) -> h5py.File:
         if is_complete(file):
             return file
         file.close()
-    except (ValueError, KeyError, RuntimeError):
+    except (OSError, RuntimeError, KeyError):
         # Half-written metadata, or damage, which then fails again here.
         return _open(path, swmr=True)
     try:
         return _open(path, swmr=True)
-    except ValueError:
+    except OSError:
         # This process holds the file open plainly already, and HDF5 wants all its handles alike.
         return _open(path, swmr=False)
 
 
-def _open(path: Path, *, swmr: bool, cached: bool = False) -> h5py.File:
-    """Open for reading, with or without HDF5's cache of chunks."""
-    try:
-        if cached:
-            return h5py.File(path, "r", swmr=swmr)
-        return h5py.File(path, "r", swmr=swmr, rdcc_nbytes=0)
-    except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        if "consistency flags" in reason:
-            remedy = (
-                "another program has it open for writing, or died while it did: then run `h5clear -s` on it"
-            )
-        else:
-            remedy = "it is truncated or damaged: copy, download or write it again"
-        raise ValueError(f"{path}: HDF5 cannot open it ({reason}); {remedy}") from error
+def _open(path: Path, *, swmr: bool) -> h5py.File:
+    """Open for reading, without a cache of chunks."""
+    return h5py.File(path, "r", swmr=swmr, rdcc_nbytes=0)
+
+
+def _check_fields(path: Path, file: h5py.File) -> None:
+    """Check that there is a group of fields, and that what compresses them is at hand."""
+    if not isinstance(file.get(schema.FIELDS), h5py.Group):
+        raise ValueError(
+            f"{path}: expected a group /fields, found {sorted(file)}; convert it to the common format first"
+        )
+    for dataset in field_datasets(file).values():
+        load_plugins(path, dataset)
+
+
+def _chunks_need_cache(file: h5py.File) -> bool:
+    """Whether a frame shares its compressed chunk with others, or is spread over several."""
+    return any(
+        filter_names(dataset) and dataset.chunks != (1, *dataset.shape[1:])
+        for dataset in field_datasets(file).values()
+    )

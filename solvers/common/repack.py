@@ -81,9 +81,10 @@ def _copy(source: h5py.File, file: h5py.File, compression: str | None, progress:
             _copy_row(source[name], file, name, count)
     for group in source:
         if group in (schema.COORDINATES, schema.SCALARS):
+            file.require_group(group)
             for name in source[group]:
                 if f"{group}/{name}" not in file:
-                    source.copy(f"{group}/{name}", file.require_group(group))
+                    source.copy(f"{group}/{name}", file[group])
         elif group != schema.FIELDS:
             source.copy(group, file)
 

@@ -128,7 +128,7 @@ def _check_trajectories(file: h5py.File) -> Iterator[str]:
         yield f"/{schema.PARAMETERS}: expected equal lengths, found {counts}"
     time, trajectory = (_row(file, name) for name in (schema.TIME, schema.TRAJECTORY))
     if trajectory is not None and len(trajectory):
-        limit = min(counts.values(), default=np.iinfo(np.int64).max)
+        limit = max(counts.values(), default=np.iinfo(np.int64).max)
         if trajectory.min() < 0 or trajectory.max() >= limit:
             yield (
                 f"/{schema.TRAJECTORY}: expected ids from 0 to {limit - 1} (the range of "
