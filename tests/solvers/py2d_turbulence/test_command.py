@@ -1,0 +1,242 @@
+"""The command as a user types it: output, refusals, signals, restarts, blow-ups."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from solvers.common.checkpoint import load_checkpoint
+from solvers.common.hdf5_utils import open_file, read_hdf5_info, validate
+from solvers.py2d_turbulence import run_solver
+from solvers.py2d_turbulence.initial import random_vorticity
+
+SMALL = ("--NX", "32", "--dt", "0.002", "--tTotal", "0.4", "--tSave", "0.1")
+# Long enough to be stopped on the way: 20000 steps, 41 frames.
+LONG = ("--NX", "32", "--dt", "0.001", "--tTotal", "20", "--tSave", "0.5", "--Re", "200", "--beta", "0.3")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _plans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One plan cache for all commands of this file, not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole_run(_plans: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The long run without interruption."""
+    output_dir = tmp_path_factory.mktemp("whole")
+    assert main(output_dir, *LONG) == 0
+    return output_dir
+
+
+def main(output_dir: Path, *arguments: str) -> int:
+    """The command in this process."""
+    return run_solver.main(["--output_dir", str(output_dir), *arguments])
+
+
+def command(output_dir: Path, *arguments: str) -> list[str]:
+    """The command for a process of its own."""
+    module = "solvers.py2d_turbulence.run_solver"
+    return [sys.executable, "-m", module, "--output_dir", str(output_dir), *arguments]
+
+
+def frames(output_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Vorticity (n, h, w) and times (n,) of an output."""
+    with open_file(output_dir / "output.h5") as file:
+        return file["fields/vorticity"][:], file["coordinates/time"][:]
+
+
+def stop_on_the_way(output_dir: Path, arguments: Sequence[str], number: signal.Signals) -> tuple[int, str]:
+    """Starts a run, sends it a signal once it has written some frames; returns exit code and messages."""
+    process = subprocess.Popen(command(output_dir, *arguments), stderr=subprocess.PIPE, text=True)
+    output, deadline = output_dir / "output.h5", time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if output.exists() and len(frames(output_dir)[1]) >= 8:
+            break
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, messages = process.communicate(timeout=60)
+    return process.returncode, messages
+
+
+def test_output(tmp_path: Path) -> None:
+    """Valid common format: t = 0 and the last frame, scalars, parameters, metadata."""
+    assert main(tmp_path, *SMALL, "--seed", "3", "--beta", "0.5") == 0
+    path = tmp_path / "output.h5"
+    assert validate(path) == []
+    info = read_hdf5_info(path)
+    assert info.fields == {"vorticity": ((32, 32), np.dtype("float32"))}
+    assert info.metadata["complete"] is True
+    assert info.metadata["solver"] == "py2d_turbulence"
+    expected = {"NX": 32, "dt": 0.002, "seed": 3, "beta": 0.5, "tSave": 0.1, "dtype": "float64"}
+    assert {name: info.metadata[name] for name in expected} == expected
+    assert info.parameters["nu"].tolist() == [1e-3]
+    assert set(info.parameters) == {"Re", "nu", "alpha", "beta", "fkx", "fky"}
+    omega, times = frames(tmp_path)
+    np.testing.assert_allclose(times, [0.0, 0.1, 0.2, 0.3, 0.4], rtol=1e-14)
+    np.testing.assert_allclose(omega[0], random_vorticity(32, 3), atol=1e-5)
+    with h5py.File(path) as file:
+        np.testing.assert_allclose(
+            file["scalars/enstrophy"][:], 0.5 * np.mean(omega.astype(float) ** 2, axis=(1, 2)), rtol=1e-6
+        )
+        assert set(file["scalars"]) == {
+            "energy", "enstrophy", "palinstrophy", "cfl", "energy_injection", "energy_dissipation",
+            "enstrophy_injection", "enstrophy_dissipation",
+        }  # fmt: skip
+
+
+def test_same_command_same_bits(tmp_path: Path) -> None:
+    """In this process with two threads and in another with one."""
+    arguments = (*SMALL, "--dtype", "float32")
+    assert main(tmp_path / "a", *arguments, "--workers", "2") == 0
+    subprocess.run(command(tmp_path / "b", *arguments, "--workers", "1"), check=True, capture_output=True)
+    np.testing.assert_array_equal(frames(tmp_path / "a")[0], frames(tmp_path / "b")[0])
+
+
+def test_last_frame_is_saved_when_the_cadence_misses_it(tmp_path: Path) -> None:
+    """And taken back when the run is extended past it."""
+    assert main(tmp_path, "--NX", "16", "--dt", "0.01", "--tTotal", "0.5", "--tSave", "0.2") == 0
+    np.testing.assert_allclose(frames(tmp_path)[1], [0.0, 0.2, 0.4, 0.5])
+    assert main(tmp_path, "--resume", "--tTotal", "0.8") == 0
+    np.testing.assert_allclose(frames(tmp_path)[1], [0.0, 0.2, 0.4, 0.6, 0.8])
+    assert read_hdf5_info(tmp_path / "output.h5").metadata["tTotal"] == 0.8
+
+
+def test_existing_output_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Until told otherwise."""
+    assert main(tmp_path, *SMALL) == 0
+    before = frames(tmp_path)[0]
+    assert main(tmp_path, *SMALL, "--seed", "1") == 1
+    assert "--resume" in capsys.readouterr().err
+    np.testing.assert_array_equal(frames(tmp_path)[0], before)
+    assert main(tmp_path, *SMALL, "--seed", "1", "--overwrite") == 0
+    assert np.any(frames(tmp_path)[0] != before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--NX", "31"), "NX must be even"),
+        (("--tSave", "0.0125"), "tSave"),
+        (("--workers", "-1"), "--workers"),
+        (("--ic_file", "nowhere.mat"), "nowhere.mat"),
+        (("--dt", "0.1", "--tSave", "0.1"), "too large for the initial flow"),
+        (("--resume",), "checkpoint"),
+    ],
+)
+def test_refusals(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line on standard error, exit code 1, nothing written."""
+    assert main(tmp_path / "new", *SMALL, *arguments) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_help_names_every_flag_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of the original among them."""
+    with pytest.raises(SystemExit) as caught:
+        run_solver.main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for flag in (
+        "output_dir", "Re", "NX", "fkx", "fky", "dt", "tTotal", "tSave", "beta", "alpha", "ic_file", "seed",
+        "skip_stability_check", "dtype", "workers", "compression", "overwrite", "resume",
+    ):  # fmt: skip
+        assert f"--{flag}" in text
+    for default in ("1000.0", "512", "0.0001", "20.0", "0.01"):
+        assert f"(default: {default})" in " ".join(text.split())
+
+
+def test_continue_from_another_resolution(tmp_path: Path) -> None:
+    """--ic_file takes the last frame of an output."""
+    assert main(tmp_path / "coarse", *SMALL) == 0
+    source = str(tmp_path / "coarse" / "output.h5")
+    fine = ("--NX", "64", "--dt", "0.001", "--tTotal", "0.01", "--tSave", "0.01")
+    assert main(tmp_path / "fine", *fine, "--ic_file", source) == 0
+    coarse, start = frames(tmp_path / "coarse")[0][-1], frames(tmp_path / "fine")[0][0]
+    np.testing.assert_allclose(start[::2, ::2], coarse, atol=1e-4)
+
+
+def test_extension_equals_a_run_of_full_length(tmp_path: Path) -> None:
+    """A finished run goes on with a larger tTotal; without one there is nothing to do."""
+    assert main(tmp_path / "whole", *SMALL, "--tTotal", "0.8") == 0
+    assert main(tmp_path / "parts", *SMALL) == 0
+    assert main(tmp_path / "parts", "--resume") == 0
+    assert len(frames(tmp_path / "parts")[1]) == 5
+    assert main(tmp_path / "parts", "--resume", "--tTotal", "0.8") == 0
+    np.testing.assert_array_equal(frames(tmp_path / "parts")[0], frames(tmp_path / "whole")[0])
+    np.testing.assert_array_equal(frames(tmp_path / "parts")[1], frames(tmp_path / "whole")[1])
+
+
+def test_changed_parameter_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Given again unchanged it is fine."""
+    assert main(tmp_path, *SMALL) == 0
+    assert main(tmp_path, "--resume", "--tTotal", "0.8", "--Re", "500", "--NX", "32") == 1
+    error = capsys.readouterr().err
+    assert "Re: 1000.0 in the checkpoint, 500.0 now" in error
+    assert "NX" not in error
+    assert main(tmp_path, "--resume", "--tTotal", "0.8", "--Re", "1000", "--NX", "32") == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+)
+def test_stopped_run_continues_bit_for_bit(
+    number: signal.Signals, code: int, whole_run: Path, tmp_path: Path
+) -> None:
+    """SIGKILL goes back to the last periodic checkpoint, the others to where they were."""
+    stopped = tmp_path / "stopped"
+    returncode, messages = stop_on_the_way(stopped, (*LONG, "--checkpoint_interval", "0.2"), number)
+    assert returncode == code
+    early, _ = frames(stopped)
+    assert 8 <= len(early) < 41, "the run was not stopped on the way"
+    assert read_hdf5_info(stopped / "output.h5").metadata["complete"] is False
+    if number != signal.SIGKILL:
+        assert f"{number.name}: stopped at t=" in messages
+    subprocess.run(command(stopped, "--resume"), check=True, capture_output=True)
+    omega, times = frames(stopped)
+    whole, whole_times = frames(whole_run)
+    np.testing.assert_array_equal(omega, whole)
+    np.testing.assert_array_equal(times, whole_times)
+    assert validate(stopped / "output.h5") == []
+    assert read_hdf5_info(stopped / "output.h5").metadata["complete"] is True
+
+
+def test_blow_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 1, time, CFL and advice; the frames before are there and good, the checkpoint too."""
+    arguments = ("--NX", "32", "--Re", "100000", "--dt", "0.05", "--tTotal", "500", "--tSave", "0.5")
+    assert main(tmp_path, *arguments, "--skip_stability_check") == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: the flow blew up before t=")
+    assert "CFL" in error
+    assert "--dt" in error
+    omega, _ = frames(tmp_path)
+    assert len(omega) >= 1
+    assert np.all(np.isfinite(omega))
+    assert read_hdf5_info(tmp_path / "output.h5").metadata["complete"] is False
+    assert np.all(np.isfinite(load_checkpoint(tmp_path / "checkpoint.npz").arrays["omega_hat"]))
+
+
+@pytest.mark.parametrize("compression", ["lz4", "gzip"])
+def test_compression(compression: str, tmp_path: Path) -> None:
+    """Read back as any other."""
+    assert main(tmp_path, *SMALL, "--compression", compression) == 0
+    assert np.all(np.isfinite(frames(tmp_path)[0]))
+
+
+def test_no_torch() -> None:
+    """The solver's process never loads torch."""
+    code = "import sys, solvers.py2d_turbulence.run_solver; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
