@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -121,3 +122,20 @@ def test_temperature_difference_scales_walls_and_profile() -> None:
         states.append(profiles.b / delta)
         assert -profiles.wall_gradients()[0] / delta == pytest.approx(1.0, rel=0.02)
     np.testing.assert_allclose(states[0], states[1], atol=1e-10)
+
+
+@pytest.mark.parametrize("timestepper", ["RK222", "SBDF2"])
+def test_second_order_in_time(points: Points, timestepper: str) -> None:
+    """Halving the step divides the error by four, start-up step of the multistep scheme included."""
+    finals = []
+    for halvings in range(3):
+        config = RBCConfig(rayleigh=1e5, resolution=(24, 16), timestepper=timestepper)
+        flow = RayleighBenard(config)
+        x, z = points(flow)
+        flow.set_buoyancy((1 - z) + 0.1 * noise(config, x.ravel(), z.ravel()))
+        for _ in range(20 * 2**halvings):
+            flow.step(0.05 / 2**halvings)
+        finals.append(flow.b["c"].copy())
+    errors = [np.linalg.norm(coarse - fine) for coarse, fine in pairwise(finals)]
+    # 3.2 is order 1.7: the asymptotic range is not quite reached at the coarsest step.
+    assert errors[0] / errors[1] > 3.2
