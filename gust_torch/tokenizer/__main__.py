@@ -7,11 +7,11 @@ python -m gust_torch.tokenizer save --checkpoint model.ckpt --data_path data.h5 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from gust_torch.tokenizer.terminal import one_line, silence_lightning
 
 if TYPE_CHECKING:
     from gust_torch.tokenizer.encode import Compute, DataSelection
@@ -135,21 +135,6 @@ def parse_common(arguments: argparse.Namespace) -> tuple[DataSelection, Compute]
         strategy=arguments.strategy,
     )
     return selection, compute
-
-
-def silence_lightning() -> None:
-    """Keep Lightning's hints off the terminal; its import sets the level, so this comes after it."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*LeafSpec.*", ".*does not have many workers.*"):
-        warnings.filterwarnings("ignore", message=message)
-
-
-def one_line(error: ValueError | OSError) -> str:
-    """Shorten a message to one line; of an error in a reading process, keep the part after its traceback."""
-    text = str(error).strip()
-    if text.startswith("Caught "):
-        text = text.splitlines()[-1].partition(": ")[2]
-    return " ".join(text.split())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from gust_torch.models import VQVAE2d
 from gust_torch.spec import FieldSpec
 from gust_torch.tokenizer.encode import Compute, encode_data
 from gust_torch.tokenizer.npz import TokenSource, write_tokens
+from gust_torch.tokenizer.terminal import silence_lightning
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 from gust_torch.tokenizer.vocabulary import Vocabulary
 from solvers.common.benchmark import Row, medians
@@ -34,6 +35,7 @@ def benchmark_tokenize(
         repeats: rounds, of which the median counts.
         num_frames: frames of the file.
     """
+    silence_lightning()
     rows = [time_in_memory(build_model(n, base_channels=128), batch_size, repeats) for n in grids]
     return [*rows, *time_file(build_model(128, base_channels=32), num_frames)]
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from gust_torch.checkpoint import save_model
 from gust_torch.models import VQVAE2d
-from gust_torch.tokenizer.__main__ import main, one_line
+from gust_torch.tokenizer.__main__ import main
 from gust_torch.tokenizer.npz import load_tokenized_data
+from gust_torch.tokenizer.terminal import one_line
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 
 CPU = ["--accelerator", "cpu", "--devices", "1", "--batch_size", "4"]
@@ -106,7 +107,7 @@ def test_two_processes_write_the_same_file(arguments: list[str], tokens: Path, t
     # The launcher starts the second process with the same command line.
     command = [sys.executable, "-m", "gust_torch.tokenizer", "save", *arguments, "--output", str(path)]
     command += ["--devices", "2", "--strategy", "ddp"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("written") == 1
     with np.load(tokens, allow_pickle=False) as one, np.load(path, allow_pickle=False) as two:
