@@ -21,9 +21,12 @@ def histogram_figure(histogram: ValueHistogram, spec: FieldSpec) -> Figure:
         panels = figure.subplots(rows, columns, squeeze=False).flatten()
         for channel, name in enumerate(spec.names):
             _draw(panels[channel], histogram, channel, field_label(name, spec).text)
+            panels[channel].legend(loc="upper left")
+            # Chebyshev nodes crowd at the walls, and each of them counts once.
+            over = " over grid points" if spec.grid_y == "chebyshev" else ""
+            panels[channel].set_ylabel(f"probability density{over}")
         for unused in panels[spec.num_channels :]:
             unused.remove()
-        panels[0].legend(loc="upper left")
         return figure
 
 
@@ -59,4 +62,3 @@ def _draw(axes: Axes, histogram: ValueHistogram, channel: int, label: str) -> No
     )
     axes.text(0.98, 0.97, "\n".join(lines), transform=axes.transAxes, ha="right", va="top", fontsize=8)
     axes.set_xlabel(f"{label} (nondimensional)")
-    axes.set_ylabel("probability density")
