@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from solvers.py2d_turbulence.fft import aligned_zeros
 from solvers.py2d_turbulence.grid import inverse_wavenumber_squared
 from solvers.py2d_turbulence.team import Team
-from solvers.py2d_turbulence.transforms import ColumnSlab, RowBlock, Workspace, ranges, row_height
+from solvers.py2d_turbulence.transforms import ColumnSlab, RowBlock, Workspace, even_ranges, row_ranges
 
 Complex = NDArray[np.complex128]
 
@@ -36,17 +36,19 @@ class Advection:
         self._kernels = kernels
         self._team = team
         workspace = Workspace(num_points, dtype)
-        self._to_velocity = 1.0 / num_points**2
-        self._from_square = 0.25 * (num_points / workspace.padded) ** 2
+        self.to_velocity = 1.0 / num_points**2
+        self.from_square = 0.25 * (num_points / workspace.padded) ** 2
         self._inverse = np.ascontiguousarray(inverse_wavenumber_squared(num_points)[:, :-1].T)
-        height = row_height(workspace)
-        self._blocks = []
-        for part in _share(ranges(workspace.padded, height), team.size):
+        self._blocks: list[list[RowBlock]] = []
+        self._padding = []
+        for part in _share(row_ranges(workspace), team.size):
+            height = max((stop - start for start, stop in part), default=0)
             physical = aligned_zeros((height, workspace.padded), dtype)
             self._blocks.append([RowBlock(workspace, *rows, physical, kernels) for rows in part])
-        width = min(kernels.SLAB_WIDTH, num_points // 2)
-        self.slabs = []
-        for part in _share(ranges(num_points // 2, width), team.size):
+            self._padding.append(workspace.padding(*(part[0][0], part[-1][1]) if part else (0, 0)))
+        self.slabs: list[list[Slab]] = []
+        for part in _share(even_ranges(num_points // 2, kernels.SLAB_WIDTH), team.size):
+            width = max((stop - start for start, stop in part), default=0)
             tile = aligned_zeros((2, width, workspace.padded), dtype)
             self.slabs.append(
                 [Slab(ColumnSlab(workspace, *modes, tile), self._inverse, kernels) for modes in part]
@@ -54,19 +56,20 @@ class Advection:
 
     def multiply(self, rank: int) -> None:
         """Squares u + iv in this rank's rows."""
+        self._padding[rank].fill(0)
         for block in self._blocks[rank]:
             block.multiply()
 
     def spread(self, slab: Slab, omega: NDArray[np.inexact]) -> None:
         """Puts the velocity of the slab's modes, `kernels.pairs` of (w, n), into its columns."""
         kernels = self._kernels
-        kernels.velocity(slab.plus, slab.minus, omega, slab.inverse, slab.start, self._to_velocity)
+        kernels.velocity(slab.plus, slab.minus, omega, slab.inverse, slab.start, self.to_velocity)
         slab.columns.to_columns()
 
     def gather(self, slab: Slab, out: NDArray[np.inexact]) -> None:
         """Writes N_hat of the slab's modes, `kernels.pairs` of (w, n), from its squared columns."""
         slab.columns.to_modes()
-        self._kernels.nonlinear(slab.plus, slab.minus, out, slab.start, self._from_square)
+        self._kernels.nonlinear(slab.plus, slab.minus, out, slab.start, self.from_square)
 
     def __call__(self, omega: Complex) -> Complex:
         """Returns N_hat (n/2, n) of omega_hat (n/2, n), both [ky, kx]."""

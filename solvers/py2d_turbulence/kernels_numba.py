@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pairs = NDArray[np.floating]  # (n, 2 m): real and imaginary parts in turn
+Real = NDArray[np.floating]
 
 SLAB_WIDTH = 16
 
@@ -24,7 +25,8 @@ _jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contra
 
 
 @_jit
-def square(rows):  # type: ignore[no-untyped-def]
+def square(rows: Pairs) -> None:
+    """See `kernels_numpy.square`."""
     for i in range(rows.shape[0]):
         row = rows[i]
         for j in range(row.shape[0] // 2):
@@ -47,7 +49,8 @@ def _velocity_part(plus, minus, omega, inverse, ky, scale, start, stop, shift, f
 
 
 @_jit
-def velocity(plus, minus, omega, inverse, first_ky, scale):  # type: ignore[no-untyped-def]
+def velocity(plus: Pairs, minus: Pairs, omega: Pairs, inverse: Real, first_ky: int, scale: float) -> None:
+    """See `kernels_numpy.velocity`."""
     size, padded = inverse.shape[1], plus.shape[1] // 2
     half, shift = size // 2, padded - size
     for j in range(omega.shape[0]):
@@ -71,7 +74,8 @@ def _nonlinear_part(plus, minus, out, ky, scale, start, stop, shift, first_kx): 
 
 
 @_jit
-def nonlinear(plus, minus, out, first_ky, scale):  # type: ignore[no-untyped-def]
+def nonlinear(plus: Pairs, minus: Pairs, out: Pairs, first_ky: int, scale: float) -> None:
+    """See `kernels_numpy.nonlinear`."""
     size, padded = out.shape[1] // 2, plus.shape[1] // 2
     half, shift = size // 2, padded - size
     for j in range(out.shape[0]):
@@ -81,7 +85,20 @@ def nonlinear(plus, minus, out, first_ky, scale):  # type: ignore[no-untyped-def
 
 
 @_jit
-def update(omega, now, before, rate, inverse, first_ky, drag, nu, beta, a, b):  # type: ignore[no-untyped-def]
+def update(
+    omega: Pairs,
+    now: Pairs,
+    before: Pairs,
+    rate: Real,
+    inverse: Real,
+    first_ky: int,
+    drag: float,
+    nu: float,
+    beta: float,
+    a: float,
+    b: float,
+) -> None:
+    """See `kernels_numpy.update`."""
     size = inverse.shape[1]
     for j in range(omega.shape[0]):
         ky = float(first_ky + j)
@@ -95,3 +112,30 @@ def update(omega, now, before, rate, inverse, first_ky, drag, nu, beta, a, b):  
             w[2 * i + 1] = imag - r[i] * (
                 rossby * real + damping * imag + a * n[2 * i + 1] + b * o[2 * i + 1]
             )
+
+
+@_jit
+def step_ab2cn(
+    plus: Pairs,
+    minus: Pairs,
+    omega: Pairs,
+    now: Pairs,
+    before: Pairs,
+    rate: Real,
+    inverse: Real,
+    forcing: Real,
+    first_ky: int,
+    drag: float,
+    nu: float,
+    beta: float,
+    a: float,
+    b: float,
+    from_square: float,
+    to_velocity: float,
+) -> None:
+    """See `kernels_numpy.step_ab2cn`."""
+    nonlinear(plus, minus, now, first_ky, from_square)
+    update(omega, now, before, rate, inverse, first_ky, drag, nu, beta, a, b)
+    for mode in range(forcing.shape[0]):
+        omega[int(forcing[mode, 0]), 2 * int(forcing[mode, 1])] += forcing[mode, 2]
+    velocity(plus, minus, omega, inverse, first_ky, to_velocity)

@@ -118,6 +118,51 @@ def update(
     omega += tendency
 
 
+def step_ab2cn(
+    plus: Complex,
+    minus: Complex,
+    omega: Complex,
+    now: Complex,
+    before: Complex,
+    rate: Real,
+    inverse: Real,
+    forcing: Real,
+    first_ky: int,
+    drag: float,
+    nu: float,
+    beta: float,
+    a: float,
+    b: float,
+    from_square: float,
+    to_velocity: float,
+) -> None:
+    """One step of a slab, from the tiles of W to those of the new velocity.
+
+    Args:
+        plus: see `nonlinear` and `velocity`.
+        minus: likewise.
+        omega: see `update`.
+        now: see `update`; computed here.
+        before: see `update`.
+        rate: see `update`.
+        inverse: (w, n) 1/K^2.
+        forcing: (number, 3) row, column and increment of the forced modes of the slab.
+        first_ky: ky of row 0.
+        drag: see `update`.
+        nu: likewise.
+        beta: likewise.
+        a: likewise.
+        b: likewise.
+        from_square: scale of `nonlinear`.
+        to_velocity: scale of `velocity`.
+    """
+    nonlinear(plus, minus, now, first_ky, from_square)
+    update(omega, now, before, rate, inverse, first_ky, drag, nu, beta, a, b)
+    for row, column, increment in forcing:
+        omega[int(row), int(column)] += increment
+    velocity(plus, minus, omega, inverse, first_ky, to_velocity)
+
+
 @lru_cache(maxsize=256)
 def _symbols(first_ky: int, num_ky: int, size: int) -> tuple[Complex, Real, Real, Real]:
     """Returns kx + i ky, ky^2 - kx^2, 2 kx ky and K^2 of a slab, each (num_ky, size)."""

@@ -81,12 +81,13 @@ class Stepper:
     def _part(self, slab: Slab) -> _Part:
         modes, pairs = slice(slab.start, slab.stop), self._kernels.pairs
         forcing = [
-            (ky, kx, -value * self._rate[ky, kx])
+            (ky - slab.start, kx, -value * self._rate[ky, kx])
             for kx, ky, value in forcing_modes(self.config)
             if slab.start <= ky < slab.stop
         ]
         even, odd = (pairs(term[modes]) for term in self._terms)
-        return _Part(slab, pairs(self._omega[modes]), (even, odd), self._rate[modes], forcing)
+        forced = np.array(forcing, dtype=np.float64).reshape(-1, 3)
+        return _Part(slab, pairs(self._omega[modes]), (even, odd), self._rate[modes], forced)
 
     def _load(self, state: State) -> None:
         self._omega[...] = to_rows_of_kx(state.omega_hat)
@@ -105,14 +106,14 @@ class Stepper:
             now, before = (1.5, -0.5) if step else (1.0, 0.0)
             for part in self._parts[rank]:
                 term, last_term = part.terms[step % 2], part.terms[1 - step % 2]
-                advection.gather(part.slab, term)
-                self._kernels.update(
-                    part.omega, term, last_term, part.rate, part.slab.inverse, part.slab.start,
-                    config.alpha, config.nu, config.beta, now, before,
+                slab = part.slab
+                slab.columns.to_modes()
+                self._kernels.step_ab2cn(
+                    slab.plus, slab.minus, part.omega, term, last_term, part.rate, slab.inverse, part.forcing,
+                    slab.start, config.alpha, config.nu, config.beta, now, before,
+                    advection.from_square, advection.to_velocity,
                 )  # fmt: skip
-                for ky, kx, increment in part.forcing:
-                    self._omega[ky, kx] += increment
-                advection.spread(part.slab, part.omega)
+                slab.columns.to_columns()
             self._team.wait()
 
 
@@ -125,11 +126,11 @@ class _Part:
         omega: omega_hat.
         terms: N_hat of even and of odd steps.
         rate: dt / (1 + dt alpha + dt nu K^2 / 2).
-        forcing: (ky, kx, increment of omega_hat a step) of the forced modes in the slab.
+        forcing: (number, 3) row, column and increment a step of the forced modes in the slab.
     """
 
     slab: Slab
     omega: NDArray[np.inexact]
     terms: tuple[NDArray[np.inexact], NDArray[np.inexact]]
     rate: NDArray[np.float64]
-    forcing: list[tuple[int, int, float]]
+    forcing: NDArray[np.float64]
