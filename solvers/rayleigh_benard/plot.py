@@ -17,7 +17,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 WIDTH_INCHES, DOTS_PER_INCH = 9.0, 130
-CLIPPED_PERCENT = 0.5  # of the values of a signed field lie beyond its colours
+CLIPPED_PERCENT = 4.0  # of the values of a signed field lie beyond its colours
 
 
 def plot_frame(path: Path, image: Path, frame: int = -1) -> None:

@@ -24,7 +24,7 @@ class StepClock:
 
     Attributes:
         config: the run.
-        n: steps an interval.
+        n: steps an interval; chosen from `max_dt` when not given.
         j: steps done of the running interval, 0 <= j < n.
         frame: intervals done, which is the index of the frame at its start.
         iteration: steps done since the start of the run.
@@ -32,11 +32,15 @@ class StepClock:
     """
 
     config: RBCConfig
-    n: int = 1
+    n: int = 0
     j: int = 0
     frame: int = 0
     iteration: int = 0
     changes: int = 0
+
+    def __post_init__(self) -> None:
+        """Begin with the largest step."""
+        self.n = self.n or round_up(self._needed(self.config.max_dt))
 
     @property
     def dt(self) -> float:

@@ -92,6 +92,7 @@ def test_file(uninterrupted: Path) -> None:
     assert info.parameters["rayleigh"].tolist() == [1e4]
     # It has begun to move, with a dt that divides the interval, and every number is finite.
     assert data["scalars/reynolds_max"][-1] > 10
+    assert data["scalars/dt"].max() <= SMALL.max_dt
     np.testing.assert_allclose(np.round(0.125 / data["scalars/dt"]) * data["scalars/dt"], 0.125)
     assert all(np.isfinite(values).all() for values in data.values())
 
