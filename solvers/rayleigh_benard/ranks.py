@@ -1,6 +1,8 @@
 """What MPI ranks have to agree on: results, errors and signals."""
 
+import sys
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -36,3 +38,17 @@ def largest(comm: Any, number: int) -> int:
     message = np.array([number])
     comm.Allreduce(MPI.IN_PLACE, message, op=MPI.MAX)
     return int(message[0])
+
+
+def abort_on_surprise(comm: Any) -> None:
+    """Let an exception that nothing catches end all ranks: the others would wait for this one for ever."""
+    if comm.size == 1:
+        return
+    report = sys.excepthook
+
+    def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        report(kind, error, trace)
+        sys.stderr.flush()
+        comm.Abort(1)
+
+    sys.excepthook = end

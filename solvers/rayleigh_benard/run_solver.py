@@ -101,9 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             from mpi4py import MPI
 
+            from solvers.rayleigh_benard.ranks import abort_on_surprise
             from solvers.rayleigh_benard.simulate import Run
         except ImportError as error:
             raise ValueError(f"{INSTALL_HINT} ({error})") from error
+        abort_on_surprise(MPI.COMM_WORLD)
         rank = MPI.COMM_WORLD.rank
         if rank:
             logging.getLogger().setLevel(logging.ERROR)

@@ -88,6 +88,26 @@ def test_one_rank_and_two_give_the_same(tmp_path: Path, dedalus: None) -> None:
             np.testing.assert_allclose(first["fields"][name], second["fields"][name], rtol=1e-6, atol=1e-5)
 
 
+def test_one_rank_cannot_leave_the_other_waiting(dedalus: None) -> None:
+    """An exception on one rank only ends the run."""
+    if shutil.which("mpirun") is None:
+        pytest.skip("no mpirun on this machine")
+    code = """
+from mpi4py import MPI
+from solvers.rayleigh_benard.ranks import abort_on_surprise, largest
+abort_on_surprise(MPI.COMM_WORLD)
+if MPI.COMM_WORLD.rank == 1:
+    raise RuntimeError("surprise")
+largest(MPI.COMM_WORLD, 0)
+"""
+    launcher = ["mpirun", "--oversubscribe", "-n", "2"]
+    result = subprocess.run(
+        [*launcher, sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode != 0
+    assert "surprise" in result.stderr
+
+
 @pytest.mark.slow
 def test_kill_under_mpi_and_resume(tmp_path: Path, dedalus: None) -> None:
     """SIGKILL to both ranks of two: a readable file, and a continuation equal to the run without it."""

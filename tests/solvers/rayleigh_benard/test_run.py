@@ -1,6 +1,7 @@
 """Whole runs in this process: the file, restarts, blow-ups."""
 
 import dataclasses
+import re
 import signal
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from solvers.common.hdf5_utils import read_hdf5_info, validate
 from solvers.rayleigh_benard import config as config_module
 from solvers.rayleigh_benard.config import RBCConfig
 from solvers.rayleigh_benard.diagnostics import SCALARS
+from solvers.rayleigh_benard.run_solver import main
 from solvers.rayleigh_benard.simulate import Run
 
 # Small, and lively from the start: dT = 100 shortens the free-fall time to 0.1.
@@ -196,15 +198,16 @@ def test_overwrite(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
-def test_blow_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step far above the stability limit: an error with time, dt and advice; frames on disk are finite."""
+def test_blow_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A step far above the stability limit: exit code 1, an error with time, dt and advice, finite frames."""
     monkeypatch.setattr(config_module, "MAX_DT", 5.0)
     monkeypatch.setattr(config_module, "CFL_NUMBER", 1e6)
-    config = dataclasses.replace(SMALL, rayleigh=1e6, stop_sim_time=200.0, snapshot_dt=0.5)
-    run = Run(config, tmp_path)
-    with pytest.raises(FloatingPointError, match=r"at time .* dt .*frames.*--safety_factor 2"):
-        run.execute()
-    assert run.clock.iteration < 400
+    arguments = "--rayleigh 1e6 --dT 100 --resolution 16x12 --stop_sim_time 200 --snapshot_dt 0.5"
+    assert main(["--output_dir", str(tmp_path), *arguments.split()]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    found = re.match(r"error: the flow .* at time .*, iteration (\d+), dt .*frames.*--safety_factor 2", error)
+    assert found is not None, error
+    assert int(found[1]) < 400
     data = contents(tmp_path)
     assert len(data["coordinates/time"]) > 1
     assert all(np.isfinite(values).all() for values in data.values())
