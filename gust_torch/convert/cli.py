@@ -68,7 +68,8 @@ def run(command: Callable[[], Result]) -> int:
     Returns:
         Exit code: 0, 1 for a refusal, 128 + signal where a signal stopped it.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)  # other packages: warnings only
+    logging.getLogger("gust_torch").setLevel(logging.INFO)
     try:
         result = command()
     except (ValueError, OSError) as error:

@@ -5,7 +5,9 @@ trajectories. Merging a part is a plain copy. This pays where decompression or c
 float64, lzf); sources that are plain float32 are bound by the disk and convert as fast without.
 """
 
+import logging
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -124,11 +126,16 @@ def open_parts(plan: Plan, folder: Path, start: int, workers: int, scheduler: st
             "--workers needs Dask, which is not installed: pip install 'gust_torch[sweeps]'"
         ) from error
     with ExitStack() as stack:
-        if scheduler:
-            address: Any = scheduler
-        else:
-            address = stack.enter_context(
-                LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None)
-            )
+        address: Any = scheduler or stack.enter_context(_local_cluster(LocalCluster, workers))
         client = stack.enter_context(Client(address))
         yield DaskParts(plan, folder, start, client)
+
+
+def _local_cluster(kind: type[Any], workers: int) -> Any:
+    """A local cluster whose processes leave Ctrl-C to us: they inherit that SIGINT is ignored."""
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # a refusal stays one line
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return kind(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None)
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -13,7 +13,7 @@ from gust_torch.convert.nodes import get_dataset, open_source, place, sample_nod
 from gust_torch.convert.source import Source
 
 # Large enough that per-call costs vanish, small enough that a handful of copies stay far below 500 MB.
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 32 << 20
 # A block may grow up to this where smaller ones would decompress the same chunks again and again.
 MAX_BLOCK_BYTES = 96 << 20
 

@@ -38,6 +38,8 @@ def route(plan: Plan, index: int, block: Block, split: str) -> Part | None:
 
 
 def _flatten(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """(n, t, ...) -> (frames, ...) of the chosen trajectories, without a copy where all are."""
-    kept = values if chosen.all() else values[chosen]
+    """(n, t, ...) -> (frames, ...) of the chosen trajectories, without a copy where they are neighbours."""
+    positions = np.flatnonzero(chosen)
+    first, last = int(positions[0]), int(positions[-1]) + 1
+    kept = values[first:last] if last - first == len(positions) else values[chosen]
     return kept.reshape(-1, *values.shape[2:])

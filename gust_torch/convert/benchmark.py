@@ -1,0 +1,93 @@
+"""Throughput of a conversion against a bare h5py copy of the same bytes, in turn in the same run."""
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from gust_torch.convert.pdebench import Execution, convert_family
+from gust_torch.convert.plan import Options
+from solvers.common.benchmark import Row, medians
+
+BLOCK_BYTES = 16 << 20
+
+
+def benchmark_convert(gigabytes: float = 1.0, repeats: int = 3) -> list[Row]:
+    """MB/s of converting one 1-D and one 2-D file into three splits.
+
+    Args:
+        gigabytes: Size of each source; twice that is needed on the temporary disk.
+        repeats: Counted rounds.
+    """
+    return [_compare(family, gigabytes, repeats) for family in ("burgers1d", "cfd2d")]
+
+
+def _compare(family: str, gigabytes: float, repeats: int) -> Row:
+    """One family's row."""
+    with tempfile.TemporaryDirectory(prefix="convert-") as folder:
+        root = Path(folder)
+        source = _write_source(root / "raw", family, gigabytes)
+        seconds = medians(
+            {
+                "copy": lambda: _copy(source, root / "copy.h5"),
+                "convert": lambda: _convert(family, root),
+            },
+            repeats=repeats,
+        )
+        megabytes = source.stat().st_size / 1e6
+    return Row(
+        name=f"convert {family}, {megabytes / 1e3:.1f} GB float32 into train, val, test",
+        value=megabytes / seconds["convert"],
+        unit="MB/s",
+        floor=megabytes / seconds["copy"],
+        floor_name=f"h5py copy in {BLOCK_BYTES >> 20} MiB blocks and fsync",
+        goal=">= 0.7",
+    )
+
+
+def _write_source(root: Path, family: str, gigabytes: float) -> Path:
+    """A file as released, filled with random numbers."""
+    shape: tuple[int, ...]
+    if family == "burgers1d":
+        name, fields, shape = "1D/Burgers/Train/1D_Burgers_Sols_Nu0.01.hdf5", "tensor", (201, 1024)
+    else:
+        name = "2D/CFD/2D_Train_Rand/2D_CFD_Rand_M0.1_Eta0.01_Zeta0.01_periodic_128_Train.hdf5"
+        fields, shape = "density pressure Vx Vy", (21, 128, 128)
+    path = root / name
+    path.parent.mkdir(parents=True)
+    num = int(gigabytes * 1e9 / (4 * len(fields.split()) * np.prod(shape)))
+    trajectory = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    with h5py.File(path, "w") as file:
+        for field in fields.split():
+            dataset = file.create_dataset(field, (num, *shape), "f4")
+            for index in range(num):
+                dataset[index] = trajectory
+        for axis, size in zip("xy", shape[1:], strict=False):
+            file[f"{axis}-coordinate"] = ((np.arange(size) + 0.5) / size).astype(np.float32)
+        file["t-coordinate"] = 0.01 * np.arange(shape[0] + 1, dtype=np.float32)
+    return path
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Reads and writes every dataset in blocks, and puts the copy on the disk as the conversion does."""
+    with h5py.File(source) as read, h5py.File(target, "w") as write:
+        for name, dataset in read.items():
+            copy = write.create_dataset(name, dataset.shape, dataset.dtype)
+            step = max(1, BLOCK_BYTES // (dataset.nbytes // len(dataset)))
+            for start in range(0, len(dataset), step):
+                copy[start : start + step] = dataset[start : start + step]
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+    target.unlink()
+
+
+def _convert(family: str, root: Path) -> None:
+    """Converts and removes the outputs."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        convert_family(family, root / "raw", root / "out", Options(), Execution())
+    shutil.rmtree(root / "out")
