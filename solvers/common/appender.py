@@ -35,7 +35,7 @@ class Appender:
         self._file = _open(path)
         try:
             self._superblock = LiveSuperblock(path)
-            self._superblock.reserve(self._file.id.get_filesize(), _METADATA_SLACK_BYTES)
+            self._reserve(0)
             _check_groups(self._file, path)
         except BaseException:
             self._file.close()
@@ -61,7 +61,7 @@ class Appender:
         """
         start = self.num_samples
         payload = sum(block.nbytes for block in fields.values())
-        self._superblock.reserve(self._file.id.get_filesize(), payload + _METADATA_SLACK_BYTES)
+        self._reserve(payload)
         for name, block in fields.items():
             self.fields[name].write(start, block)
         for name, values in rows.items():
@@ -75,9 +75,13 @@ class Appender:
             column.truncate(num_samples)
         self.num_samples = num_samples
 
-    def mark(self, *, complete: bool) -> None:
-        """Set the attribute `complete`, which exists from the start (SWMR mode can't add one)."""
-        self._file[schema.METADATA].attrs.modify("complete", np.bool_(complete))
+    def reopen(self) -> None:
+        """Take back that the file is complete, before anything else changes in it."""
+        if self._file[schema.METADATA].attrs["complete"]:
+            self._mark(complete=False)
+            self._file.flush()  # HDF5 writes its superblock too,
+            self._superblock.reclaim()  # which we take over again.
+            self._reserve(0)
 
     def rename(self, path: Path) -> None:
         """Move the open file, replacing what is at `path`."""
@@ -96,11 +100,19 @@ class Appender:
         """
         try:
             self.truncate(self.num_samples)
-            self.mark(complete=complete)
+            self._mark(complete=complete)
         finally:
             self._superblock.close()
             self._file.close()
         trim(self.path)
+
+    def _reserve(self, payload: int) -> None:
+        """Make room for `payload` bytes of frames and what goes with them."""
+        self._superblock.reserve(self._file.id.get_filesize(), payload + _METADATA_SLACK_BYTES)
+
+    def _mark(self, *, complete: bool) -> None:
+        """Set the attribute `complete`, which exists from the start (SWMR mode can't add one)."""
+        self._file[schema.METADATA].attrs.modify("complete", np.bool_(complete))
 
 
 def _open(path: Path) -> h5py.File:

@@ -53,6 +53,10 @@ class LiveSuperblock:
         write_superblock(self._descriptor, dataclasses.replace(self._superblock, end_of_file=reserved))
         self._reserved = reserved
 
+    def reclaim(self) -> None:
+        """Forget what was reserved: HDF5 has written the superblock, the next `reserve` overwrites it."""
+        self._reserved = 0
+
     def sync(self) -> None:
         """Ask the operating system to put all that was written on the disk (against power failure)."""
         os.fsync(self._descriptor)

@@ -251,7 +251,7 @@ def _reopen(path: Path, num_samples: int) -> Appender:
             f"{path}: expected at least the checkpoint's {num_samples} frames, found {present}; "
             "the checkpoint belongs to another file, start again with --overwrite"
         )
-    target.mark(complete=False)
+    target.reopen()
     target.truncate(num_samples)
     return target
 

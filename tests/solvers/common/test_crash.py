@@ -15,7 +15,7 @@ import hdf5plugin  # noqa: F401  (plain h5py.File can read lz4 then)
 import numpy as np
 import pytest
 
-from solvers.common.hdf5_utils import num_samples, open_file, validate
+from solvers.common.hdf5_utils import HDF5Writer, num_samples, open_file, validate
 
 PATTERNS = 16
 
@@ -158,6 +158,18 @@ def test_readers_follow_a_writer_at_work(tmp_path: Path) -> None:
             writer.release(20)
             assert validate(path) == []
             writer.read_reports(20)
+
+
+def test_a_finished_run_that_goes_on_is_unfinished_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "data.h5"
+    with _started(path, side=8, paced=True) as writer:
+        writer.kill()
+    HDF5Writer.resume(path, num_samples=1).close(complete=True)
+    with _started(path, keep=1, side=8, paced=True) as writer:
+        flushed = writer.kill()
+    with h5py.File(path, "r") as file:
+        assert _check(file, flushed, 8) == 2
+        assert file["metadata"].attrs["complete"] == np.bool_(False)
 
 
 def test_a_writer_killed_before_its_first_frame_leaves_the_old_file(tmp_path: Path) -> None:
