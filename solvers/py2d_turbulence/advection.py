@@ -44,7 +44,7 @@ class Advection:
         for part in _share(row_ranges(workspace), team.size):
             height = max((stop - start for start, stop in part), default=0)
             physical = aligned_zeros((height, workspace.padded), dtype)
-            self._blocks.append([RowBlock(workspace, *rows, physical, kernels) for rows in part])
+            self._blocks.append([RowBlock(workspace, *rows, physical) for rows in part])
             self._padding.append(workspace.padding(*(part[0][0], part[-1][1]) if part else (0, 0)))
         self.slabs: list[list[Slab]] = []
         for part in _share(even_ranges(num_points // 2, kernels.SLAB_WIDTH), team.size):

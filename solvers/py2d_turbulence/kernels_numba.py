@@ -25,17 +25,6 @@ _jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contra
 
 
 @_jit
-def square(rows: Pairs) -> None:
-    """See `kernels_numpy.square`."""
-    for i in range(rows.shape[0]):
-        row = rows[i]
-        for j in range(row.shape[0] // 2):
-            real, imag = row[2 * j], row[2 * j + 1]
-            row[2 * j] = (real - imag) * (real + imag)
-            row[2 * j + 1] = (real + real) * imag  # a literal 2 would widen float32
-
-
-@_jit
 def _velocity_part(plus, minus, omega, inverse, ky, scale, start, stop, shift, first_kx):  # type: ignore[no-untyped-def]
     for i in range(start, stop):
         t = i + shift

@@ -16,17 +16,12 @@ from solvers.py2d_turbulence.grid import wavenumbers_x
 Complex = NDArray[np.complexfloating]
 Real = NDArray[np.floating]
 
-SLAB_WIDTH = 64
+SLAB_WIDTH = 32
 
 
 def pairs(array: Complex) -> Complex:
     """Returns the array in the form that the functions below take: itself."""
     return array
-
-
-def square(rows: Complex) -> None:
-    """Replaces z = u + iv by z^2 = u^2 - v^2 + 2i uv."""
-    np.multiply(rows, rows, out=rows)
 
 
 def velocity(
@@ -38,27 +33,27 @@ def velocity(
         plus: (w, m), overwritten.
         minus: (w, m), overwritten; the mode (-kx, -ky) is -(kx + i ky) conj(omega_hat) / K^2.
         omega: (w, n) omega_hat.
-        inverse: (w, n) 1/K^2.
+        inverse: (w, n) 1/K^2; not used here, where it is part of a cached symbol.
         first_ky: ky of row 0.
         scale: factor on the result.
     """
-    direction = _symbols(first_ky, *omega.shape)[0]
+    symbol, conjugate_symbol = _velocity_symbols(first_ky, *omega.shape, scale)
     size, padded = omega.shape[1], plus.shape[1]
-    low, high = slice(0, size // 2), slice(size // 2 + 1, size)
-    padded_high = slice(padded - size // 2 + 1, padded)
-    stream = omega * inverse
-    stream *= scale
-    for tile, values in ((plus, direction * stream), (minus, -direction * np.conj(stream))):
-        tile[:, low] = values[:, low]
-        tile[:, size // 2 : padded - size // 2 + 1] = 0.0
-        tile[:, padded_high] = values[:, high]
+    conjugate = np.conj(omega)
+    for part, padded_part in _parts(size, padded):
+        np.multiply(symbol[:, part], omega[:, part], out=plus[:, padded_part], casting="same_kind")
+        np.multiply(
+            conjugate_symbol[:, part], conjugate[:, part], out=minus[:, padded_part], casting="same_kind"
+        )
+    plus[:, size // 2 : padded - size // 2 + 1] = 0.0
+    minus[:, size // 2 : padded - size // 2 + 1] = 0.0
 
 
 def nonlinear(plus: Complex, minus: Complex, out: Complex, first_ky: int, scale: float) -> None:
     """Computes the transform of div(u omega) from that of W = (u + iv)^2.
 
     With D = (ky + i kx)^2, the symbol of (d/dx - i d/dy)^2, Basdevant's form
-    (dxx - dyy)(uv) + dxy(v^2 - u^2) is N_hat(k) = (D W(k) - conj(D W(-k))) / 4i, times 2.
+    (dxx - dyy)(uv) + dxy(v^2 - u^2) is N_hat(k) = (D W(k) - conj(D W(-k))) / 4i.
 
     Args:
         plus: (w, m) W at (kx, ky).
@@ -67,14 +62,12 @@ def nonlinear(plus: Complex, minus: Complex, out: Complex, first_ky: int, scale:
         first_ky: ky of row 0.
         scale: factor on (D W(k) - conj(D W(-k))) / i.
     """
-    _, difference, product, _ = _symbols(first_ky, *out.shape)
-    size, padded = out.shape[1], plus.shape[1]
-    low, high = slice(0, size // 2), slice(size // 2 + 1, size)
-    for part, padded_part in ((low, low), (high, slice(padded - size // 2 + 1, padded))):
+    difference, product = _advection_symbols(first_ky, *out.shape, scale)
+    for part, padded_part in _parts(out.shape[1], plus.shape[1]):
         first, second = plus[:, padded_part], np.conj(minus[:, padded_part])
-        result = (first - second) * (difference[:, part] * -1j)
-        result += (first + second) * product[:, part]
-        np.multiply(result, scale, out=out[:, part])
+        result = np.multiply(first + second, product[:, part], out=out[:, part])
+        first -= second  # the tile is overwritten next
+        result += first * difference[:, part]
 
 
 def update(
@@ -100,7 +93,7 @@ def update(
         now: (w, n) N_hat of this step.
         before: (w, n) N_hat of the step before.
         rate: (w, n) dt / (1 + dt drag + dt nu K^2 / 2).
-        inverse: (w, n) 1/K^2.
+        inverse: (w, n) 1/K^2; not used here, where it is part of a cached symbol.
         first_ky: ky of row 0.
         drag: alpha.
         nu: viscosity.
@@ -108,12 +101,9 @@ def update(
         a: weight of `now`: 3/2, or 1 in the first step.
         b: weight of `before`: -1/2, or 0 in the first step.
     """
-    k_squared = _symbols(first_ky, *omega.shape)[3]
-    tendency = omega * (-drag - nu * k_squared)
+    tendency = omega * _linear_symbol(first_ky, *omega.shape, drag, nu, beta)
     tendency -= a * now
     tendency -= b * before
-    if beta != 0.0:
-        tendency -= omega * (1j * beta * wavenumbers_x(omega.shape[1]) * inverse)
     tendency *= rate
     omega += tendency
 
@@ -163,9 +153,44 @@ def step_ab2cn(
     velocity(plus, minus, omega, inverse, first_ky, to_velocity)
 
 
-@lru_cache(maxsize=256)
-def _symbols(first_ky: int, num_ky: int, size: int) -> tuple[Complex, Real, Real, Real]:
-    """Returns kx + i ky, ky^2 - kx^2, 2 kx ky and K^2 of a slab, each (num_ky, size)."""
+def _parts(size: int, padded: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Returns where 0 <= kx < n/2 and -n/2 < kx < 0 stand in an array of n and in one of m columns."""
+    half = size // 2
+    return (
+        (slice(0, half), slice(0, half)),
+        (slice(half + 1, size), slice(padded - half + 1, padded)),
+    )
+
+
+def _wavenumbers(first_ky: int, num_ky: int, size: int) -> tuple[Real, Real]:
     kx = wavenumbers_x(size)[None, :]
-    ky = np.arange(first_ky, first_ky + num_ky, dtype=np.float64)[:, None]
-    return kx + 1j * ky, ky**2 - kx**2, 2.0 * kx * ky, kx**2 + ky**2
+    return kx, np.arange(first_ky, first_ky + num_ky, dtype=np.float64)[:, None]
+
+
+def _inverse_square(kx: Real, ky: Real) -> Real:
+    k_squared = kx**2 + ky**2
+    return np.divide(1.0, k_squared, out=np.zeros_like(k_squared), where=k_squared > 0.0)
+
+
+@lru_cache(maxsize=256)
+def _velocity_symbols(first_ky: int, num_ky: int, size: int, scale: float) -> tuple[Complex, Complex]:
+    """Returns (kx + i ky) / K^2 and its negative, times scale."""
+    kx, ky = _wavenumbers(first_ky, num_ky, size)
+    symbol = (kx + 1j * ky) * _inverse_square(kx, ky) * scale
+    return symbol, -symbol
+
+
+@lru_cache(maxsize=256)
+def _advection_symbols(first_ky: int, num_ky: int, size: int, scale: float) -> tuple[Complex, Complex]:
+    """Returns (ky^2 - kx^2) / i and 2 kx ky, times scale, as complex numbers: a cast would cost more."""
+    kx, ky = _wavenumbers(first_ky, num_ky, size)
+    difference: Complex = (ky**2 - kx**2) * (-1j * scale)
+    product: Complex = (2.0 * kx * ky * scale).astype(np.complex128)
+    return difference, product
+
+
+@lru_cache(maxsize=256)
+def _linear_symbol(first_ky: int, num_ky: int, size: int, drag: float, nu: float, beta: float) -> Complex:
+    """Returns -(drag + nu K^2 + i beta kx / K^2)."""
+    kx, ky = _wavenumbers(first_ky, num_ky, size)
+    return -(drag + nu * (kx**2 + ky**2) + 1j * beta * kx * _inverse_square(kx, ky))

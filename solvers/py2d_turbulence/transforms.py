@@ -9,7 +9,6 @@ few rows, the square, and the pass back are done while the rows lie in cache.
 from __future__ import annotations
 
 from itertools import pairwise
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,22 +46,18 @@ class RowBlock:
         stop: row after the last one.
         physical: (height, m) buffer of the thread, height >= stop - start. Transforms out of place are
             faster than those in place.
-        kernels: `kernels_numpy` or `kernels_numba`.
     """
 
-    def __init__(
-        self, workspace: Workspace, start: int, stop: int, physical: Complex, kernels: ModuleType
-    ) -> None:
+    def __init__(self, workspace: Workspace, start: int, stop: int, physical: Complex) -> None:
         rows, z = workspace.field[start:stop], physical[: stop - start]
         self._inverse = plan(rows, z, axis=1, inverse=True)
         self._forward = plan(z, rows, axis=1, inverse=False)
-        self._square = kernels.square
-        self._pairs = kernels.pairs(z)
+        self._physical = z
 
     def multiply(self) -> None:
         """[x, ky] of z -> [x, ky] of z^2, in place; the padding must be zero and comes out as garbage."""
         self._inverse()
-        self._square(self._pairs)
+        np.square(self._physical, out=self._physical)
         self._forward()
 
 

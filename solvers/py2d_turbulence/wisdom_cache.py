@@ -1,7 +1,7 @@
 """Keeps FFTW's measured plans between runs, so that a command gives the same result, bit for bit, every time.
 
 Which algorithm the planner times as the fastest varies from run to run, and with it the rounding. The first
-run of a transform size on a machine measures for about a second; later ones reuse its plans and start at once.
+run of a transform size on a machine measures for about a second; later ones reuse its plans.
 The files lie in $XDG_CACHE_HOME/gust_torch (~/.cache/gust_torch) and can be deleted at any time.
 """
 
