@@ -14,7 +14,7 @@ from solvers.py2d_turbulence.grid import DOMAIN_LENGTH
 from solvers.py2d_turbulence.output import append_frame
 from solvers.py2d_turbulence.restart import write_checkpoint
 from solvers.py2d_turbulence.rollout import BlowUpError, rollout
-from solvers.py2d_turbulence.stability import round_down, step_limit
+from solvers.py2d_turbulence.stability import WARNING_FACTOR, round_down, step_limit
 from solvers.py2d_turbulence.state import State
 from solvers.py2d_turbulence.stepper import Stepper
 
@@ -88,7 +88,7 @@ class RunLoop:
             raise BlowUpError(state, state.step)
         append_frame(self._writer, state, diagnostics, time=state.step * config.dt)
         limit = step_limit(config, diagnostics.cfl * DOMAIN_LENGTH / (config.NX * config.dt))
-        if limit < config.dt <= self._limit:
+        if limit < config.dt / WARNING_FACTOR <= self._limit:
             logger.warning(
                 "warning: dt=%g is above the %.2g that the flow bears (CFL %.2g) and may blow up",
                 config.dt,
@@ -118,8 +118,8 @@ class RunLoop:
             frame = self.save_frame(state)
             shown = {
                 "t": state.step * config.dt,
-                "energy": frame.energy,
-                "enstrophy": frame.enstrophy,
+                "E": frame.energy,
+                "Z": frame.enstrophy,
                 "CFL": frame.cfl,
             }
         if time.monotonic() - self._last_checkpoint >= self._checkpoint_interval:
