@@ -30,15 +30,17 @@ class TrainCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the checkpoint's flags and set this package's defaults."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(ModelCheckpoint, "best")
+        parser.add_lightning_class_args(ModelCheckpoint, "last")
         parser.add_lightning_class_args(ValidationFigures, "figures")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.set_defaults(
             {
-                "checkpoint.monitor": "val/vrmse",
-                "checkpoint.filename": "best",
-                "checkpoint.auto_insert_metric_name": False,
-                "checkpoint.save_last": True,
+                "best.filename": "best",
+                "best.monitor": "val/vrmse",
+                "best.enable_version_counter": False,
+                "last.filename": "last",
+                "last.enable_version_counter": False,
                 "lr_monitor.logging_interval": "step",
                 "trainer.default_root_dir": DEFAULT_ROOT,
                 "trainer.gradient_clip_val": GRADIENT_CLIP,
@@ -49,8 +51,9 @@ class TrainCLI(LightningCLI):
         """Fill in what depends on other flags: where checkpoints and logs go, and DDP's settings."""
         config = self.config[self.subcommand]
         root = Path(config.trainer.default_root_dir)
-        if config.checkpoint.dirpath is None:
-            config.checkpoint.dirpath = str(root / "checkpoints")
+        for checkpoint in (config.best, config.last):
+            if checkpoint.dirpath is None:
+                checkpoint.dirpath = str(root / "checkpoints")
         if config.trainer.logger in (None, True):
             config.trainer.logger = Namespace(
                 class_path="lightning.pytorch.loggers.CSVLogger",

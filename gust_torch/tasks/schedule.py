@@ -1,7 +1,9 @@
 """Learning-rate schedule."""
 
 import math
+from typing import Any
 
+from lightning import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -27,3 +29,26 @@ def warmup_share(step: int, *, warmup: int, total: int) -> float:
 def warmup_cosine(optimizer: Optimizer, *, warmup: int, total: int) -> LambdaLR:
     """Schedule by `warmup_share`, to be stepped after each optimiser step."""
     return LambdaLR(optimizer, lambda step: warmup_share(step, warmup=warmup, total=total))
+
+
+def num_training_steps(trainer: Trainer) -> int:
+    """Optimiser steps of the whole run.
+
+    `trainer.estimated_stepping_batches` says the same, but builds the trainer's loader to count its batches,
+    after which Lightning no longer restores the loader's place within an epoch from a checkpoint.
+
+    Raises:
+        ValueError: If the run has no end.
+    """
+    if trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
+        raise ValueError(
+            "the learning-rate schedule needs an end: set --trainer.max_epochs or --trainer.max_steps"
+        )
+    if trainer.max_epochs in (None, -1):
+        return trainer.max_steps
+    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+    batches = len(datamodule.train_dataloader())
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs
+    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)

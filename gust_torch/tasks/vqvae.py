@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +12,9 @@ from gust_torch.checkpoint import MODEL_KEY, model_state
 from gust_torch.metrics.errors import vrmse
 from gust_torch.metrics.spectra import BAND_NAMES, ShellSpectrum
 from gust_torch.models import VQVAE2d
+from gust_torch.tasks.augment import random_shifts
 from gust_torch.tasks.losses import LogSpectrumLoss
-from gust_torch.tasks.schedule import warmup_cosine
+from gust_torch.tasks.schedule import num_training_steps, warmup_cosine
 from gust_torch.tasks.validation import ValidationSums
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class VQVAETask(LightningModule):
         weight_decay: AdamW's decay of weights (not of biases and norms).
         warmup_steps: Steps of the linear warm-up, at most a tenth of the run.
         spectral_weight: Weight of the log-spectrum loss; 0 switches it off.
+        augment_shifts: Shift each training frame by a random number of cells along periodic axes.
         compile: Compile encoder and decoder with torch.compile.
     """
 
@@ -75,19 +76,21 @@ class VQVAETask(LightningModule):
         weight_decay: float = 1e-4,
         warmup_steps: int = 1000,
         spectral_weight: float = 0.0,
+        augment_shifts: bool = False,
         compile: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
         self.spectral_weight = spectral_weight
+        self.augment_shifts = augment_shifts
         self.compile_networks = compile
         self.model: VQVAE2d
         self.spectral_loss: LogSpectrumLoss
         self.validation: ValidationSums
 
     def configure_model(self) -> None:
-        """Build the model for the data module's fields; a resumed run's statistics come from its checkpoint."""
+        """Build the model for the data module's fields; resumed runs take statistics from the checkpoint."""
         if hasattr(self, "model"):
             return
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -103,7 +106,7 @@ class VQVAETask(LightningModule):
 
     def on_fit_start(self) -> None:
         """Shorten the plain autoencoder phase of short runs, and let CUDA use TF32 for float32 products."""
-        steps = int(self._total_steps() * LARGEST_AUTOENCODER_SHARE)
+        steps = int(LARGEST_AUTOENCODER_SHARE * num_training_steps(self.trainer))
         quantizer = self.model.quantizer
         quantizer.autoencoder_steps = min(quantizer.autoencoder_steps, steps)
         if self.device.type == "cuda":
@@ -117,6 +120,9 @@ class VQVAETask(LightningModule):
 
     def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
         """Loss of a batch of physical fields (b, c, h, w)."""
+        if self.augment_shifts:
+            seed = self.global_step * self.trainer.world_size + self.global_rank
+            batch = random_shifts(batch, self.model.spec.boundary, torch.Generator().manual_seed(seed))
         output = self.model(batch)
         loss = output.reconstruction_loss + output.quantizer_loss
         self.log("train/reconstruction", output.reconstruction_loss)
@@ -166,22 +172,9 @@ class VQVAETask(LightningModule):
             ],
             lr=self.lr,
         )
-        schedule = warmup_cosine(optimizer, warmup=self.warmup_steps, total=self._total_steps())
+        schedule = warmup_cosine(optimizer, warmup=self.warmup_steps, total=num_training_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `gust_torch.checkpoint.load_model` rebuilds the model from."""
         checkpoint[MODEL_KEY] = model_state(self.model)
-
-    def _total_steps(self) -> int:
-        """Optimiser steps of the whole run.
-
-        Raises:
-            ValueError: If the run has no end.
-        """
-        total = self.trainer.estimated_stepping_batches
-        if not math.isfinite(total):
-            raise ValueError(
-                "the learning-rate schedule needs an end: set --trainer.max_epochs or --trainer.max_steps"
-            )
-        return int(total)

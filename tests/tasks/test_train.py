@@ -1,0 +1,137 @@
+"""The training command: a tiny fit for each config, its files, its errors, and resuming."""
+
+import csv
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Callback
+
+from gust_torch.checkpoint import load_model
+from gust_torch.data import FieldDataModule
+from gust_torch.models import VQVAE2d
+from gust_torch.tasks import VQVAETask
+from gust_torch.tasks.cli import TrainCLI, main
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "vqvae").glob("*.yaml"))
+
+
+def logged(root):
+    """Every metric of the newest log, last value each."""
+    newest = max((root / "logs").iterdir(), key=lambda folder: int(folder.name.split("_")[1]))
+    with (newest / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return {name: float(row[name]) for row in rows for name in row if row[name]}
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_each_config_trains(config, turbulence_file, tiny_flags, tmp_path):
+    main(["fit", "--config", str(config), *tiny_flags(turbulence_file, tmp_path)])
+    metrics = logged(tmp_path)
+    expected = {"val/loss", "val/vrmse", *(f"val/perplexity_ratio_{n}x{n}" for n in (1, 2, 4))}
+    expected |= {f"val/spectral_error_{band}" for band in ("large", "inertial", "small")}
+    assert expected <= set(metrics)
+    assert 0 < metrics["val/perplexity_ratio_4x4"] <= 1
+    model = load_model(tmp_path / "checkpoints" / "best.ckpt")
+    assert model.spec.names == ("vorticity",)
+    assert model.quantizer.initialised
+    assert model.std.item() == pytest.approx(5.0, rel=0.2)
+    assert list(tmp_path.glob("logs/*/figures/reconstructions_*.png"))
+    assert list(tmp_path.glob("logs/*/figures/code_usage_*.png"))
+
+
+def test_channels_walls_and_the_spectral_loss(convection_file, tiny_flags, tmp_path):
+    flags = ["--model.scales", "[[1,1],[2,1],[8,2]]", "--model.spectral_weight", "0.1"]
+    flags += ["--data.fields", "[vorticity,buoyancy]", "--model.compile", "false"]
+    main(["fit", *tiny_flags(convection_file, tmp_path), *flags])
+    metrics = logged(tmp_path)
+    assert {"val/vrmse_buoyancy", "val/vrmse_vorticity", "train/spectral"} <= set(metrics)
+    assert load_model(tmp_path / "checkpoints" / "last.ckpt").spec.names == ("vorticity", "buoyancy")
+
+
+def test_validate_uses_the_statistics_of_the_checkpoint(turbulence_file, tiny_flags, tmp_path, capsys):
+    main(["fit", *tiny_flags(turbulence_file, tmp_path)])
+    trained = logged(tmp_path)["val/vrmse"]
+    checkpoint = str(tmp_path / "checkpoints" / "last.ckpt")
+    main(["validate", *tiny_flags(turbulence_file, tmp_path), "--ckpt_path", checkpoint])
+    assert logged(tmp_path)["val/vrmse"] == pytest.approx(trained, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data.data_path", "nowhere.h5"], "nowhere.h5"),
+        (["--model.scales", "[[1,1],[8,8]]"], "use scales [[1, 1], [2, 2], [4, 4]]"),
+        (["--model.channel_mult", "[1,1,1,1,1]"], "give channel_mult 4 entries"),
+        (["--model.attention_heads", "3"], "attention_heads=3 does not divide"),
+        (["--trainer.max_epochs", "-1"], "set --trainer.max_epochs or --trainer.max_steps"),
+        (["--ckpt_path", "nothing.ckpt"], "nothing.ckpt"),
+        (["--data.fields", "[pressure]"], "pressure"),
+    ],
+)
+def test_mistakes_end_with_one_line_and_exit_code_1(
+    flags, message, turbulence_file, tiny_flags, tmp_path, capfd
+):
+    with pytest.raises(SystemExit) as exit_info:
+        main(["fit", *tiny_flags(turbulence_file, tmp_path), *flags])
+    assert exit_info.value.code == 1
+    error = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1
+    assert message in error[0]
+
+
+def test_task_and_model_have_the_same_defaults():
+    model = dict(list(inspect.signature(VQVAE2d).parameters.items())[1:])
+    task = inspect.signature(VQVAETask).parameters
+    for name, parameter in model.items():
+        assert task[name].default == parameter.default, name
+        assert task[name].annotation == parameter.annotation or str(parameter.annotation), name
+
+
+def states(path):
+    """Everything a checkpoint holds that training changes, tensors by name."""
+    checkpoint = torch.load(path, weights_only=True)
+    optimizer = checkpoint["optimizer_states"][0]["state"]
+    found = {
+        name: value for name, value in checkpoint["state_dict"].items() if isinstance(value, torch.Tensor)
+    }
+    found |= {f"{name}_{i}": value for i, entry in optimizer.items() for name, value in entry.items()}
+    return found, checkpoint
+
+
+class Crash(Callback):
+    """Fails before the training step after `step` steps."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            raise RuntimeError("crash")
+
+
+@pytest.mark.parametrize("step", [3, 9], ids=["before quantisation", "after it"])
+def test_a_crashed_run_resumes_bit_for_bit_within_an_epoch(step, turbulence_file, tiny_flags, tmp_path):
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    flags = ["--model.autoencoder_steps", "5", "--model.replace_every", "4", "--model.augment_shifts", "true"]
+    flags += ["--trainer.max_epochs", "6", "--last.every_n_train_steps", "2"]
+    main(["fit", *tiny_flags(turbulence_file, straight), *flags])
+    with pytest.raises(RuntimeError, match="crash"):
+        TrainCLI(
+            VQVAETask,
+            FieldDataModule,
+            seed_everything_default=0,
+            args=["fit", *tiny_flags(turbulence_file, broken), *flags],
+            trainer_defaults={"callbacks": [Crash(step)]},
+        )
+    assert states(broken / "checkpoints" / "last.ckpt")[1]["global_step"] == step - 1
+    main(["fit", *tiny_flags(turbulence_file, broken), *flags, "--ckpt_path", "last"])
+    expected, one = states(straight / "checkpoints" / "last.ckpt")
+    got, other = states(broken / "checkpoints" / "last.ckpt")
+    assert other["global_step"] == one["global_step"] == 30
+    assert other["lr_schedulers"][0]["_last_lr"] == one["lr_schedulers"][0]["_last_lr"]
+    assert one["lr_schedulers"][0]["_last_lr"][0] == pytest.approx(1e-6)  # the schedule ends with the run
+    assert set(expected) == set(got)
+    for name, value in expected.items():
+        assert torch.equal(value.nan_to_num(7.0), got[name].nan_to_num(7.0)), name
