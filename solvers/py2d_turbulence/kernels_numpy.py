@@ -176,7 +176,7 @@ def _inverse_square(kx: Real, ky: Real) -> Real:
 def _velocity_symbols(first_ky: int, num_ky: int, size: int, scale: float) -> tuple[Complex, Complex]:
     """Returns (kx + i ky) / K^2 and its negative, times scale."""
     kx, ky = _wavenumbers(first_ky, num_ky, size)
-    symbol: Complex = (kx + 1j * ky) * _inverse_square(kx, ky) * scale
+    symbol = ((kx + 1j * ky) * _inverse_square(kx, ky) * scale).astype(np.complex128)
     return symbol, -symbol
 
 
