@@ -115,7 +115,7 @@ def _write_sources(
 def _writer(plan: Plan, workspace: Workspace, journal: Journal, split: str) -> HDF5Writer:
     """Writer of one split's unfinished output: continued behind the last finished source, or new."""
     path = workspace.path(split)
-    if path.exists() and journal.frames[split]:
+    if journal.frames[split]:
         return HDF5Writer.resume(path, num_samples=journal.frames[split])
     grid = plan.sources[0].grid
     return HDF5Writer(
@@ -155,5 +155,6 @@ def _say_notes(plan: Plan) -> None:
 
 
 def _result(plan: Plan, journal: Journal, exit_code: int) -> Result:
+    """Counts of what is in the outputs."""
     counts = {split: plan.splits.count(plan.splits.names.index(split)) for split in plan.targets}
     return Result(plan.targets, counts, journal.frames, exit_code)

@@ -127,4 +127,5 @@ def common_sizes(nodes: list[tuple[str, h5py.Group]], family: Family) -> dict[st
 
 
 def _first_line(error: Exception) -> str:
+    """HDF5 errors have many lines; the first says what failed."""
     return str(error).splitlines()[0]

@@ -115,12 +115,13 @@ def open_parts(plan: Plan, folder: Path, start: int, workers: int, scheduler: st
 
     Raises:
         ValueError: Dask is asked for and not installed.
+        OSError: Workers die, or none can be reached.
     """
     if not workers and not scheduler:
         yield Parts(plan)
         return
     try:
-        from distributed import Client, LocalCluster
+        from distributed import Client, KilledWorker, LocalCluster
     except ImportError as error:
         raise ValueError(
             "--workers needs Dask, which is not installed: pip install 'gust_torch[sweeps]'"
@@ -128,7 +129,12 @@ def open_parts(plan: Plan, folder: Path, start: int, workers: int, scheduler: st
     with ExitStack() as stack:
         address: Any = scheduler or stack.enter_context(_local_cluster(LocalCluster, workers))
         client = stack.enter_context(Client(address))
-        yield DaskParts(plan, folder, start, client)
+        try:
+            yield DaskParts(plan, folder, start, client)
+        except KilledWorker as error:
+            raise OSError(
+                f"a Dask worker died repeatedly ({error.task}), often for lack of memory or disk; the same command continues"
+            ) from error
 
 
 def _local_cluster(kind: type[Any], workers: int) -> Any:

@@ -80,6 +80,7 @@ def _step(unit_bytes: int, chunk: int, block_bytes: int) -> int:
 
 
 def _edges(total: int, step: int) -> list[int]:
+    """0, step, 2 step, ... and `total`."""
     return [*range(0, total, step), total]
 
 

@@ -113,6 +113,7 @@ def _shapes(family: Family, sizes: Mapping[str, int]) -> dict[str, tuple[int, ..
 
 
 def _indices(num_samples: int, max_samples: int | None) -> tuple[str, ...]:
+    """Keys of the samples of a file without groups: their indices."""
     used = num_samples if max_samples is None else min(num_samples, max_samples)
     return tuple(str(index) for index in range(used))
 
@@ -198,6 +199,7 @@ def _parameters(
 
 
 def _frame_bytes(node: h5py.Group, family: Family, sizes: Mapping[str, int]) -> int:
+    """Bytes of one frame of all fields, as stored or as float32, whichever is more."""
     total = 0
     for array, dataset in zip(family.arrays, get_datasets(node, family), strict=True):
         elements = sizes["x"] * sizes.get("y", 1) * sizes.get(f"c:{array.key}", 1)

@@ -114,6 +114,7 @@ class Workspace:
         return tuple(folder for folder in self.folder.parents if not folder.exists())
 
     def _refuse_existing(self) -> None:
+        """Raises ValueError where a target exists and may not be replaced."""
         existing = [str(path) for path in (*self._targets.values(), *self._unused) if path.exists()]
         if existing and not self._overwrite:
             raise ValueError(
