@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from types import ModuleType
 
 from solvers.py2d_turbulence import kernels_numpy
 
 
 def best_kernels() -> ModuleType:
-    """Returns `kernels_numba` when numba is installed (extra "fast"), else `kernels_numpy`."""
-    if importlib.util.find_spec("numba") is None:
+    """Returns `kernels_numba` when numba works here (extra "fast"), else `kernels_numpy`."""
+    try:
+        from solvers.py2d_turbulence import kernels_numba
+    except ImportError:  # not installed, or numba refuses the installed numpy
         return kernels_numpy
-    from solvers.py2d_turbulence import kernels_numba
-
     return kernels_numba

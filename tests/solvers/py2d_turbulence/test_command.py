@@ -1,5 +1,6 @@
 """The command as a user types it: output, refusals, signals, restarts, blow-ups."""
 
+import importlib.util
 import signal
 import subprocess
 import sys
@@ -240,3 +241,26 @@ def test_no_torch() -> None:
     code = "import sys, solvers.py2d_turbulence.run_solver; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+_WITHOUT_EXTRA = """
+import sys
+sys.modules["numba"] = sys.modules["pyfftw"] = None  # importing them fails, as if they were not installed
+from solvers.py2d_turbulence import run_solver
+sys.exit(run_solver.main(sys.argv[1:]))
+"""
+
+
+def test_without_the_fast_extra(tmp_path: Path) -> None:
+    """scipy and numpy alone give the same flow, and say so; a run that changes over says that, too."""
+    plain = tmp_path / "plain"
+    arguments = [sys.executable, "-c", _WITHOUT_EXTRA, "--output_dir", str(plain)]
+    result = subprocess.run([*arguments, *SMALL], capture_output=True, text=True, check=True)
+    assert "scipy+numpy" in result.stderr
+    assert main(tmp_path / "fast", *SMALL) == 0
+    np.testing.assert_allclose(frames(plain)[0], frames(tmp_path / "fast")[0], atol=1e-5)
+    resumed = subprocess.run(
+        command(plain, "--resume", "--tTotal", "0.5"), capture_output=True, text=True, check=True
+    )
+    with_extra = importlib.util.find_spec("pyfftw") or importlib.util.find_spec("numba")
+    assert ("not bit for bit" in resumed.stderr) == bool(with_extra)
