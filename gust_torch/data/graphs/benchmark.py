@@ -1,0 +1,120 @@
+"""Writing many small meshes, and reading them at random against plain zarr reads of the same arrays."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from gust_torch.data.graphs.datasets import MeshZarrDataset
+from gust_torch.data.graphs.groups import GroupsWriter
+from gust_torch.data.graphs.optional import require
+from gust_torch.data.graphs.ragged import RaggedWriter
+from gust_torch.data.graphs.schema import MESH, Sample, describe
+from gust_torch.data.graphs.synthetic import random_mesh
+from solvers.common.benchmark import Row, medians
+
+NUM_TEMPLATES = 1024
+GOAL = ">= 0.7"
+
+
+def benchmark_graphs(
+    num_samples: int = 100_000, num_groups: int = 200, num_reads: int = 300, repeats: int = 3
+) -> list[Row]:
+    """Samples/s of the ragged layout and of the one-group-a-sample layout.
+
+    Args:
+        num_samples: Samples of the ragged store, of 16 to 47 nodes.
+        num_groups: Samples of the store with one group each.
+        num_reads: Random samples read in each round.
+        repeats: Counted rounds.
+    """
+    templates = [random_mesh(16 + seed % 32, seed) for seed in range(NUM_TEMPLATES)]
+    with tempfile.TemporaryDirectory(prefix="graphs-") as folder:
+        ragged, groups = Path(folder) / "ragged.zarr", Path(folder) / "groups.zarr"
+        return [
+            *_write(RaggedWriter, ragged, templates, num_samples),
+            _read("ragged, no cache", ragged, _plain_ragged, num_reads, repeats, cache_bytes=0),
+            _read("ragged, 64 MiB cache", ragged, _plain_ragged, num_reads, repeats, cache_bytes=64 << 20),
+            *_write(GroupsWriter, groups, templates, num_groups),
+            _read("groups", groups, _plain_groups, min(num_reads, 50), repeats, cache_bytes=0),
+        ]
+
+
+def _write(
+    writer_type: type[RaggedWriter] | type[GroupsWriter], path: Path, templates: Sequence[Sample], count: int
+) -> list[Row]:
+    """Writes `count` samples; rows of the time, the files and the bytes."""
+    start = perf_counter()
+    with writer_type(path, MESH) as writer:
+        for index in range(count):
+            arrays = templates[index % len(templates)]
+            writer.append(arrays, source=f"mesh_{index:06d}.npz", schema=describe(MESH, arrays))
+    seconds = perf_counter() - start
+    sizes = [file.stat().st_size for file in path.rglob("*") if file.is_file()]
+    raw = sum(
+        sum(array.nbytes for array in templates[index % len(templates)].values()) for index in range(count)
+    )
+    name = f"{path.stem}, {count} meshes"
+    return [
+        Row(name=f"write {name}", value=seconds, unit="s"),
+        Row(name=f"files of {name}", value=len(sizes), unit="files"),
+        Row(
+            name=f"bytes of {name}",
+            value=sum(sizes) / 1e6,
+            unit="MB",
+            floor=raw / 1e6,
+            floor_name="bytes of the arrays",
+        ),
+    ]
+
+
+def _read(
+    name: str,
+    path: Path,
+    plain: Callable[[Path, Sequence[int]], None],
+    num_reads: int,
+    repeats: int,
+    *,
+    cache_bytes: int,
+) -> Row:
+    """Items of random samples against plain reads of the same samples."""
+    dataset = MeshZarrDataset(path, cache_bytes=cache_bytes)
+    rng = np.random.default_rng(0)
+
+    def items() -> None:
+        for index in rng.integers(len(dataset), size=num_reads).tolist():
+            dataset[index]
+
+    def arrays() -> None:
+        plain(path, rng.integers(len(dataset), size=num_reads).tolist())
+
+    seconds = medians({"items": items, "arrays": arrays}, repeats=repeats)
+    return Row(
+        name=f"random reads, {name}",
+        value=num_reads / seconds["items"],
+        unit="samples/s",
+        floor=num_reads / seconds["arrays"],
+        floor_name="zarr reads of the same arrays, no items made",
+        goal=GOAL,
+    )
+
+
+def _plain_ragged(path: Path, samples: Sequence[int]) -> None:
+    """The six arrays of each sample, by zarr-python from opened arrays."""
+    node = require("zarr").open_group(str(path), mode="r")[MESH.group]
+    arrays = {name: node[name] for name in MESH.axes}
+    offsets = {axis: node[f"offsets/{axis}"][:] for axis in set(MESH.axes.values())}
+    for index in samples:
+        for name, axis in MESH.axes.items():
+            arrays[name][offsets[axis][index] : offsets[axis][index + 1]]
+
+
+def _plain_groups(path: Path, samples: Sequence[int]) -> None:
+    """The six arrays of each sample, by zarr-python from the sample's group."""
+    node = require("zarr").open_group(str(path), mode="r")[MESH.group]
+    for index in samples:
+        sample = node[f"sample_{index:05d}"]
+        for name in MESH.folders.values():
+            sample[name][...]

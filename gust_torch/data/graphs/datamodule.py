@@ -1,0 +1,134 @@
+"""Lightning data module over graph stores."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from gust_torch.data.graphs.datasets import GraphZarrDataset, MeshZarrDataset, ParticleZarrDataset
+from gust_torch.data.graphs.optional import require
+from gust_torch.data.sampler import BlockShuffleSampler
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+DATASETS: dict[str, type[MeshZarrDataset | ParticleZarrDataset]] = {
+    "mesh": MeshZarrDataset,
+    "particles": ParticleZarrDataset,
+}
+
+
+class GraphDataModule(LightningDataModule):
+    """Batches of graphs (`torch_geometric.data.Batch`) from the stores of a conversion.
+
+    Training samples are shuffled in blocks of neighbours, differently in each epoch; each rank has its share.
+    """
+
+    def __init__(
+        self,
+        train_path: str,
+        val_path: str | None = None,
+        test_path: str | None = None,
+        kind: Literal["mesh", "particles"] = "mesh",
+        group: str | None = None,
+        batch_size: int = 16,
+        num_workers: int = 0,
+        block_size: int = 1,
+        seed: int = 0,
+        transform: "Callable[[Data], Data] | None" = None,
+    ) -> None:
+        """Remember the settings; stores are opened when first needed.
+
+        Args:
+            train_path: Store to train on, such as "data/pdebench/darcy2d_mesh_train.zarr", or a URL.
+            val_path: Store that validates; none by default.
+            test_path: Store for tests and predictions; none by default.
+            kind: What the stores hold.
+            group: Group of the samples; that of the kind by default.
+            batch_size: Graphs in a batch, on each device.
+            num_workers: Processes that load ahead; 0 loads in the training process.
+            block_size: Neighbouring samples that stay together when shuffling: above 1, a decoded chunk
+                serves several samples, which pays for remote stores.
+            seed: Of the shuffling.
+            transform: Applied to each item.
+
+        Raises:
+            ValueError: A number out of range, or an unknown kind.
+        """
+        super().__init__()
+        if batch_size < 1 or num_workers < 0:
+            raise ValueError(
+                f"expected batch_size >= 1 and num_workers >= 0, got {batch_size} and {num_workers}"
+            )
+        if kind not in DATASETS:
+            raise ValueError(f"kind is {kind!r}, expected one of {', '.join(DATASETS)}")
+        self.paths = {"train": train_path, "val": val_path, "test": test_path}
+        self.kind, self.group = kind, group
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.block_size, self.seed = block_size, seed
+        self.transform = transform
+        self._datasets: dict[str, GraphZarrDataset] = {}
+
+    def dataset(self, split: Literal["train", "val", "test"]) -> GraphZarrDataset:
+        """The samples of a split.
+
+        Raises:
+            ValueError: No path was given for it, or the store cannot be read.
+        """
+        path = self.paths[split]
+        if path is None:
+            raise ValueError(f"no {split} store: give {split}_path")
+        if split not in self._datasets:
+            dataset = DATASETS[self.kind]
+            group = dataset.kind.group if self.group is None else self.group
+            self._datasets[split] = dataset(path, group, transform=self.transform)
+        return self._datasets[split]
+
+    def setup(self, stage: str) -> None:
+        """Open the stores, so that bad ones stop a run before it starts."""
+        if stage == "fit":
+            self.dataset("train")
+        if stage in ("fit", "validate") and self.paths["val"] is not None:
+            self.dataset("val")
+        if stage in ("test", "predict"):
+            self.dataset("test")
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled training samples; this rank's share."""
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        dataset = self.dataset("train")
+        sampler = BlockShuffleSampler(
+            len(dataset),
+            block_size=min(self.block_size, len(dataset)),
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        if self.trainer:
+            sampler.set_epoch(self.trainer.current_epoch)
+        return self._loader(dataset, sampler)
+
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """The validation set in order; none without val_path."""
+        return [] if self.paths["val"] is None else self._loader(self.dataset("val"))
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The test set in order."""
+        return self._loader(self.dataset("test"))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The test set in order."""
+        return self._loader(self.dataset("test"))
+
+    def _loader(
+        self, dataset: GraphZarrDataset, sampler: BlockShuffleSampler | None = None
+    ) -> DataLoader[Any]:
+        loader: DataLoader[Any] = require("torch_geometric.loader").DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+        return loader

@@ -1,0 +1,146 @@
+"""Map-style datasets over Zarr stores of meshes and particles."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch.utils.data import Dataset
+
+from gust_torch.data.graphs.optional import require
+from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind, Schema, describe
+from gust_torch.data.graphs.stores import Reader, open_reader
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+CACHE_BYTES = 64 << 20
+
+
+class GraphZarrDataset(Dataset["Data"]):
+    """What both datasets share: lazy, each process opens the store itself, chunks are cached.
+
+    Attributes:
+        path: Folder or URL of the store.
+        group: Group that holds the samples.
+    """
+
+    kind: ClassVar[Kind]
+
+    def __init__(
+        self,
+        path: str | Path,
+        group: str,
+        *,
+        transform: "Callable[[Data], Data] | None" = None,
+        cache_bytes: int = CACHE_BYTES,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Opens the store and reads its offsets.
+
+        Args:
+            path: Folder of the store, or an fsspec URL such as "s3://bucket/darcy2d_mesh_train.zarr".
+            group: Group that holds the samples.
+            transform: Applied to each item, as torch_geometric's transforms are.
+            cache_bytes: Bound of the decoded chunks that each process keeps; 0 for none.
+            storage_options: For the URL's file system.
+
+        Raises:
+            ValueError: No such store or group, another kind or layout, or packages are missing.
+        """
+        require("torch_geometric")
+        if cache_bytes < 0:
+            raise ValueError(f"expected cache_bytes >= 0, got {cache_bytes}")
+        self.path, self.group = str(path), group
+        self.transform = transform
+        self._cache_bytes, self._storage_options = cache_bytes, storage_options
+        self._opened: tuple[int, Reader] | None = None
+        self._length = self.reader.num_samples
+
+    @property
+    def reader(self) -> Reader:
+        """The store, opened by the process that asks."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            reader = open_reader(
+                self.path,
+                self.kind,
+                self.group,
+                cache_bytes=self._cache_bytes,
+                storage_options=self._storage_options,
+            )
+            self._opened = os.getpid(), reader
+        return self._opened[1]
+
+    def source(self, index: int) -> str:
+        """Name of the file that sample `index` was made from."""
+        return self.reader.source(self._position(index))
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return self._length
+
+    def __getitem__(self, index: int) -> "Data":
+        """One sample, see `items.make_item`; negative indices count from the end.
+
+        Raises:
+            IndexError: Out of range.
+            ValueError: The store is damaged.
+        """
+        from gust_torch.data.graphs.items import UNUSED, make_item
+
+        arrays = self.reader.read(self._position(index), UNUSED[self.kind.name])
+        item = make_item(self.kind, arrays, self._describe(arrays))
+        return item if self.transform is None else self.transform(item)
+
+    def _describe(self, arrays: Any) -> Schema:
+        """Axes of the fields: those of a ragged store are recorded, others follow from the shapes."""
+        return self.reader.schema or describe(self.kind, arrays)
+
+    def _position(self, index: int) -> int:
+        if not -self._length <= index < self._length:
+            raise IndexError(f"sample {index} of {self._length}")
+        return index % self._length
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open store."""
+        return {**self.__dict__, "_opened": None}
+
+
+class MeshZarrDataset(GraphZarrDataset):
+    """Meshes: items with pos, edge_index, face, laplacian (sparse CSR) and the fields of the store."""
+
+    kind = MESH
+
+    def __init__(
+        self,
+        path: str | Path,
+        group: str = MESH.group,
+        *,
+        transform: "Callable[[Data], Data] | None" = None,
+        cache_bytes: int = CACHE_BYTES,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """See `GraphZarrDataset`."""
+        super().__init__(
+            path, group, transform=transform, cache_bytes=cache_bytes, storage_options=storage_options
+        )
+
+
+class ParticleZarrDataset(GraphZarrDataset):
+    """Particles: items with pos, positions and velocities (n, times, d), edge_index, radius where known."""
+
+    kind = PARTICLES
+
+    def __init__(
+        self,
+        path: str | Path,
+        group: str = PARTICLES.group,
+        *,
+        transform: "Callable[[Data], Data] | None" = None,
+        cache_bytes: int = CACHE_BYTES,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """See `GraphZarrDataset`."""
+        super().__init__(
+            path, group, transform=transform, cache_bytes=cache_bytes, storage_options=storage_options
+        )
