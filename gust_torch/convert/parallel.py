@@ -133,7 +133,8 @@ def open_parts(plan: Plan, folder: Path, start: int, workers: int, scheduler: st
             yield DaskParts(plan, folder, start, client)
         except KilledWorker as error:
             raise OSError(
-                f"a Dask worker died repeatedly ({error.task}), often for lack of memory or disk; the same command continues"
+                f"a Dask worker died repeatedly ({error.task}), often for lack of memory or disk; "
+                "the same command continues"
             ) from error
 
 
