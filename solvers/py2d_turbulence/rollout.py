@@ -50,12 +50,7 @@ def rollout(stepper: Stepper, state: State, *, num_steps: int, save_every: int) 
         following = stepper.advance(state, stop - state.step)
         seconds_per_step = (time.perf_counter() - start_time) / (stop - state.step)
         chunk = max(1, min(MAX_CHUNK_STEPS, 2 * chunk, int(CHUNK_SECONDS / seconds_per_step)))
-        if not _is_finite(following):
+        if not np.all(np.isfinite(following.omega_hat)):
             raise BlowUpError(state, following.step)
         state = following
         yield state
-
-
-def _is_finite(state: State) -> bool:
-    """A transform spreads one bad value to all modes within a step, so that a few of them tell."""
-    return bool(np.all(np.isfinite(state.omega_hat[:2, :2])))

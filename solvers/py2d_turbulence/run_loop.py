@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class RunLoop:
         self._config, self._stepper, self._writer = config, stepper, writer
         self._checkpoint, self._checkpoint_interval = checkpoint, checkpoint_interval
         self._last_checkpoint = time.monotonic()
-        self._limit = step_limit(config, 0.0)  # for dt, of the last frame's flow
+        self._limit = math.inf  # for dt, the smallest that a frame bore
 
     def march(self, state: State, interrupt: Interrupt) -> int:
         """Runs to the end or to a signal; returns the exit code.
@@ -62,13 +63,13 @@ class RunLoop:
                     self._stepper, state, num_steps=config.num_steps, save_every=config.save_every
                 ):
                     steps, state = following.step - state.step, following
-                    progress.update(steps, self._visit(state))
-                    if interrupt.signal is not None:
+                    stopping = interrupt.signal is not None or state.step == config.num_steps
+                    progress.update(steps, self._visit(state, stopping=stopping))
+                    if stopping:
                         break
         except BlowUpError as error:
             raise ArithmeticError(self._explain(error)) from error
-        self.save_checkpoint(state)
-        if interrupt.signal is not None and state.step < config.num_steps:
+        if state.step < config.num_steps and interrupt.signal is not None:
             reached = state.step * config.dt
             logger.warning("%s: stopped at t=%g, saved; --resume continues", interrupt.signal.name, reached)
             return interrupt.exit_code
@@ -77,25 +78,9 @@ class RunLoop:
         return 0
 
     def save_frame(self, state: State) -> Diagnostics:
-        """Writes a frame with its diagnostics, and warns once if the flow has become too fast for the step.
-
-        Raises:
-            BlowUpError: if the flow, not the initial one, moves more than a grid length a step.
-        """
-        config = self._config
-        diagnostics = diagnose(state.omega_hat, config)
-        if state.step > 0 and not diagnostics.cfl <= LARGEST_CFL:
-            raise BlowUpError(state, state.step)
-        append_frame(self._writer, state, diagnostics, time=state.step * config.dt)
-        limit = step_limit(config, diagnostics.cfl * DOMAIN_LENGTH / (config.NX * config.dt))
-        if limit < config.dt / WARNING_FACTOR <= self._limit:
-            logger.warning(
-                "warning: dt=%g is above the %.2g that the flow bears (CFL %.2g) and may blow up",
-                config.dt,
-                limit,
-                diagnostics.cfl,
-            )
-        self._limit = min(limit, self._limit)
+        """Writes a frame with its diagnostics."""
+        diagnostics = diagnose(state.omega_hat, self._config)
+        self._append(state, diagnostics)
         return diagnostics
 
     def save_checkpoint(self, state: State) -> None:
@@ -110,21 +95,40 @@ class RunLoop:
         )
         self._last_checkpoint = time.monotonic()
 
-    def _visit(self, state: State) -> dict[str, float]:
-        """Saves what is due at a state; returns the numbers to show, empty where there is no frame."""
+    def _visit(self, state: State, *, stopping: bool) -> dict[str, float]:
+        """Saves what is due at a state; returns the numbers to show, empty where nothing is due.
+
+        Raises:
+            BlowUpError: if the flow moves more than a grid length a step: such a state is not worth saving.
+        """
         config = self._config
-        shown = {}
-        if state.step % config.save_every == 0 or state.step == config.num_steps:
-            frame = self.save_frame(state)
-            shown = {
-                "t": state.step * config.dt,
-                "E": frame.energy,
-                "Z": frame.enstrophy,
-                "CFL": frame.cfl,
-            }
-        if time.monotonic() - self._last_checkpoint >= self._checkpoint_interval:
+        frame_due = state.step % config.save_every == 0 or state.step == config.num_steps
+        checkpoint_due = stopping or time.monotonic() - self._last_checkpoint >= self._checkpoint_interval
+        if not (frame_due or checkpoint_due):
+            return {}
+        diagnostics = diagnose(state.omega_hat, config)
+        if not diagnostics.cfl <= LARGEST_CFL:
+            raise BlowUpError(state, state.step)
+        if frame_due:
+            self._append(state, diagnostics)
+        if checkpoint_due:
             self.save_checkpoint(state)
-        return shown
+        energy, enstrophy = diagnostics.energy, diagnostics.enstrophy
+        return {"t": state.step * config.dt, "E": energy, "Z": enstrophy, "CFL": diagnostics.cfl}
+
+    def _append(self, state: State, diagnostics: Diagnostics) -> None:
+        """Writes a frame, and warns once if the flow has become too fast for the step."""
+        config = self._config
+        append_frame(self._writer, state, diagnostics, time=state.step * config.dt)
+        limit = step_limit(config, diagnostics.cfl * DOMAIN_LENGTH / (config.NX * config.dt))
+        if limit < config.dt / WARNING_FACTOR <= self._limit:
+            logger.warning(
+                "warning: dt=%g is above the %.2g that the flow bears (CFL %.2g) and may blow up",
+                config.dt,
+                limit,
+                diagnostics.cfl,
+            )
+        self._limit = min(limit, self._limit)
 
     def _explain(self, error: BlowUpError) -> str:
         config = self._config
