@@ -13,7 +13,7 @@ test: export OMP_NUM_THREADS = 1
 .PHONY: demo test lint format check clean
 
 demo: $(VENV)/.demo
-	$(BIN)/python scripts/demo.py
+	bash scripts/demo.sh
 
 test: lint check
 
