@@ -65,11 +65,12 @@ def state(folder: Path) -> dict[str, np.ndarray]:
     return dict(load_checkpoint(folder / "checkpoint.npz").arrays)
 
 
-def test_one_rank_and_two_give_the_same(tmp_path: Path, dedalus: None) -> None:
+@pytest.mark.parametrize("timestepper", ["RK222", pytest.param("SBDF2", marks=pytest.mark.slow)])
+def test_one_rank_and_two_give_the_same(tmp_path: Path, dedalus: None, timestepper: str) -> None:
     """To 1e-10, noise, frames, scalars and final state; the rows of the log appear once, not once a rank."""
     if shutil.which("mpirun") is None:
         pytest.skip("no mpirun on this machine")
-    results = [execute(tmp_path / str(ranks), ranks=ranks) for ranks in (1, 2)]
+    results = [execute(tmp_path / str(ranks), "--timestepper", timestepper, ranks=ranks) for ranks in (1, 2)]
     for result in results:
         assert result.returncode == 0, result.stderr
         lines = [line for line in result.stderr.splitlines() if "iteration 0," in line]
