@@ -79,8 +79,8 @@ class Appender:
         """Take back that the file is complete, before anything else changes in it."""
         if self._file[schema.METADATA].attrs["complete"]:
             self._mark(complete=False)
-            self._file.flush()  # HDF5 writes its superblock too,
-            self._superblock.reclaim()  # which we take over again.
+            self._superblock.settle(self._file.id.get_filesize())
+            self._file.flush()
             self._reserve(0)
 
     def rename(self, path: Path) -> None:
@@ -101,6 +101,7 @@ class Appender:
         try:
             self.truncate(self.num_samples)
             self._mark(complete=complete)
+            self._superblock.settle(self._file.id.get_filesize())
         finally:
             self._superblock.close()
             self._file.close()

@@ -18,9 +18,9 @@ class Column:
         self.row: tuple[int, ...] = dataset.shape[1:]
         self._id = dataset.id
         self._dtype = dataset.dtype
+        self._chunk: int = dataset.chunks[0]
         # Whole unfiltered chunks go to the file as they are, past HDF5's selections and copies.
-        whole = dataset.chunks[1:] == self.row and not filter_names(dataset)
-        self._chunk = dataset.chunks[0] if whole else 0
+        self._direct = dataset.chunks[1:] == self.row and not filter_names(dataset)
 
     def __len__(self) -> int:
         return int(self._id.shape[0])
@@ -38,14 +38,14 @@ class Column:
         first, last = self._whole_chunks(start, stop)
         self._select(start, values[: first - start], stop)
         origin = (0,) * len(self.row)
-        for index in range(first, last, self._chunk or 1):
+        for index in range(first, last, self._chunk):
             self._id.write_direct_chunk((index, *origin), values[index - start : index - start + self._chunk])
         self._select(last, values[last - start :], stop)
         self._id.flush()
 
     def _whole_chunks(self, start: int, stop: int) -> tuple[int, int]:
         """Rows [first, last) of [start, stop) that fill chunks; (stop, stop) where there are none."""
-        if not self._chunk:
+        if not self._direct:
             return stop, stop
         first, last = -(-start // self._chunk) * self._chunk, stop // self._chunk * self._chunk
         return (first, last) if first < last else (stop, stop)
@@ -58,7 +58,12 @@ class Column:
             self._id.write(h5py.h5s.create_simple(values.shape), target, values)
 
     def truncate(self, stop: int) -> None:
-        """Drop the rows from `stop` on."""
-        if len(self) > stop:
-            self._id.set_extent((stop, *self.row))
+        """Drop the rows from `stop` on.
+
+        HDF5 overwrites dropped rows by the fill value before it shortens the dataset. Going back chunk by
+        chunk keeps rows that a kill leaves in between at the end of the dataset.
+        """
+        while len(self) > stop:
+            start_of_last_chunk = (len(self) - 1) // self._chunk * self._chunk
+            self._id.set_extent((max(stop, start_of_last_chunk), *self.row))
             self._id.flush()

@@ -91,7 +91,7 @@ def create_layout(
         file.create_dataset(
             f"{schema.COORDINATES}/{name}", data=np.asarray(coordinates[name], schema.FIELD_DTYPE)
         )
-    _create_rows(file, schema.TIME, schema.TIME_DTYPE)
+    _create_rows(file, schema.TIME, schema.TIME_DTYPE, fill=np.nan)
     _create_rows(file, schema.TRAJECTORY, schema.TRAJECTORY_DTYPE)
     group = file.create_group(schema.PARAMETERS)
     for name, values in parameters.items():
@@ -106,6 +106,7 @@ def create_layout(
         attributes[name] = value
 
 
-def _create_rows(file: h5py.File, name: str, dtype: np.dtype[Any]) -> None:
-    """Create an empty 1-D dataset that grows by one entry for each sample."""
-    file.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(schema.ROW_CHUNK,), dtype=dtype)
+def _create_rows(file: h5py.File, name: str, dtype: np.dtype[Any], fill: float = 0) -> None:
+    """Create an empty 1-D dataset that grows by an entry a sample; `fill` is what dropped entries become."""
+    chunks = (schema.ROW_CHUNK,)
+    file.create_dataset(name, shape=(0,), maxshape=(None,), chunks=chunks, dtype=dtype, fillvalue=fill)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from solvers.common.superblock import decode, read_superblock, write_superblock
 
-_MIN_AHEAD_BYTES = 16 << 20
+_MIN_AHEAD_BYTES = 4 << 20
 _AHEAD_APPENDS = 8
 _SUPERBLOCK_BYTES = 48
 
@@ -53,8 +53,13 @@ class LiveSuperblock:
         write_superblock(self._descriptor, dataclasses.replace(self._superblock, end_of_file=reserved))
         self._reserved = reserved
 
-    def reclaim(self) -> None:
-        """Forget what was reserved: HDF5 has written the superblock, the next `reserve` overwrites it."""
+    def settle(self, allocated: int) -> None:
+        """Give up what was reserved past `allocated`, before HDF5 flushes or closes the file as a whole.
+
+        HDF5 then cuts the file off there, and it may do so before it writes its own superblock. A `reserve`
+        after that takes the superblock over again.
+        """
+        write_superblock(self._descriptor, dataclasses.replace(self._superblock, end_of_file=allocated))
         self._reserved = 0
 
     def sync(self) -> None:

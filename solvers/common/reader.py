@@ -58,8 +58,18 @@ def num_samples(file: h5py.File) -> int:
     """
     lengths = [dataset.shape[0] for dataset in field_datasets(file).values() if dataset.ndim]
     if schema.TIME in file:
-        lengths.append(len(file[schema.TIME]))
+        lengths.append(num_times(file))
     return min(lengths, default=0)
+
+
+def num_times(file: h5py.File) -> int:
+    """Committed times: all of them, less those at the end that a resumed run was about to drop (NaN)."""
+    time = file[schema.TIME]
+    count = len(time)
+    if not is_complete(file):
+        while count and np.isnan(time[count - 1]):
+            count -= 1
+    return count
 
 
 def read_hdf5_info(path: str | os.PathLike[str]) -> HDF5Info:

@@ -132,4 +132,5 @@ def _copy_row(dataset: h5py.Dataset, file: h5py.File, name: str, count: int) -> 
     """Copy the first `count` entries of a dataset that grows with the samples."""
     chunks = (schema.ROW_CHUNK, *dataset.shape[1:])
     maxshape = (None, *dataset.shape[1:])
-    file.create_dataset(name, data=dataset[:count], maxshape=maxshape, chunks=chunks)
+    fill = dataset.fillvalue
+    file.create_dataset(name, data=dataset[:count], maxshape=maxshape, chunks=chunks, fillvalue=fill)

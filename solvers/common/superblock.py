@@ -79,7 +79,9 @@ def write_superblock(descriptor: int, superblock: Superblock) -> None:
 
 
 def release_file(path: str | os.PathLike[str]) -> None:
-    """Clear the mark that a killed writer left and make the file as long as its superblock says.
+    """Clear the mark that a killed writer left, and make the file as long as its superblock says or more.
+
+    The end-of-file address becomes the file's length, so that HDF5 allocates past all that was ever written.
 
     Raises:
         ValueError: If the file has no version 2 or 3 superblock.
@@ -89,10 +91,9 @@ def release_file(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"{path}: expected an HDF5 file of the common format, found no version 3 superblock")
     descriptor = os.open(path, os.O_RDWR)
     try:
-        if os.fstat(descriptor).st_size < superblock.end_of_file:
-            os.ftruncate(descriptor, superblock.end_of_file)
-        if superblock.open_for_write:
-            write_superblock(descriptor, dataclasses.replace(superblock, flags=0))
+        end_of_file = max(superblock.end_of_file, os.fstat(descriptor).st_size)
+        os.ftruncate(descriptor, end_of_file)
+        write_superblock(descriptor, dataclasses.replace(superblock, flags=0, end_of_file=end_of_file))
     finally:
         os.close(descriptor)
 

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from solvers.common import schema
-from solvers.common.reader import is_complete, open_file
+from solvers.common.reader import is_complete, num_times, open_file
 
 
 def validate(path: str | os.PathLike[str]) -> list[str]:
@@ -29,7 +29,7 @@ def validate(path: str | os.PathLike[str]) -> list[str]:
             *_check_fields(file),
             *_check_axes(file),
             *_check_rows(file, committed),
-            *_check_trajectories(file),
+            *_check_trajectories(file, committed),
             *_check_metadata(file),
         ]
 
@@ -117,7 +117,7 @@ def _check_rows(file: h5py.File, committed: int | None) -> Iterator[str]:
             yield f"{name}: expected {expected} samples, found {length}"
 
 
-def _check_trajectories(file: h5py.File) -> Iterator[str]:
+def _check_trajectories(file: h5py.File, committed: int | None) -> Iterator[str]:
     """Times increase within each trajectory, ids are in the range of /parameters."""
     parameters = _members(file, schema.PARAMETERS)
     for name, dataset in parameters.items():
@@ -126,7 +126,7 @@ def _check_trajectories(file: h5py.File) -> Iterator[str]:
     counts = {name: dataset.shape[0] for name, dataset in parameters.items() if dataset.ndim == 1}
     if len(set(counts.values())) > 1:
         yield f"/{schema.PARAMETERS}: expected equal lengths, found {counts}"
-    time, trajectory = (_row(file, name) for name in (schema.TIME, schema.TRAJECTORY))
+    time, trajectory = (_row(file, name, committed) for name in (schema.TIME, schema.TRAJECTORY))
     if trajectory is not None and len(trajectory):
         limit = max(counts.values(), default=np.iinfo(np.int64).max)
         if trajectory.min() < 0 or trajectory.max() >= limit:
@@ -163,13 +163,15 @@ def _committed(file: h5py.File) -> int | None:
     The time is looked at first and committed last, so nothing looked at later is shorter than it.
     """
     time = file.get(schema.TIME)
-    committed = len(time) if isinstance(time, h5py.Dataset) and time.ndim == 1 else None
-    if file.swmr_mode and committed is not None:
-        time.refresh()
-        committed = len(time)
-        grown = (*_members(file, schema.FIELDS).values(), *_members(file, schema.SCALARS).values())
-        for dataset in (*grown, *(file[name] for name in (schema.TRAJECTORY,) if name in file)):
-            dataset.refresh()
+    if not (isinstance(time, h5py.Dataset) and time.ndim == 1):
+        return None
+    if not file.swmr_mode:
+        return num_times(file)
+    time.refresh()
+    committed = num_times(file)
+    grown = (*_members(file, schema.FIELDS).values(), *_members(file, schema.SCALARS).values())
+    for dataset in (*grown, *(file[name] for name in (schema.TRAJECTORY,) if name in file)):
+        dataset.refresh()
     return committed
 
 
@@ -178,10 +180,10 @@ def _not_finite(values: np.ndarray) -> int:
     return int((~np.isfinite(values)).sum())
 
 
-def _row(file: h5py.File, name: str) -> np.ndarray | None:
-    """Values of a 1-D dataset, None where there is none."""
+def _row(file: h5py.File, name: str, count: int | None) -> np.ndarray | None:
+    """First `count` values of a 1-D dataset (all where None), None where there is none."""
     dataset = file.get(name)
-    return dataset[:] if isinstance(dataset, h5py.Dataset) and dataset.ndim == 1 else None
+    return dataset[:count] if isinstance(dataset, h5py.Dataset) and dataset.ndim == 1 else None
 
 
 def _check_metadata(file: h5py.File) -> Iterator[str]:

@@ -128,6 +128,47 @@ def test_a_killed_writer_leaves_every_flushed_frame(tmp_path: Path, side: int, c
         keep = rng.choice([count, flushed, flushed // 2])
 
 
+# Resumes, appends and closes without end; reports the frames that are safe before each of these.
+CYCLES = """
+import sys
+import numpy as np
+from solvers.common.hdf5_utils import HDF5Writer
+
+path, n = sys.argv[1], int(sys.argv[2])
+cycle = 0
+while True:
+    keep = max(1, n - 2 * (cycle % 3))
+    print(keep, flush=True)
+    writer = HDF5Writer.resume(path, num_samples=keep)
+    for n in range(keep, keep + 3):
+        frame = np.random.default_rng(n % PATTERNS).standard_normal((8, 8)).astype(np.float32)
+        writer.append({"omega": frame, "velocity": np.stack([frame, -frame], -1)}, time=0.5 * n,
+                      scalars={"energy": 2.0 * n})
+    n += 1
+    print(n, flush=True)
+    writer.close(complete=cycle % 2 == 0)
+    cycle += 1
+""".replace("PATTERNS", str(PATTERNS))
+
+
+def test_kills_while_a_run_is_resumed_or_closed_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "data.h5"
+    rng = random.Random(1)
+    with _started(path, side=8, paced=True) as writer:
+        count = writer.kill()
+    for _ in range(6):
+        command = [sys.executable, "-c", CYCLES, str(path), str(count)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            reports = process.stdout.readline()
+            time.sleep(0.03 * rng.random())
+            process.kill()
+            reports += process.communicate()[0]
+        with open_file(path) as file:
+            count = _check(file, int(reports.splitlines()[-1]), 8)
+        assert validate(path) == []
+
+
 def test_a_stopped_writer_leaves_a_readable_file_at_any_instant(tmp_path: Path) -> None:
     path = tmp_path / "data.h5"
     rng = random.Random(0)

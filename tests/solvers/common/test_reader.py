@@ -154,3 +154,11 @@ def test_hdf5_without_fields_is_refused(tmp_path: Path) -> None:
         file["tensor"] = np.ones(3)
     with pytest.raises(ValueError, match=r"group /fields, found \['tensor'\]; convert it"):
         open_file(tmp_path / "other.h5")
+
+
+def test_times_about_to_be_dropped_do_not_count(write_file: Write) -> None:
+    path = write_file(5, complete=False)
+    with h5py.File(path, "r+") as file:
+        file["coordinates/time"][3:] = np.nan
+    assert read_hdf5_info(path).num_samples == 3
+    assert validate(path) == []
