@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from gust_torch.convert.conversion import Result
+from gust_torch.convert.graphs import GraphResult
 from gust_torch.convert.pdebench import Execution
 from gust_torch.convert.plan import Options
 
@@ -62,7 +63,7 @@ def execution_from(args: argparse.Namespace) -> Execution:
     )
 
 
-def run(command: Callable[[], Result]) -> int:
+def run(command: Callable[[], Result | GraphResult]) -> int:
     """Runs a conversion and reports: outputs on stdout, a refusal as one line on stderr.
 
     Returns:
@@ -80,5 +81,5 @@ def run(command: Callable[[], Result]) -> int:
         return 128 + signal.SIGINT
     if not result.exit_code:
         for split, path in result.outputs.items():
-            print(f"{path}  {result.trajectories[split]} trajectories, {result.frames[split]} frames")
+            print(f"{path}  {result.summary(split)}")
     return result.exit_code

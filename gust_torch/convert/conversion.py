@@ -34,6 +34,10 @@ class Result:
     frames: Mapping[str, int]
     exit_code: int = 0
 
+    def summary(self, split: str) -> str:
+        """What a split's file holds."""
+        return f"{self.trajectories[split]} trajectories, {self.frames[split]} frames"
+
 
 def convert(
     plan: Plan,

@@ -22,8 +22,8 @@ UNUSED = {MESH.name: frozenset[str](), PARTICLES.name: frozenset({"indices", "in
 class GraphData(Data):
     """A graph whose batches are disjoint unions.
 
-    `edge_index` (2, 2e) and `face` (3 or 4, cells) count nodes and are shifted in a batch; `laplacian` (n, n),
-    a sparse CSR tensor, becomes block-diagonal; everything else is concatenated along its first axis.
+    `edge_index` (2, 2e) and `face` (3 or 4, cells) count nodes and are shifted in a batch; `laplacian`,
+    sparse CSR (n, n), becomes block-diagonal; everything else is concatenated along its first axis.
     torch_geometric itself would shift any field whose name contains "index" or "batch".
     """
 

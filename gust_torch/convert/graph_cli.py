@@ -1,0 +1,43 @@
+"""Command-line arguments for meshes and particles."""
+
+import argparse
+
+from gust_torch.convert.graphs import WRITERS, GraphExecution
+
+
+def add_graph_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that only meshes and particles have."""
+    parser.add_argument(
+        "--layout", choices=sorted(WRITERS), help="of Zarr stores (default ragged; groups: one a sample)"
+    )
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="go on without bad .npz shards and list them at the end"
+    )
+
+
+def graph_execution_from(args: argparse.Namespace) -> GraphExecution:
+    """How to convert shards, from parsed arguments.
+
+    Raises:
+        ValueError: An option that only grids have.
+    """
+    if args.workers or args.scheduler:
+        raise ValueError(f"--workers and --scheduler are for grids; leave them out for {args.task}")
+    return GraphExecution(
+        overwrite=args.overwrite,
+        verify=args.verify,
+        skip_bad=args.skip_bad,
+        layout=args.layout or "ragged",
+    )
+
+
+def refuse_graph_arguments(args: argparse.Namespace) -> None:
+    """Refuses options that would do nothing for grids.
+
+    Raises:
+        ValueError: One was given.
+    """
+    if args.layout or args.skip_bad:
+        raise ValueError(
+            f"--layout and --skip-bad are for meshes and particles; leave them out for {args.task}"
+        )
