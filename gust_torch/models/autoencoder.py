@@ -24,6 +24,7 @@ class Encoder2d(nn.Module):
         latent_channels: int,
         boundary: tuple[str, str],
         *,
+        patch_size: int,
         base_channels: int,
         channel_mult: Sequence[int],
         num_res_blocks: Sequence[int],
@@ -32,8 +33,9 @@ class Encoder2d(nn.Module):
         use_norm: bool,
     ) -> None:
         super().__init__()
+        self.patch_size = patch_size
         widths = [base_channels * mult for mult in channel_mult]
-        self.in_conv = BoundaryConv2d(4 * in_channels, widths[0], boundary)
+        self.in_conv = BoundaryConv2d(in_channels * patch_size**2, widths[0], boundary)
         self.stages = nn.ModuleList()
         self.downs = nn.ModuleList()
         for i, width in enumerate(widths):
@@ -51,7 +53,7 @@ class Encoder2d(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Encode normalised fields (b, c, h, w) into latents (b, d, h_l, w_l)."""
-        y = self.in_conv(F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last))
+        y = self.in_conv(F.pixel_unshuffle(x, self.patch_size).contiguous(memory_format=torch.channels_last))
         for i, stage in enumerate(self.stages):
             y = stage(y)
             if i < len(self.downs):
@@ -69,6 +71,7 @@ class Decoder2d(nn.Module):
         latent_channels: int,
         boundary: tuple[str, str],
         *,
+        patch_size: int,
         base_channels: int,
         channel_mult: Sequence[int],
         num_res_blocks: Sequence[int],
@@ -77,6 +80,7 @@ class Decoder2d(nn.Module):
         use_norm: bool,
     ) -> None:
         super().__init__()
+        self.patch_size = patch_size
         widths = [base_channels * mult for mult in reversed(channel_mult)]
         self.proj = nn.Conv2d(latent_channels, widths[0], kernel_size=1)
         self.attention = (
@@ -92,7 +96,7 @@ class Decoder2d(nn.Module):
             if i + 1 < len(widths):
                 self.ups.append(Upsample2d(width, widths[i + 1], boundary))
         self.norm_out = group_norm(widths[-1], use_norm=use_norm)
-        self.out_conv = BoundaryConv2d(widths[-1], 4 * out_channels, boundary)
+        self.out_conv = BoundaryConv2d(widths[-1], out_channels * patch_size**2, boundary)
 
     def forward(self, f: torch.Tensor) -> torch.Tensor:
         """Decode latents (b, d, h_l, w_l) into normalised fields (b, c, h, w)."""
@@ -101,4 +105,4 @@ class Decoder2d(nn.Module):
             y = stage(y)
             if i < len(self.ups):
                 y = self.ups[i](F.silu(y))
-        return F.pixel_shuffle(self.out_conv(F.silu(self.norm_out(y))), 2)
+        return F.pixel_shuffle(self.out_conv(F.silu(self.norm_out(y))), self.patch_size)

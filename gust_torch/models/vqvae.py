@@ -39,7 +39,8 @@ class VQVAE2d(nn.Module):
     Args:
         spec: Field names, grid and boundary types of the data.
         base_channels: Channels of the first stage, multiplied by `channel_mult` at each stage.
-        channel_mult: Channel multipliers; each stage halves the grid.
+        channel_mult: Channel multipliers, one per stage; the grid is halved between stages.
+        patch_size: Cells along each side of the patches that the first stage takes in, a power of two.
         num_res_blocks: Residual blocks per stage, or one number for each stage, finest grid first.
         codebook_dim: Latent channels, which is the code dimension d.
         vocab_size: Codebook size of the finest scale (halved at each coarser one, not below 64), or one size
@@ -55,7 +56,7 @@ class VQVAE2d(nn.Module):
         replace_every: Training steps between replacements of dead codes.
 
     Raises:
-        ValueError: If the grid is not divisible by 2**len(channel_mult) or the scales do not fit
+        ValueError: If the grid is not divisible by the downsampling or the scales do not fit
             the latent grid.
     """
 
@@ -68,6 +69,7 @@ class VQVAE2d(nn.Module):
         *,
         base_channels: int = 128,
         channel_mult: Sequence[int] = (1, 2, 4, 4),
+        patch_size: int = 2,
         num_res_blocks: int | Sequence[int] = 2,
         codebook_dim: int = 64,
         vocab_size: int | Sequence[int] = 512,
@@ -83,13 +85,14 @@ class VQVAE2d(nn.Module):
     ) -> None:
         super().__init__()
         self.spec = spec
-        self.latent_grid = latent_grid(spec.grid, len(channel_mult))
+        self.latent_grid = latent_grid(spec.grid, len(channel_mult), patch_size)
         self.scales = check_scales(scales, self.latent_grid)
         self.vocab_sizes = codebook_sizes(vocab_size, len(self.scales))
         num_blocks = blocks_per_stage(num_res_blocks, len(channel_mult))
         self._architecture: dict[str, object] = {
             "base_channels": base_channels,
             "channel_mult": [int(mult) for mult in channel_mult],
+            "patch_size": patch_size,
             "num_res_blocks": list(num_blocks),
             "codebook_dim": codebook_dim,
             "vocab_size": list(self.vocab_sizes),
@@ -108,6 +111,7 @@ class VQVAE2d(nn.Module):
                 spec.num_channels,
                 codebook_dim,
                 spec.boundary,
+                patch_size=patch_size,
                 base_channels=base_channels,
                 channel_mult=channel_mult,
                 num_res_blocks=num_blocks,
@@ -215,22 +219,25 @@ class VQVAE2d(nn.Module):
         )
 
 
-def latent_grid(grid: Scale, num_stages: int) -> Scale:
-    """Latent grid of a field grid (h, w) after `num_stages` halvings.
+def latent_grid(grid: Scale, num_stages: int, patch_size: int) -> Scale:
+    """Latent grid of a field grid (h, w): each axis over patch_size * 2**(num_stages - 1).
 
     Raises:
-        ValueError: If an axis is not divisible by 2**num_stages.
+        ValueError: If an axis is not divisible by that, or the patch size is not a power of two.
     """
-    factor = 2**num_stages
+    if patch_size not in (1, 2, 4, 8, 16):
+        raise ValueError(f"patch_size must be 1, 2, 4, 8 or 16, got {patch_size}")
+    factor = patch_size * 2 ** (num_stages - 1)
     if any(n % factor for n in grid):
-        stages = max(s for s in range(num_stages) if all(n % 2**s == 0 for n in grid))
+        fitting = [s for s in range(1, num_stages) if all(n % (patch_size * 2 ** (s - 1)) == 0 for n in grid)]
         remedy = (
-            f"give channel_mult {stages} entries instead of {num_stages}"
-            if stages
-            else "use a grid with even numbers of points"
+            f"give channel_mult {fitting[-1]} entries instead of {num_stages}"
+            if fitting
+            else f"use a grid divisible by the patch size {patch_size}, or a smaller patch size"
         )
         raise ValueError(
-            f"grid {grid[0]}x{grid[1]} is not divisible by 2**len(channel_mult) = {factor}: {remedy}"
+            f"grid {grid[0]}x{grid[1]} is not divisible by the downsampling "
+            f"patch_size * 2**(len(channel_mult) - 1) = {factor}: {remedy}"
         )
     return grid[0] // factor, grid[1] // factor
 

@@ -33,7 +33,8 @@ class VQVAETask(LightningModule):
 
     Args:
         base_channels: Channels of the first stage, multiplied by `channel_mult` at each stage.
-        channel_mult: Channel multipliers; each stage halves the grid.
+        channel_mult: Channel multipliers, one per stage; the grid is halved between stages.
+        patch_size: Cells along each side of the patches that the first stage takes in, a power of two.
         num_res_blocks: Residual blocks per stage, or one number for each stage, finest grid first.
         codebook_dim: Latent channels, which is the code dimension.
         vocab_size: Codebook size of the finest scale (halved at each coarser one, not below 64), or one size
@@ -60,6 +61,7 @@ class VQVAETask(LightningModule):
         *,
         base_channels: int = 128,
         channel_mult: Sequence[int] = (1, 2, 4, 4),
+        patch_size: int = 2,
         num_res_blocks: int | Sequence[int] = 2,
         codebook_dim: int = 64,
         vocab_size: int | Sequence[int] = 512,

@@ -75,11 +75,12 @@ def test_every_parameter_has_a_gradient_before_and_after_quantisation_begins(
 
 
 def test_training_lowers_the_loss(small_model, smooth_fields, train, spec):
-    model = small_model(spec, autoencoder_steps=10)
+    model = small_model(spec, autoencoder_steps=20)
     x = smooth_fields(spec, 2)
     model.set_statistics(x.mean((0, 2, 3)), x.std((0, 2, 3)))
     losses = train(model, [x] * 30, lr=1e-2)
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[19] < 0.8 * losses[0]
+    assert losses[-1] < losses[0]  # quantised by now, with 8 codes a scale
 
 
 def test_bits_per_pixel_counts_all_scales():
