@@ -87,6 +87,14 @@ def test_bits_per_pixel_counts_all_scales():
     assert build(vocab_size=(2, 16)).bits_per_pixel == pytest.approx((1 + 8 * 4) / (32 * 16))
 
 
+@pytest.mark.parametrize(("patch_size", "num_stages"), [(1, 4), (2, 3), (4, 2), (8, 1)])
+def test_patches_and_stages_share_the_downsampling(patch_size, num_stages):
+    model = build(patch_size=patch_size, channel_mult=(1,) * num_stages, num_res_blocks=1)
+    assert model.latent_grid == (4, 2)
+    x = torch.randn(2, 1, 32, 16)
+    assert model.reconstruct(x).shape == x.shape
+
+
 def test_architecture_rebuilds_the_model():
     model = build(num_res_blocks=(0, 1, 2), vocab_size=(5, 6), use_norm=False, use_attention=False)
     again = VQVAE2d(SPEC, **model.architecture())
@@ -101,6 +109,7 @@ def test_architecture_rebuilds_the_model():
             {"channel_mult": (1,) * 6},
             r"32x16 is not divisible.*= 64: give channel_mult 4 entries instead of 6",
         ),
+        ({"patch_size": 3}, "patch_size must be 1, 2, 4, 8 or 16"),
         ({"scales": ((1, 1), (2, 2))}, r"4x2 latent grid.*use scales \[\[1, 1\], \[2, 1\], \[4, 2\]\]"),
         ({"attention_heads": 3}, r"attention_heads=3 does not divide the 8 channels"),
         ({"num_res_blocks": (1, 1)}, r"num_res_blocks must be an integer or 3 integers"),
