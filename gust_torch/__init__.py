@@ -9,6 +9,8 @@ from gust_torch._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from gust_torch.data.datamodule import FieldDataModule
+    from gust_torch.data.graphs.datamodule import GraphDataModule
+    from gust_torch.data.graphs.datasets import MeshZarrDataset, ParticleZarrDataset
     from gust_torch.data.hdf5_dataset import HDF5Dataset
     from gust_torch.models.vqvae import VQVAE2d
     from gust_torch.spec import FieldSpec
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
 __all__ = [
     "FieldDataModule",
     "FieldSpec",
+    "GraphDataModule",
     "HDF5Dataset",
+    "MeshZarrDataset",
+    "ParticleZarrDataset",
     "VQVAE2d",
     "VQVAETask",
     "VQVAETokenizer",
@@ -31,7 +36,10 @@ __getattr__, __dir__ = lazy_exports(
     {
         "FieldDataModule": "gust_torch.data",
         "FieldSpec": "gust_torch.spec",
+        "GraphDataModule": "gust_torch.data.graphs",
         "HDF5Dataset": "gust_torch.data",
+        "MeshZarrDataset": "gust_torch.data.graphs",
+        "ParticleZarrDataset": "gust_torch.data.graphs",
         "VQVAE2d": "gust_torch.models",
         "VQVAETask": "gust_torch.tasks",
         "VQVAETokenizer": "gust_torch.tokenizer",

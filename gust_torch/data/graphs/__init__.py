@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from gust_torch.data.graphs.datamodule import GraphDataModule
     from gust_torch.data.graphs.datasets import MeshZarrDataset, ParticleZarrDataset
     from gust_torch.data.graphs.groups import GroupsWriter
+    from gust_torch.data.graphs.poisson import PoissonField
     from gust_torch.data.graphs.ragged import RaggedWriter
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "GroupsWriter",
     "MeshZarrDataset",
     "ParticleZarrDataset",
+    "PoissonField",
     "RaggedWriter",
 ]
 
@@ -25,6 +27,7 @@ __getattr__, __dir__ = lazy_exports(
         "GroupsWriter": "gust_torch.data.graphs.groups",
         "MeshZarrDataset": "gust_torch.data.graphs.datasets",
         "ParticleZarrDataset": "gust_torch.data.graphs.datasets",
+        "PoissonField": "gust_torch.data.graphs.poisson",
         "RaggedWriter": "gust_torch.data.graphs.ragged",
     },
 )

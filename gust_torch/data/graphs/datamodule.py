@@ -1,6 +1,7 @@
 """Lightning data module over graph stores."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning import LightningDataModule
@@ -8,7 +9,9 @@ from torch.utils.data import DataLoader
 
 from gust_torch.data.graphs.datasets import GraphZarrDataset, MeshZarrDataset, ParticleZarrDataset
 from gust_torch.data.graphs.optional import require
+from gust_torch.data.graphs.statistics import GraphStatistics, graph_spec, graph_statistics
 from gust_torch.data.sampler import BlockShuffleSampler
+from gust_torch.graph_spec import GraphSpec
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -37,6 +40,7 @@ class GraphDataModule(LightningDataModule):
         block_size: int = 1,
         seed: int = 0,
         transform: "Callable[[Data], Data] | None" = None,
+        fields: list[str] | None = None,
     ) -> None:
         """Remember the settings; stores are opened when first needed.
 
@@ -52,6 +56,7 @@ class GraphDataModule(LightningDataModule):
                 serves several samples, which pays for remote stores.
             seed: Of the shuffling.
             transform: Applied to each item.
+            fields: Node fields that a model sees; all of the items by default.
 
         Raises:
             ValueError: A number out of range, or an unknown kind.
@@ -67,7 +72,7 @@ class GraphDataModule(LightningDataModule):
         self.kind, self.group = kind, group
         self.batch_size, self.num_workers = batch_size, num_workers
         self.block_size, self.seed = block_size, seed
-        self.transform = transform
+        self.transform, self.fields = transform, fields
         self._datasets: dict[str, GraphZarrDataset] = {}
 
     def dataset(self, split: Literal["train", "val", "test"]) -> GraphZarrDataset:
@@ -84,6 +89,19 @@ class GraphDataModule(LightningDataModule):
             group = dataset.kind.group if self.group is None else self.group
             self._datasets[split] = dataset(path, group, transform=self.transform)
         return self._datasets[split]
+
+    @cached_property
+    def spec(self) -> GraphSpec:
+        """Fields and dimensions of the items, those of the first training one."""
+        return graph_spec(self.dataset("train")[0], self.fields)
+
+    @cached_property
+    def _statistics(self) -> GraphStatistics:
+        return graph_statistics(self.dataset("train"), self.spec)
+
+    def statistics(self) -> GraphStatistics:
+        """Mean, standard deviation and bounding box of the training set."""
+        return self._statistics
 
     def setup(self, stage: str) -> None:
         """Open the stores, so that bad ones stop a run before it starts."""

@@ -48,8 +48,10 @@ class RaggedWriter:
         self._schema: Schema | None = None
         self._columns: dict[str, _Column] = {}
         self._offsets: dict[str, list[int]] = {}
-        self._group = zarr.create_group(str(path), zarr_format=3).create_group(kind.group)
-        self._attributes = dict(attributes or {})
+        # Without "num_samples" and "axes" a store is unfinished.
+        layout = {"layout": LAYOUT, "version": VERSION, "kind": kind.name}
+        root = zarr.create_group(str(path), zarr_format=3)
+        self._group = root.create_group(kind.group, attributes={**(attributes or {}), **layout})
 
     def append(self, arrays: Sample, *, source: str, schema: Schema | None = None) -> None:
         """Adds one sample.
@@ -96,14 +98,7 @@ class RaggedWriter:
             table = offsets.create_array(axis, shape=(len(values),), dtype="int64", chunks=(chunks,))
             table[:] = np.array(values, np.int64)
         axes = {name: column.axis for name, column in self._schema.items()}
-        layout = {
-            "layout": LAYOUT,
-            "version": VERSION,
-            "kind": self.kind.name,
-            "num_samples": self.num_samples,
-            "axes": axes,
-        }
-        self._group.attrs.update({**self._attributes, **layout})
+        self._group.attrs.update({"num_samples": self.num_samples, "axes": axes})
 
     def _create(self, schema: Schema) -> None:
         self._schema = schema

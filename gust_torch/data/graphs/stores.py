@@ -55,6 +55,8 @@ def open_reader(
         other = attributes.get("kind")
         known = f"use the dataset for {other}" if other in KINDS else "convert again"
         raise ValueError(f"{where} holds {other!r}, expected {kind.name!r}; {known}")
+    if "num_samples" not in attributes:
+        raise ValueError(f"{where} is unfinished, its writer did not end; convert again")
     return RaggedReader(node, folder, kind, where, cache_bytes)
 
 
