@@ -1,5 +1,6 @@
 """The tasks that make meshes and particles, and where their shards lie."""
 
+import glob
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,11 @@ GRAPH_TASKS = {
 }
 
 
-def find_shards(name: str, root: Path, pattern: str | None = None) -> list[Path]:
+def find_shards(name: str, root: Path, pattern: str | None = None) -> list[str]:
     """Shards of a task: in the released folder, else every .npz below the root with any of its arrays.
+
+    Returns:
+        Sorted paths relative to the root; a million of them must fit into memory.
 
     Raises:
         ValueError: There are none.
@@ -37,19 +41,24 @@ def find_shards(name: str, root: Path, pattern: str | None = None) -> list[Path]
         )
     if pattern and Path(pattern).is_absolute():
         raise ValueError(f"--pattern is {pattern!r}, expected a glob below --root; leave the folder out")
-    paths = sorted(path for path in root.glob(pattern or task.pattern) if path.is_file())
-    if paths or pattern:
-        if not paths:
+    names = _files(root, pattern or task.pattern)
+    if names or pattern:
+        if not names:
             raise ValueError(f"{root}: no files match {pattern}; check --pattern and --root")
-        return paths
-    candidates = sorted(path for path in root.glob("**/*.npz") if path.is_file())
+        return names
+    candidates = _files(root, "**/*.npz")
     own = set(task.kind.axes) - {"edges"}
-    keys = {path: shard_keys(path) for path in candidates}
     # Unreadable files stay in, to be refused by name.
-    paths = [path for path, names in keys.items() if names is None or names & own]
-    if not paths:
+    names = [name for name in candidates if (keys := shard_keys(root / name)) is None or keys & own]
+    if not names:
         needed = ", ".join(task.kind.axes)
         raise ValueError(f"{root}: no .npz shards with {needed}; check --root, or give --pattern")
-    if len(paths) < len(candidates):
-        logger.info("%d other .npz files left out", len(candidates) - len(paths))
-    return paths
+    if len(names) < len(candidates):
+        logger.info("%d other .npz files left out", len(candidates) - len(names))
+    return names
+
+
+def _files(root: Path, pattern: str) -> list[str]:
+    """Files below the root that match a glob, sorted, relative to it."""
+    names = glob.glob(pattern, root_dir=root, recursive=True)
+    return sorted({name for name in names if (root / name).is_file()})

@@ -83,8 +83,8 @@ def convert_graphs(
     """
     if options.compression is not None:
         raise ValueError("--compression is for grids; Zarr stores are compressed with zstd, leave it out")
-    paths = find_shards(name, root, pattern)[: options.limit]
-    splits = make_splits(len(paths), options.fractions, options.seed)
+    names = find_shards(name, root, pattern)[: options.limit]
+    splits = make_splits(len(names), options.fractions, options.seed)
     stems = {WHOLE: name} | {split: f"{name}_{split}" for split in SPLIT_NAMES}
     targets = {split: out / f"{stems[split]}.zarr" for split in splits.names}
     folder = StoreFolder(targets, name, overwrite=execution.overwrite)
@@ -92,7 +92,7 @@ def convert_graphs(
     try:
         conversion = _Conversion(name, root, splits, folder, execution)
         with Interrupt() as interrupt:
-            conversion.write(paths, lambda: interrupt.signal is not None)
+            conversion.write(names, lambda: interrupt.signal is not None)
         if interrupt.signal:
             logger.warning(
                 "stopped by %s, nothing written; the same command starts again", interrupt.signal.name
@@ -103,7 +103,7 @@ def convert_graphs(
         folder.publish()
     finally:
         folder.discard()
-    _say_skipped(conversion.skipped, len(paths))
+    _say_skipped(conversion.skipped, len(names))
     samples = {split: len(written) for split, written in conversion.written.items() if written}
     return GraphResult({split: targets[split] for split in samples}, samples, conversion.skipped)
 
@@ -123,31 +123,30 @@ class _Conversion:
         self._folder, self._execution = folder, execution
         self._kind = GRAPH_TASKS[name].kind
         self._schema: Schema | None = None
-        self.written: dict[str, list[Path]] = {split: [] for split in splits.names}
+        self.written: dict[str, list[str]] = {split: [] for split in splits.names}
         self.skipped: list[str] = []
 
-    def write(self, paths: Sequence[Path], stopped: Callable[[], bool]) -> None:
+    def write(self, names: Sequence[str], stopped: Callable[[], bool]) -> None:
         """Checks and appends shard after shard, until `stopped` says so.
 
         Raises:
             ValueError: A bad shard, unless they are skipped; or none is left.
         """
         writers: dict[str, RaggedWriter | GroupsWriter] = {}
-        with Progress(len(paths), unit="shard", description=self._name) as progress:
-            for path, index in zip(paths, self._splits.assignment.tolist(), strict=True):
+        with Progress(len(names), unit="shard", description=self._name) as progress:
+            for name, index in zip(names, self._splits.assignment.tolist(), strict=True):
                 if stopped():
                     return
                 split = self._splits.names[index]
-                if (shard := self._read(path)) is not None:
+                if (shard := self._read(self._root / name)) is not None:
                     if split not in writers:
                         writers[split] = self._writer(split)
-                    name = path.relative_to(self._root).as_posix()
-                    writers[split].append(shard.arrays, source=name, schema=shard.schema)
-                    self.written[split].append(path)
+                    writers[split].append(shard.arrays, source=Path(name).as_posix(), schema=shard.schema)
+                    self.written[split].append(name)
                 progress.update(1)
         if not writers:
-            _say_skipped(self.skipped, len(paths))
-            raise ValueError(f"none of {len(paths)} shards can be used; check --root and --pattern")
+            _say_skipped(self.skipped, len(names))
+            raise ValueError(f"none of {len(names)} shards can be used; check --root and --pattern")
         for writer in writers.values():
             writer.close()
         for split, fraction in zip(self._splits.names, self._splits.fractions, strict=True):
@@ -160,15 +159,16 @@ class _Conversion:
         Raises:
             ValueError: The first difference.
         """
-        for split, paths in self.written.items():
-            if not paths:
+        for split, names in self.written.items():
+            if not names:
                 continue
             store = self._folder.path(split)
             reader = open_reader(
                 store, self._kind, self._kind.group, cache_bytes=8 << 20, storage_options=None
             )
-            with Progress(len(paths), unit="shard", description=f"verify {split}") as progress:
-                for index, path in enumerate(paths):
+            with Progress(len(names), unit="shard", description=f"verify {split}") as progress:
+                for index, name in enumerate(names):
+                    path = self._root / name
                     _compare(reader.read(index), read_shard(path, self._kind).arrays, path)
                     progress.update(1)
 

@@ -73,7 +73,7 @@ def _write(
 def _read(
     name: str,
     path: Path,
-    plain: Callable[[Path, Sequence[int]], None],
+    plain: Callable[[Path], Callable[[int], None]],
     num_reads: int,
     repeats: int,
     *,
@@ -81,6 +81,7 @@ def _read(
 ) -> Row:
     """Items of random samples against plain reads of the same samples."""
     dataset = MeshZarrDataset(path, cache_bytes=cache_bytes)
+    read_arrays = plain(path)
     rng = np.random.default_rng(0)
 
     def items() -> None:
@@ -88,7 +89,8 @@ def _read(
             dataset[index]
 
     def arrays() -> None:
-        plain(path, rng.integers(len(dataset), size=num_reads).tolist())
+        for index in rng.integers(len(dataset), size=num_reads).tolist():
+            read_arrays(index)
 
     seconds = medians({"items": items, "arrays": arrays}, repeats=repeats)
     return Row(
@@ -101,20 +103,26 @@ def _read(
     )
 
 
-def _plain_ragged(path: Path, samples: Sequence[int]) -> None:
-    """The six arrays of each sample, by zarr-python from opened arrays."""
+def _plain_ragged(path: Path) -> Callable[[int], None]:
+    """Reads the six arrays of a sample, by zarr-python from opened arrays."""
     node = require("zarr").open_group(str(path), mode="r")[MESH.group]
     arrays = {name: node[name] for name in MESH.axes}
     offsets = {axis: node[f"offsets/{axis}"][:] for axis in set(MESH.axes.values())}
-    for index in samples:
+
+    def read(index: int) -> None:
         for name, axis in MESH.axes.items():
             arrays[name][offsets[axis][index] : offsets[axis][index + 1]]
 
+    return read
 
-def _plain_groups(path: Path, samples: Sequence[int]) -> None:
-    """The six arrays of each sample, by zarr-python from the sample's group."""
+
+def _plain_groups(path: Path) -> Callable[[int], None]:
+    """Reads the six arrays of a sample, by zarr-python from the sample's group."""
     node = require("zarr").open_group(str(path), mode="r")[MESH.group]
-    for index in samples:
+
+    def read(index: int) -> None:
         sample = node[f"sample_{index:05d}"]
         for name in MESH.folders.values():
             sample[name][...]
+
+    return read

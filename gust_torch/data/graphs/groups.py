@@ -98,7 +98,7 @@ class GroupsReader:
             ValueError: There are none.
         """
         self._node, self._kind, self._where = node, kind, where
-        self._names = sorted(node.group_keys())
+        self._names = sorted(node.group_keys(), key=lambda name: (len(name), name))
         self.num_samples = len(self._names)
         self.schema: Schema | None = None
         if not self._names:

@@ -4,6 +4,7 @@
 the rows `offsets/A[i]` to `offsets/A[i + 1]`. Files on disk therefore grow with bytes, not with samples.
 """
 
+from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -47,7 +48,7 @@ class RaggedWriter:
         self.num_samples = 0
         self._schema: Schema | None = None
         self._columns: dict[str, _Column] = {}
-        self._offsets: dict[str, list[int]] = {}
+        self._offsets: dict[str, array[int]] = {}
         # Without "num_samples" and "axes" a store is unfinished.
         layout = {"layout": LAYOUT, "version": VERSION, "kind": kind.name}
         root = zarr.create_group(str(path), zarr_format=3)
@@ -96,7 +97,7 @@ class RaggedWriter:
         for axis, values in self._offsets.items():
             chunks = min(len(values), OFFSETS_CHUNK)
             table = offsets.create_array(axis, shape=(len(values),), dtype="int64", chunks=(chunks,))
-            table[:] = np.array(values, np.int64)
+            table[:] = np.asarray(values)
         axes = {name: column.axis for name, column in self._schema.items()}
         self._group.attrs.update({"num_samples": self.num_samples, "axes": axes})
 
@@ -106,7 +107,7 @@ class RaggedWriter:
             self._columns[name] = _Column(self._group, name, column.dtype, column.trailing)
         self._columns[SOURCE] = _Column(self._group, SOURCE, "uint8", ())
         axes = {column.axis for column in schema.values()} | {"node", SOURCE}
-        self._offsets = {axis: [0] for axis in sorted(axes - {"sample"})}
+        self._offsets = {axis: array("q", [0]) for axis in sorted(axes - {"sample"})}
 
     def _append_source(self, source: str) -> int:
         text = np.frombuffer(source.encode(), np.uint8)
