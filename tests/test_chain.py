@@ -1,4 +1,4 @@
-"""The whole chain through its commands, on small runs of both solvers: simulate, train, tokenise, decode, analyse."""
+"""The whole chain through its commands, on small runs of both solvers."""
 
 import json
 from pathlib import Path
@@ -50,15 +50,14 @@ def test_simulation_to_tokens(solver: str, fields: list[str], scales: str, tmp_p
     data, checkpoint = tmp_path / "output.h5", tmp_path / "vqvae" / "checkpoints" / "last.ckpt"
     assert validate(data) == []
 
-    small = ["--model.base_channels", "8", "--model.channel_mult", "[1,1]", "--model.num_res_blocks", "1"]
-    small += ["--model.codebook_dim", "8", "--model.vocab_size", "16", "--model.attention_heads", "2"]
-    small += ["--model.autoencoder_steps", "4", "--model.warmup_steps", "2", "--data.num_workers", "0"]
-    small += ["--data.batch_size", "4", "--trainer.max_epochs", "-1", "--trainer.max_steps", "10"]
-    train(
-        ["fit", "--config", str(CONFIGS / f"{solver}.yaml"), "--data.data_path", str(data), *small]
-        + ["--model.scales", scales, "--data.fields", str(fields), "--trainer.accelerator", "cpu"]
-        + ["--trainer.default_root_dir", str(tmp_path / "vqvae"), "--trainer.enable_progress_bar", "false"]
-    )
+    flags = ["--data.data_path", str(data), "--data.fields", str(fields), "--model.scales", scales]
+    flags += ["--model.base_channels", "8", "--model.channel_mult", "[1,1]", "--model.num_res_blocks", "1"]
+    flags += ["--model.codebook_dim", "8", "--model.vocab_size", "16", "--model.attention_heads", "2"]
+    flags += ["--model.autoencoder_steps", "4", "--model.warmup_steps", "2"]
+    flags += ["--data.num_workers", "0", "--data.batch_size", "4"]
+    flags += ["--trainer.max_epochs", "-1", "--trainer.max_steps", "10", "--trainer.accelerator", "cpu"]
+    flags += ["--trainer.default_root_dir", str(tmp_path / "vqvae"), "--trainer.log_every_n_steps", "1"]
+    train(["fit", "--config", str(CONFIGS / f"{solver}.yaml"), *flags])
 
     inputs = ["--checkpoint", str(checkpoint), "--data_path", str(data), "--accelerator", "cpu"]
     assert tokenizer(["save", *inputs, "--output", str(tmp_path / "tokens.npz")]) == 0

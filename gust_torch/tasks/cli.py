@@ -5,7 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from jsonargparse import Namespace
+from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -13,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gust_torch.data import FieldDataModule
 from gust_torch.tasks.callbacks import ValidationFigures
+from gust_torch.tasks.progress import TrainingProgress
 from gust_torch.tasks.vqvae import VQVAETask
 
 GRADIENT_CLIP = 0.5
@@ -32,8 +35,10 @@ class TrainCLI(LightningCLI):
         """Add the checkpoint's flags and set this package's defaults."""
         parser.add_lightning_class_args(ModelCheckpoint, "best")
         parser.add_lightning_class_args(ModelCheckpoint, "last")
-        parser.add_lightning_class_args(ValidationFigures, "figures")
+        if not self.subclass_mode_model:  # figures of tokens are those of the default task
+            parser.add_lightning_class_args(ValidationFigures, "figures")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
+        parser.add_lightning_class_args(TrainingProgress, "progress")
         parser.set_defaults(
             {
                 "best.filename": "best",
@@ -54,6 +59,8 @@ class TrainCLI(LightningCLI):
         for checkpoint in (config.best, config.last):
             if checkpoint.dirpath is None:
                 checkpoint.dirpath = str(root / "checkpoints")
+        config.progress.enabled &= config.trainer.enable_progress_bar is not False
+        config.trainer.enable_progress_bar = False  # ours takes its place
         if config.trainer.logger in (None, True):
             config.trainer.logger = Namespace(
                 class_path="lightning.pytorch.loggers.CSVLogger",
@@ -71,17 +78,51 @@ class TrainCLI(LightningCLI):
 def main(args: Sequence[str] | None = None) -> None:
     """Run `fit` or `validate`; mistakes of the user end with one line on stderr and exit code 1.
 
+    The task is `VQVAETask` and the data `FieldDataModule`, whose arguments are flags themselves
+    (`--model.base_channels`), unless a config file or a flag says `class_path` for one of them: then any
+    task or data module can be named, as LightningCLI's subclass mode has it.
+
     Args:
         args: Command line without the program's name; that of the process by default.
     """
+    arguments = list(sys.argv[1:] if args is None else args)
     try:
+        names_model, names_data = (names_class(arguments, key) for key in ("model", "data"))
         TrainCLI(
-            VQVAETask,
-            FieldDataModule,
+            LightningModule if names_model else VQVAETask,
+            LightningDataModule if names_data else FieldDataModule,
+            subclass_mode_model=names_model,
+            subclass_mode_data=names_data,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
-            args=None if args is None else list(args),
+            args=None if args is None else arguments,
         )
     except (ValueError, OSError, MisconfigurationException) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def names_class(arguments: Sequence[str], key: str) -> bool:
+    """Whether a config file among the arguments, or one of the arguments, gives `key` a `class_path`.
+
+    Files that cannot be read count as without: the parser says what is wrong with them.
+    """
+    flags = [argument.partition("=") for argument in arguments]
+    if any(flag == f"--{key}.class_path" for flag, _, _ in flags):
+        return True
+    following = [*arguments[1:], ""]
+    files = [
+        value if separator else after
+        for (flag, separator, value), after in zip(flags, following, strict=True)
+        if flag in ("--config", "-c")
+    ]
+    return any(_has_class_path(Path(file), key) for file in files)
+
+
+def _has_class_path(path: Path, key: str) -> bool:
+    try:
+        config = yaml.safe_load(path.read_text()) if path.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return False
+    section = config.get(key) if isinstance(config, dict) else None
+    return isinstance(section, dict) and "class_path" in section
