@@ -1,16 +1,19 @@
-"""The model part of a checkpoint: enough to rebuild a VQVAE2d, read without running pickled code."""
+"""The model part of a checkpoint: enough to rebuild the model, read without running pickled code."""
 
 from __future__ import annotations
 
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import torch
 
-from gust_torch.models import VQVAE2d
+from gust_torch.graph_spec import GraphSpec
+from gust_torch.models import LatentAutoencoder, VQVAE2d
 from gust_torch.spec import FieldSpec
+
+Model = TypeVar("Model", VQVAE2d, LatentAutoencoder)
 
 FORMAT_VERSION = 1
 MODEL_KEY = "gust_torch"
@@ -18,20 +21,21 @@ WEIGHT_PREFIX = "model."
 """The task holds its network as `model`, so a Lightning checkpoint's weights carry this prefix."""
 
 
-def model_state(model: VQVAE2d) -> dict[str, object]:
+def model_state(model: VQVAE2d | LatentAutoencoder) -> dict[str, object]:
     """What `load_model` needs beside the weights (normalisation statistics are buffers among these).
 
     Returns:
-        Plain Python values: `format_version`, `architecture`, `spec`.
+        Plain Python values: `format_version`, `model` (the class), `architecture`, `spec`.
     """
     return {
         "format_version": FORMAT_VERSION,
+        "model": type(model).__name__,
         "architecture": model.architecture(),
         "spec": model.spec.to_dict(),
     }
 
 
-def save_model(model: VQVAE2d, path: str | os.PathLike[str]) -> None:
+def save_model(model: VQVAE2d | LatentAutoencoder, path: str | os.PathLike[str]) -> None:
     """Write a checkpoint with the model alone; training checkpoints hold the same two entries and more."""
     weights = {WEIGHT_PREFIX + name: value for name, value in model.state_dict().items()}
     temporary = Path(f"{path}.part")
@@ -39,15 +43,29 @@ def save_model(model: VQVAE2d, path: str | os.PathLike[str]) -> None:
     temporary.replace(path)
 
 
-def load_model(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> VQVAE2d:
+@overload
+def load_model(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> VQVAE2d: ...
+
+
+@overload
+def load_model(
+    path: str | os.PathLike[str], kind: type[Model], *, device: str | torch.device = "cpu"
+) -> Model: ...
+
+
+def load_model(
+    path: str | os.PathLike[str], kind: type[Any] = VQVAE2d, *, device: str | torch.device = "cpu"
+) -> Any:
     """Rebuild the model of a checkpoint, in evaluation mode.
 
     Args:
         path: A checkpoint of `scripts/train.py` or of `save_model`.
+        kind: The model's class, which the caller expects: `VQVAE2d` or `LatentAutoencoder`.
         device: Where to put the model.
 
     Raises:
-        ValueError: If the file is missing, damaged, or not a checkpoint of this package.
+        ValueError: If the file is missing, damaged, holds a model of another class, or is not a checkpoint
+            of this package.
     """
     checkpoint = _read(Path(path))
     state = checkpoint.get(MODEL_KEY) if isinstance(checkpoint, dict) else None
@@ -60,7 +78,10 @@ def load_model(path: str | os.PathLike[str], *, device: str | torch.device = "cp
             f"{path} has checkpoint format {state['format_version']}, this version reads {FORMAT_VERSION}; "
             "use the package version that wrote it or train again"
         )
-    model = VQVAE2d(FieldSpec.from_dict(state["spec"]), **state["architecture"])
+    name = state.get("model", VQVAE2d.__name__)  # older files hold nothing else
+    if name != kind.__name__:
+        raise ValueError(f"{path} holds a {name}, expected a {kind.__name__}; give the checkpoint of one")
+    model = kind(_spec(state["spec"]), **state["architecture"])
     weights = {
         name.removeprefix(WEIGHT_PREFIX): value
         for name, value in checkpoint["state_dict"].items()
@@ -73,6 +94,11 @@ def load_model(path: str | os.PathLike[str], *, device: str | torch.device = "cp
             f"{path}: weights do not match the architecture stored beside them; train again ({error})"
         ) from error
     return model.to(device).eval()
+
+
+def _spec(values: dict[str, Any]) -> FieldSpec | GraphSpec:
+    """Specs of grids have a `grid`, those of graphs have none."""
+    return FieldSpec.from_dict(values) if "grid" in values else GraphSpec.from_dict(values)
 
 
 def _read(path: Path) -> Any:

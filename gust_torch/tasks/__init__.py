@@ -1,5 +1,6 @@
 """Lightning modules, their losses and logging."""
 
+from gust_torch.tasks.latent_autoencoder import LatentAutoencoderTask
 from gust_torch.tasks.vqvae import VQVAETask
 
-__all__ = ["VQVAETask"]
+__all__ = ["LatentAutoencoderTask", "VQVAETask"]

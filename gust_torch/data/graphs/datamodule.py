@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
@@ -12,9 +12,6 @@ from gust_torch.data.graphs.optional import require
 from gust_torch.data.graphs.statistics import GraphStatistics, graph_spec, graph_statistics
 from gust_torch.data.sampler import BlockShuffleSampler
 from gust_torch.graph_spec import GraphSpec
-
-if TYPE_CHECKING:
-    from torch_geometric.data import Data
 
 DATASETS: dict[str, type[MeshZarrDataset | ParticleZarrDataset]] = {
     "mesh": MeshZarrDataset,
@@ -39,7 +36,7 @@ class GraphDataModule(LightningDataModule):
         num_workers: int = 0,
         block_size: int = 1,
         seed: int = 0,
-        transform: "Callable[[Data], Data] | None" = None,
+        transform: Callable[[Any], Any] | None = None,  # items; jsonargparse would build a `Data`
         fields: list[str] | None = None,
     ) -> None:
         """Remember the settings; stores are opened when first needed.

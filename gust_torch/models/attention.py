@@ -1,0 +1,116 @@
+"""Attention blocks and coordinate features of the latent autoencoder."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MLP_RATIO = 2
+
+
+class FourierFeatures(nn.Module):
+    """x -> [x, sin(2^k pi x), cos(2^k pi x)], k = 0 .. num_frequencies - 1, of coordinates in [-1, 1]^d.
+
+    Source: Mildenhall et al. 2020 (NeRF), equation 4.
+
+    Args:
+        num_dims: d.
+        num_frequencies: Octaves; the finest resolves 2^(1 - num_frequencies) of the domain.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, num_dims: int, num_frequencies: int) -> None:
+        super().__init__()
+        self.num_features = num_dims * (1 + 2 * num_frequencies)
+        self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(num_frequencies), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., d) to (..., num_features)."""
+        phases = (x[..., None] * self.frequencies).flatten(-2)
+        return torch.cat((x, phases.sin(), phases.cos()), dim=-1)
+
+
+def mlp(in_features: int, width: int, out_features: int) -> nn.Sequential:
+    """Two layers with GELU between."""
+    return nn.Sequential(nn.Linear(in_features, width), nn.GELU(), nn.Linear(width, out_features))
+
+
+class AttentionBlock(nn.Module):
+    """x + attention(norm(x), norm(context)), then x + mlp(norm(x)); self-attention without a context.
+
+    Raises:
+        ValueError: If `num_heads` does not divide `width`.
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        if width % num_heads:
+            raise ValueError(f"num_heads={num_heads} does not divide width={width}; choose a divisor")
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(width)
+        self.norm_context = nn.LayerNorm(width)
+        self.to_query = nn.Linear(width, width)
+        self.to_key_value = nn.Linear(width, 2 * width)
+        self.to_out = nn.Linear(width, width)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = mlp(width, MLP_RATIO * width, width)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Map x (b, m, width) to the same shape.
+
+        Args:
+            x: What asks.
+            context: What is asked, (b, n, width); `x` by default.
+            mask: (b, n) bool, which rows of the context exist; all by default.
+        """
+        x_norm = self.norm(x)
+        context_norm = x_norm if context is None else self.norm_context(context)
+        keys, values = self._heads(self.to_key_value(context_norm)).chunk(2, dim=-1)
+        y = F.scaled_dot_product_attention(
+            self._heads(self.to_query(x_norm)),
+            keys,
+            values,
+            attn_mask=None if mask is None else mask[:, None, None, :],
+        )
+        x = x + self.to_out(y.transpose(1, 2).flatten(2))
+        out: Tensor = x + self.mlp(self.norm_mlp(x))
+        return out
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(b, n, heads * e) -> (b, heads, n, e)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class AttentionPool(nn.Module):
+    """Any number of rows -> `latent_len` tokens: learned tokens ask the rows, then one another.
+
+    Source: Lee et al. 2019 (Set Transformer), section 3.2, and Jaegle et al. 2021 (Perceiver).
+    The tokens leave through a layer norm without weights: mean 0 and variance 1 over `latent_dim`.
+
+    Args:
+        width: Features of the rows.
+        latent_len: Tokens.
+        latent_dim: Features of a token.
+        num_layers: Self-attention blocks.
+        num_heads: Attention heads.
+    """
+
+    def __init__(
+        self, width: int, latent_len: int, latent_dim: int, *, num_layers: int, num_heads: int
+    ) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(torch.randn(latent_len, width))
+        self.pool = AttentionBlock(width, num_heads)
+        self.blocks = nn.ModuleList(AttentionBlock(width, num_heads) for _ in range(num_layers))
+        self.to_latent = nn.Linear(width, latent_dim)
+        self.norm = nn.LayerNorm(latent_dim, elementwise_affine=False)
+
+    def forward(self, rows: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map rows (b, n, width), of which `mask` (b, n) exist, to tokens (b, latent_len, latent_dim)."""
+        x = self.pool(self.tokens.expand(rows.shape[0], -1, -1), rows, mask)
+        for block in self.blocks:
+            x = block(x)
+        latent: Tensor = self.norm(self.to_latent(x))
+        return latent

@@ -1,0 +1,170 @@
+"""Autoencoder of fields on grids, meshes or particles through a fixed number of latent tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from gust_torch.graph_spec import GraphSpec
+from gust_torch.models.latent_encoders import GraphEncoder, GridEncoder, QueryDecoder, UnitBox
+from gust_torch.models.points import Points, Spec, graph_points, grid_points, num_dims, pad
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+    Batch: TypeAlias = Tensor | Data
+
+
+class LatentAutoencoder(nn.Module):
+    """The same four calls for every kind of data: `points`, `encode`, `decode`, `reconstruct`.
+
+    A batch is a tensor (b, c, h, w) where the spec is a `FieldSpec`, else a torch_geometric item or batch.
+    All values and coordinates are physical; statistics of the training data are buffers.
+
+    Args:
+        spec: What the data are; it chooses `GridEncoder` or `GraphEncoder`.
+        latent_len: Tokens of a sample.
+        latent_dim: Features of a token.
+        width: Features inside encoder and decoder.
+        num_local_layers: Convolution blocks, or rounds of message passing, before the pooling.
+        num_layers: Self-attention blocks on the tokens.
+        num_decoder_layers: Rounds in which a query asks the tokens.
+        num_heads: Attention heads.
+        num_frequencies: Octaves of the coordinates' Fourier features.
+        patch_size: Cells along each side of a grid's patch; graphs have none.
+
+    Raises:
+        ValueError: Sizes that do not fit one another or the grid, or torch_geometric is missing.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        latent_len: int = 128,
+        latent_dim: int = 512,
+        width: int = 256,
+        num_local_layers: int = 2,
+        num_layers: int = 4,
+        num_decoder_layers: int = 2,
+        num_heads: int = 8,
+        num_frequencies: int = 6,
+        patch_size: int = 4,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        shared = {"latent_dim": latent_dim, "width": width, "num_heads": num_heads}
+        shared["num_frequencies"] = num_frequencies
+        layers = {"latent_len": latent_len, "num_local_layers": num_local_layers, "num_layers": num_layers}
+        self._architecture: dict[str, object] = {
+            **shared,
+            **layers,
+            "num_decoder_layers": num_decoder_layers,
+            "patch_size": patch_size,
+        }
+        self.encoder: GraphEncoder | GridEncoder
+        if isinstance(spec, GraphSpec):
+            self.encoder = GraphEncoder(spec, **shared, **layers)
+        else:
+            self.encoder = GridEncoder(spec, **shared, **layers, patch_size=patch_size)
+        self.decoder = QueryDecoder(
+            spec.num_channels, num_dims(spec), num_layers=num_decoder_layers, **shared
+        )
+        self.unit = UnitBox(num_dims(spec))
+        self.register_buffer("mean", torch.zeros(spec.num_channels))
+        self.register_buffer("std", torch.ones(spec.num_channels))
+        if not isinstance(spec, GraphSpec):
+            self.unit.set(torch.zeros(num_dims(spec)), torch.tensor(spec.lengths[: num_dims(spec)]))
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """(latent_len, latent_dim)."""
+        return self.encoder.pool.tokens.shape[0], self.decoder.from_latent.in_features
+
+    def architecture(self) -> dict[str, object]:
+        """Constructor arguments, plain Python values."""
+        return dict(self._architecture)
+
+    @torch.no_grad()
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Set the normalisation, c values each.
+
+        Raises:
+            ValueError: If a standard deviation is not positive and finite.
+        """
+        if not bool((torch.isfinite(std) & (std > 0)).all()) or not bool(torch.isfinite(mean).all()):
+            raise ValueError(
+                f"statistics of {list(self.spec.names)} must be finite with std > 0, got mean "
+                f"{mean.flatten().tolist()}, std {std.flatten().tolist()}; leave such fields out"
+            )
+        self.mean.copy_(mean.flatten())
+        self.std.copy_(std.flatten())
+
+    def points(self, batch: Batch) -> Points:
+        """The batch as physical values at points: what `decode_points` should give back."""
+        if isinstance(self.spec, GraphSpec):
+            return graph_points(_graph(batch), self.spec)[0]
+        return grid_points(_tensor(batch), self.spec)
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Tokens (b, latent_len, latent_dim); of moving graphs b counts graph 0's times first.
+
+        Raises:
+            ValueError: If the batch has other fields than the model.
+        """
+        if isinstance(self.encoder, GridEncoder):
+            x = _tensor(batch)
+            grid_points(x[:0], self.encoder.spec)  # checks the shape
+            return self.encoder((x - self.mean[:, None, None]) / self.std[:, None, None], self.unit)
+        points, edges = graph_points(_graph(batch), self.encoder.spec)
+        values = (points.values - self.mean) / self.std
+        normalised = Points(points.coordinates, values, points.sample, points.num_samples)
+        return self.encoder(normalised, edges, self.unit)
+
+    def decode(self, latent: Tensor, coordinates: Tensor) -> Tensor:
+        """Physical fields (b, n, c) at coordinates (b, n, d), or (n, d) for all samples alike.
+
+        Raises:
+            ValueError: If latents or coordinates have other sizes than the model's.
+        """
+        if tuple(latent.shape[1:]) != self.latent_shape or coordinates.shape[-1] != num_dims(self.spec):
+            raise ValueError(
+                f"expected latents (b, {self.latent_shape[0]}, {self.latent_shape[1]}) and coordinates "
+                f"(b, n, {num_dims(self.spec)}), got {tuple(latent.shape)} and {tuple(coordinates.shape)}"
+            )
+        x = self.unit(coordinates).expand(latent.shape[0], -1, -1)
+        fields: Tensor = self.decoder(latent, x) * self.std + self.mean
+        return fields
+
+    def decode_points(self, latent: Tensor, coordinates: Tensor, sample: Tensor) -> Tensor:
+        """Physical fields (n, c) at ragged queries: coordinates (n, d) of samples (n,), never decreasing."""
+        padded, mask = pad(coordinates, sample, latent.shape[0])
+        return self.decode(latent, padded)[mask]
+
+    def reconstruct(self, batch: Batch) -> Tensor:
+        """Physical values (n, c) at the batch's own points."""
+        points = self.points(batch)
+        return self.decode_points(self.encode(batch), points.coordinates, points.sample)
+
+    def forward(self, batch: Batch, queries: Points) -> Tensor:
+        """Physical values (n, c) at `queries`, of which the values are not looked at."""
+        return self.decode_points(self.encode(batch), queries.coordinates, queries.sample)
+
+
+def _tensor(batch: Batch) -> Tensor:
+    if not isinstance(batch, Tensor):
+        raise ValueError(
+            f"this model takes tensors (b, c, h, w), got {type(batch).__name__}; it was trained on grids"
+        )
+    return batch
+
+
+def _graph(batch: Batch) -> Data:
+    if isinstance(batch, Tensor):
+        raise ValueError("this model takes torch_geometric batches, got a tensor; it was trained on graphs")
+    return batch
