@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gust_torch.tokenizer.__main__ import one_line, silence_lightning
+from gust_torch.tokenizer.terminal import one_line, silence_lightning
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 
 import torch
 
 from gust_torch.analysis.output import write_analysis
 from gust_torch.analysis.passes import Analysis, analyze
-from gust_torch.analysis.report import summarize
+from gust_torch.analysis.report import spectral_errors, summarize
 from gust_torch.tokenizer import VQVAETokenizer
 from gust_torch.tokenizer.encode import DataSelection, open_data
+from gust_torch.tokenizer.usage import ScaleUsage, bit_rate, scale_usage
 from solvers.common.progress import Progress
 from solvers.common.provenance import provenance
 
@@ -21,12 +23,16 @@ class Written:
     Attributes:
         analysis: The sums.
         metrics: Content of ``metrics.json``.
+        usages: Code usage of each scale.
         files: Files written.
+        seconds: Time of the pass over the data.
     """
 
     analysis: Analysis
     metrics: dict[str, object]
+    usages: tuple[ScaleUsage, ...]
     files: tuple[Path, ...]
+    seconds: float
 
 
 def analyze_checkpoint(
@@ -58,6 +64,7 @@ def analyze_checkpoint(
     dataset = open_data(model, selection)
     # Before the pass, not after it: a folder that cannot be made would waste it.
     output_dir.mkdir(parents=True, exist_ok=True)
+    start = perf_counter()
     with Progress(len(dataset), unit="sample", description="analysis") as progress:
         analysis = analyze(
             model,
@@ -67,6 +74,7 @@ def analyze_checkpoint(
             device=device,
             on_batch=progress.update,
         )
+    seconds = perf_counter() - start
     paths = [selection.data_path] if isinstance(selection.data_path, str) else list(selection.data_path)
     metrics: dict[str, object] = {
         "checkpoint": str(checkpoint),
@@ -80,7 +88,8 @@ def analyze_checkpoint(
         **summarize(analysis, model),
         "architecture": model.architecture(),
     }
-    return Written(analysis, metrics, tuple(write_analysis(analysis, metrics, output_dir)))
+    usages = scale_usage(model.scales, [counts.numpy() for counts in analysis.codes.counts])
+    return Written(analysis, metrics, usages, tuple(write_analysis(analysis, metrics, output_dir)), seconds)
 
 
 def choose_device(accelerator: str) -> torch.device:
@@ -103,15 +112,32 @@ def choose_device(accelerator: str) -> torch.device:
 
 
 def describe(written: Written) -> str:
-    """One line a field, then the files, for people."""
+    """A short table of the main numbers, then the files, for people."""
     analysis = written.analysis
-    lines = []
+    rate = bit_rate(written.usages, analysis.spec.num_channels, analysis.spec.grid)
+    rows = [
+        ("samples", f"{analysis.num_samples}, {analysis.num_samples / written.seconds:.3g} a second"),
+        ("bits per pixel", f"{rate.nominal:.4f} ({rate.entropy_coded:.4f} entropy coded)"),
+        (
+            "perplexity / K",
+            ", ".join(f"{u.name} {u.perplexity / u.codebook_size:.2f}" for u in written.usages),
+        ),
+    ]
     for channel, name in enumerate(analysis.spec.names):
-        error = analysis.errors.summary("vrmse", channel)
+        vrmse = analysis.errors.summary("vrmse", channel)
+        bands = spectral_errors(analysis, analysis.spectra.field(channel))
         distances = analysis.histogram.distances(channel)
-        lines.append(
-            f"{name}: VRMSE {error.mean:.4f} +- {error.std:.4f} over {analysis.num_samples} samples, "
-            f"MSE {analysis.errors.summary('mse', channel).mean:.4g}, JS {distances.js_divergence:.3g} nats, "
-            f"TV {distances.total_variation:.3g}, W1 {distances.wasserstein1:.3g}"
-        )
-    return "\n".join([*lines, *(str(path) for path in written.files)])
+        rows += [
+            (f"{name}: VRMSE", f"{vrmse.mean:.4f} +- {vrmse.std:.4f} from sample to sample"),
+            (
+                "  spectral error",
+                ", ".join(f"{band} {error:.3g}" for band, error in bands.items() if error is not None),
+            ),
+            (
+                "  distribution",
+                f"JS {distances.js_divergence:.3g} nats, TV {distances.total_variation:.3g}, "
+                f"W1 {distances.wasserstein1:.3g}",
+            ),
+        ]
+    width = max(len(label) for label, _ in rows)
+    return "\n".join([*(f"{label:<{width}}  {text}" for label, text in rows), *map(str, written.files)])
