@@ -1,7 +1,9 @@
 """Shards of meshes and particles: what becomes of good ones, and what is said of bad ones."""
 
 import importlib.util
+import os
 import pickle
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 pytest.importorskip("zarr")
 
+from gust_torch.convert import graphs
 from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind
 from gust_torch.data.graphs.stores import open_reader
 from gust_torch.data.graphs.synthetic import random_mesh
@@ -265,6 +268,26 @@ def test_a_refusal_leaves_older_stores(convert, tmp_path) -> None:
     names = assert_holds(tmp_path / "out" / "darcy2d_mesh_train.zarr", MESH, samples)
     assert len(names) == 3
     assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+def test_a_stopped_conversion_leaves_nothing(convert, tmp_path, monkeypatch) -> None:
+    write_meshes(tmp_path / "raw", 3)
+    append = graphs.RaggedWriter.append
+
+    def append_and_stop(self, arrays, **names) -> None:
+        append(self, arrays, **names)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(graphs.RaggedWriter, "append", append_and_stop)
+    assert convert("darcy2d_mesh")[0] == 128 + signal.SIGTERM
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_conversion_left_is_removed(convert, tmp_path) -> None:
+    write_meshes(tmp_path / "raw", 3)
+    (tmp_path / "out" / ".darcy2d_mesh.parts" / "darcy2d_mesh_train.zarr").mkdir(parents=True)
+    assert convert("darcy2d_mesh")[0] == 0
+    assert not (tmp_path / "out" / ".darcy2d_mesh.parts").exists()
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,8 @@ class ShardFiles:
         self._shape = (array.chunks[0], *array.shape[1:])
         self._dtype = array.dtype
         self._num_chunks = array.shards[0] // array.chunks[0]
+        # zstd expands what it cannot compress by less than this; a missing chunk has length 2**64 - 1.
+        self._max_length = 2 * int(np.prod(self._shape)) * self._dtype.itemsize + 1024
         self._decode = require("numcodecs.zstd").Zstd().decode
         self._indices: dict[int, np.ndarray] = {}  # 4 KiB a shard of 8 MiB
 
@@ -128,11 +130,13 @@ class ShardFiles:
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 offset, length = self._index(descriptor, shard)[position].tolist()
+                if length > self._max_length:
+                    raise ValueError(f"no chunk {position} in its index")
                 data = os.pread(descriptor, length, offset)
             finally:
                 os.close(descriptor)
             return np.frombuffer(self._decode(data), self._dtype).reshape(self._shape)
-        except (OSError, RuntimeError, ValueError, OverflowError) as error:
+        except (FileNotFoundError, RuntimeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path}: damaged shard, {error}; convert the store again") from error
 
     def _index(self, descriptor: int, shard: int) -> np.ndarray:

@@ -111,20 +111,20 @@ class GroupsReader:
             ValueError: A required array is missing.
         """
         sample = self._node[self._names[index]]
+        # Opening an array costs as much as reading it: those of the sample itself are opened once, together.
+        opened = dict(sample.arrays())
         arrays = {}
         for name, path in self._kind.folders.items():
             if name in skip:
                 continue
             try:
-                arrays[name] = np.asarray(sample[path][...])
+                arrays[name] = np.asarray((opened.pop(path) if path in opened else sample[path])[...])
             except KeyError as error:
                 raise ValueError(
                     f"{self._where}: sample {self._names[index]!r} has no array {path!r}; "
                     f"is it a store of {self._kind.name}?"
                 ) from error
-        for name, array in sample.arrays():
-            if name not in arrays and name not in skip:
-                arrays[name] = np.asarray(array[...])
+        arrays.update({name: np.asarray(array[...]) for name, array in opened.items() if name not in skip})
         folder, radius = _RADIUS
         if self._kind.name == "particles" and radius in sample[folder].attrs:
             arrays[radius] = np.asarray(sample[folder].attrs[radius])

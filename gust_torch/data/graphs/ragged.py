@@ -140,6 +140,7 @@ class _Column:
             dtype=dtype,
             chunks=(rows, *trailing),
             shards=(self._shard_rows, *trailing),
+            compressors=require("zarr.codecs").ZstdCodec(level=0, checksum=True),
             # A chunk that is not there is damage then, never zeros.
             config={"write_empty_chunks": True},
         )

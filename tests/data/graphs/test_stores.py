@@ -105,7 +105,7 @@ def test_unclosed_and_empty_stores(tmp_path, meshes) -> None:
         reader(tmp_path / "a", MESH)
 
 
-@pytest.mark.parametrize("damage", ["delete", "truncate", "overwrite"])
+@pytest.mark.parametrize("damage", ["delete", "truncate", "overwrite", "flip", "index"])
 def test_damaged_shards(write_store, meshes, damage: str) -> None:
     path = write_store(meshes)
     shard = path / MESH.group / "coords" / "c" / "0" / "0"
@@ -113,7 +113,13 @@ def test_damaged_shards(write_store, meshes, damage: str) -> None:
     if damage == "delete":
         shard.unlink()
     else:
-        shard.write_bytes(data[:-100] if damage == "truncate" else b"\1" * 40 + data[40:])
+        changed = {
+            "truncate": data[:-100],
+            "overwrite": b"\1" * 40 + data[40:],
+            "flip": data[:60] + bytes([data[60] ^ 1]) + data[61:],
+            "index": data[: -ragged.SHARD_CHUNKS * 16] + b"\xff" * ragged.SHARD_CHUNKS * 16,
+        }
+        shard.write_bytes(changed[damage])
     with pytest.raises(ValueError, match=r"coords/c/0/0: damaged shard.*convert the store again"):
         reader(path, MESH).read(0)
 
