@@ -50,6 +50,7 @@ class VQVAETask(LightningModule):
         replace_every: Steps between replacements of unused codes.
         lr: Peak learning rate.
         weight_decay: AdamW's decay of weights (not of biases and norms).
+        betas: AdamW's decay rates of the two moments.
         warmup_steps: Steps of the linear warm-up, at most a tenth of the run.
         spectral_weight: Weight of the log-spectrum loss; 0 switches it off.
         augment_shifts: Shift each training frame by a random number of cells along periodic axes.
@@ -76,6 +77,7 @@ class VQVAETask(LightningModule):
         replace_every: int = 50,
         lr: float = 1e-4,
         weight_decay: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
         warmup_steps: int = 1000,
         spectral_weight: float = 0.0,
         augment_shifts: bool = False,
@@ -83,7 +85,8 @@ class VQVAETask(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
+        self.lr, self.weight_decay, self.betas = lr, weight_decay, betas
+        self.warmup_steps = warmup_steps
         self.spectral_weight = spectral_weight
         self.augment_shifts = augment_shifts
         self.compile_networks = compile
@@ -173,6 +176,7 @@ class VQVAETask(LightningModule):
                 {"params": others, "weight_decay": 0.0},
             ],
             lr=self.lr,
+            betas=self.betas,
         )
         schedule = warmup_cosine(optimizer, warmup=self.warmup_steps, total=num_training_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
