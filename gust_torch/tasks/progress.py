@@ -38,7 +38,8 @@ class TrainingProgress(Callback):
         """Count optimiser steps; read the metrics, which waits for the device, only where they are logged."""
         if self._progress is None or trainer.global_step == self._step:
             return
-        metrics = trainer.callback_metrics if trainer.global_step % trainer.log_every_n_steps == 0 else {}
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        metrics = trainer.callback_metrics if trainer.global_step % every == 0 else {}
         values = {label: float(metrics[name]) for name, label in SHOWN.items() if name in metrics}
         self._progress.update(trainer.global_step - self._step, values)
         self._step = trainer.global_step
