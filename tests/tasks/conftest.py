@@ -63,6 +63,7 @@ def tiny_flags() -> Callable[[Path, Path], list[str]]:
             "data.num_workers": 0,
             "model.base_channels": 8,
             "model.channel_mult": "[1,1]",
+            "model.patch_size": 2,
             "model.num_res_blocks": 1,
             "model.codebook_dim": 4,
             "model.vocab_size": 8,
