@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.models.latent_encoders import GraphEncoder, GridEncoder, QueryDecoder, UnitBox
-from gust_torch.models.points import Points, Spec, graph_points, grid_points, num_dims, pad
+from gust_torch.models.points import Points, Spec, check_fields, graph_points, grid_points, num_dims, pad
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -119,7 +119,7 @@ class LatentAutoencoder(nn.Module):
         """
         if isinstance(self.encoder, GridEncoder):
             x = _tensor(batch)
-            grid_points(x[:0], self.encoder.spec)  # checks the shape
+            check_fields(x, self.encoder.spec)
             return self.encoder((x - self.mean[:, None, None]) / self.std[:, None, None], self.unit)
         points, edges = graph_points(_graph(batch), self.encoder.spec)
         values = (points.values - self.mean) / self.std

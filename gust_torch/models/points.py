@@ -71,12 +71,7 @@ def grid_points(x: Tensor, spec: FieldSpec) -> Points:
     Raises:
         ValueError: If `x` is not on the channels and grid of `spec`.
     """
-    expected = (spec.num_channels, *spec.grid)
-    if tuple(x.shape[1:]) != expected:
-        raise ValueError(
-            f"this model takes fields {list(spec.names)} as (b, {', '.join(map(str, expected))}), "
-            f"got {tuple(x.shape)}; choose the same fields and grid as in training"
-        )
+    check_fields(x, spec)
     b, c, h, w = x.shape
     return Points(
         coordinates=grid_coordinates(spec).to(x.device).repeat(b, 1),
@@ -84,6 +79,20 @@ def grid_points(x: Tensor, spec: FieldSpec) -> Points:
         sample=torch.arange(b, device=x.device).repeat_interleave(h * w),
         num_samples=b,
     )
+
+
+def check_fields(x: Tensor, spec: FieldSpec) -> None:
+    """Compare the shape of fields with what a model was built for.
+
+    Raises:
+        ValueError: They differ.
+    """
+    expected = (spec.num_channels, *spec.grid)
+    if tuple(x.shape[1:]) != expected:
+        raise ValueError(
+            f"this model takes fields {list(spec.names)} as (b, {', '.join(map(str, expected))}), "
+            f"got {tuple(x.shape)}; choose the same fields and grid as in training"
+        )
 
 
 def graph_points(batch: Data, spec: GraphSpec) -> tuple[Points, Tensor]:

@@ -27,6 +27,8 @@ _SYNC_BUFFERS = (
     else "broadcast_buffers"
 )
 
+_NO_SUBTYPE = "Does not validate against any of the Union subtypes"
+
 
 class TrainCLI(LightningCLI):
     """Checkpoints (the best by val/vrmse, and the last), CSV logs, figures and DDP settings by default."""
@@ -98,8 +100,15 @@ def main(args: Sequence[str] | None = None) -> None:
             args=None if args is None else arguments,
         )
     except (ValueError, OSError, MisconfigurationException) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_reason(error)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _reason(error: BaseException) -> BaseException:
+    """What a constructor raised, without jsonargparse's many lines around it in subclass mode."""
+    while str(error).startswith(_NO_SUBTYPE) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def names_class(arguments: Sequence[str], key: str) -> bool:
