@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from gust_torch.data.graphs.datamodule import GraphDataModule
     from gust_torch.data.graphs.datasets import MeshZarrDataset, ParticleZarrDataset
     from gust_torch.data.hdf5_dataset import HDF5Dataset
+    from gust_torch.models.latent_autoencoder import LatentAutoencoder
     from gust_torch.models.vqvae import VQVAE2d
     from gust_torch.spec import FieldSpec
+    from gust_torch.tasks.latent_autoencoder import LatentAutoencoderTask
     from gust_torch.tasks.vqvae import VQVAETask
     from gust_torch.tokenizer.npz import load_tokenized_data
     from gust_torch.tokenizer.tokenizer import VQVAETokenizer
@@ -23,6 +25,8 @@ __all__ = [
     "FieldSpec",
     "GraphDataModule",
     "HDF5Dataset",
+    "LatentAutoencoder",
+    "LatentAutoencoderTask",
     "MeshZarrDataset",
     "ParticleZarrDataset",
     "VQVAE2d",
@@ -38,6 +42,8 @@ __getattr__, __dir__ = lazy_exports(
         "FieldSpec": "gust_torch.spec",
         "GraphDataModule": "gust_torch.data.graphs",
         "HDF5Dataset": "gust_torch.data",
+        "LatentAutoencoder": "gust_torch.models",
+        "LatentAutoencoderTask": "gust_torch.tasks",
         "MeshZarrDataset": "gust_torch.data.graphs",
         "ParticleZarrDataset": "gust_torch.data.graphs",
         "VQVAE2d": "gust_torch.models",

@@ -108,10 +108,11 @@ def test_each_config_trains_resumes_and_gives_a_model(config, tmp_path):
 
 
 def test_the_saved_config_runs_again(tmp_path):
-    main(["fit", *fit_flags("burgers1d", tmp_path, tmp_path / "a")])
-    saved = tmp_path / "a" / "logs" / "version_0" / "config.yaml"
-    main(["fit", f"--config={saved}", "--trainer.default_root_dir", str(tmp_path / "b")])
-    assert (tmp_path / "b" / "logs" / "version_0" / "metrics.csv").is_file()
+    main(["fit", *fit_flags("burgers1d", tmp_path, tmp_path)])
+    saved = tmp_path / "logs" / "version_0" / "config.yaml"
+    main(["fit", f"--config={saved}"])
+    metrics = [(tmp_path / "logs" / f"version_{i}" / "metrics.csv").read_text() for i in (0, 1)]
+    assert metrics[0] == metrics[1]
 
 
 def test_a_class_path_in_a_config_or_a_flag_is_found(tmp_path):
