@@ -10,7 +10,8 @@ from gust_torch.analysis.output import write_analysis
 from gust_torch.analysis.passes import Analysis, analyze
 from gust_torch.analysis.report import spectral_errors, summarize
 from gust_torch.tokenizer import VQVAETokenizer
-from gust_torch.tokenizer.encode import DataSelection, open_data
+from gust_torch.tokenizer.encode import open_data
+from gust_torch.tokenizer.options import DataSelection
 from gust_torch.tokenizer.usage import ScaleUsage, bit_rate, scale_usage
 from solvers.common.progress import Progress
 from solvers.common.provenance import provenance
@@ -40,9 +41,9 @@ def analyze_checkpoint(
     selection: DataSelection,
     output_dir: Path,
     *,
-    batch_size: int = 32,
-    num_workers: int = 0,
-    accelerator: str = "auto",
+    batch_size: int,
+    num_workers: int,
+    accelerator: str,
 ) -> Written:
     """Score the tokens of a checkpoint's model on some data, and write all figures and numbers.
 

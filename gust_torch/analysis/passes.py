@@ -14,6 +14,7 @@ from gust_torch.data import HDF5Dataset, collate_frames
 from gust_torch.metrics import ValueHistogram, vrmse
 from gust_torch.models import VQVAE2d
 from gust_torch.spec import FieldSpec
+from gust_torch.tokenizer.options import Compute
 
 NUM_EXAMPLES = 3
 
@@ -65,8 +66,8 @@ def analyze(
     model: VQVAE2d,
     dataset: HDF5Dataset,
     *,
-    batch_size: int = 32,
-    num_workers: int = 0,
+    batch_size: int = Compute.batch_size,
+    num_workers: int = Compute.num_workers,
     device: torch.device | str = "cpu",
     on_batch: Callable[[int], None] = lambda samples: None,
 ) -> Analysis:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from gust_torch.tokenizer.terminal import one_line, silence_lightning
-
-if TYPE_CHECKING:
-    from gust_torch.tokenizer.encode import Compute, DataSelection
+from gust_torch.tokenizer.options import Compute
+from gust_torch.tokenizer.terminal import add_data_arguments, data_selection, silence_lightning
+from solvers.common.errors import one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,24 +48,18 @@ def build_parser() -> argparse.ArgumentParser:
 def common_arguments() -> argparse.ArgumentParser:
     """Build the arguments that both commands take."""
     common = argparse.ArgumentParser(add_help=False)
+    add_data_arguments(common)
+    default = Compute()
     add = common.add_argument
-    add("--checkpoint", required=True, metavar="MODEL.ckpt", help="checkpoint of scripts/train.py")
-    add(
-        "--data_path",
-        required=True,
-        nargs="+",
-        metavar="DATA.h5",
-        help="files in the common format, or a glob",
-    )
-    add("--fields", nargs="+", help="field names (default: those of the checkpoint)")
-    add("--sample_start", type=int, default=0, help="first sample (default 0)")
-    add("--sample_stop", type=int, help="one past the last sample (default: the end)")
     add("--fit_from", metavar="TOKENS.npz", help="use this file's vocabulary; unseen codes take a neighbour")
-    add("--batch_size", type=int, default=32, help="samples in a batch, for each device (default 32)")
-    add("--num_workers", type=int, default=0, help="reading processes for each device (default 0)")
-    add("--devices", default="auto", help="number of devices, or a list such as 0,2 (default auto)")
-    add("--accelerator", default="auto", help="cpu, gpu, mps, ... (default auto)")
-    add("--strategy", default="auto", help="Lightning strategy such as ddp (default auto)")
+    for name, kind, text in (
+        ("batch_size", int, "samples in a batch, for each device"),
+        ("num_workers", int, "reading processes for each device"),
+        ("devices", str, "number of devices, or a list such as 0,2"),
+        ("accelerator", str, "cpu, gpu, mps, ..."),
+        ("strategy", str, "Lightning strategy such as ddp"),
+    ):
+        add(f"--{name}", type=kind, default=getattr(default, name), help=f"{text} (default %(default)s)")
     return common
 
 
@@ -78,13 +70,12 @@ def save(arguments: argparse.Namespace) -> int:
     from gust_torch.tokenizer.report import describe_saved
 
     silence_lightning()
-    selection, compute = parse_common(arguments)
     saved = save_tokens(
         arguments.checkpoint,
-        selection,
+        data_selection(arguments),
         arguments.output,
         fit_from=arguments.fit_from,
-        compute=compute,
+        compute=compute_options(arguments),
         overwrite=arguments.overwrite,
     )
     if saved is not None:
@@ -98,12 +89,11 @@ def info(arguments: argparse.Namespace) -> int:
     from gust_torch.tokenizer.report import describe_info
 
     silence_lightning()
-    selection, compute = parse_common(arguments)
     found = token_info(
         arguments.checkpoint,
-        selection,
+        data_selection(arguments),
         fit_from=arguments.fit_from,
-        compute=compute,
+        compute=compute_options(arguments),
         check_samples=arguments.check_samples,
     )
     if found is None:
@@ -115,26 +105,15 @@ def info(arguments: argparse.Namespace) -> int:
     return 1
 
 
-def parse_common(arguments: argparse.Namespace) -> tuple[DataSelection, Compute]:
-    """Group the common arguments."""
-    from gust_torch.tokenizer.encode import Compute, DataSelection
-
-    # "[buoyancy,vorticity]", as scripts/train.py takes it, and "buoyancy vorticity" mean the same.
-    fields = arguments.fields and " ".join(arguments.fields).strip("[]").replace(",", " ").split()
-    selection = DataSelection(
-        arguments.data_path,
-        fields=fields,
-        sample_start=arguments.sample_start,
-        sample_stop=arguments.sample_stop,
-    )
-    compute = Compute(
+def compute_options(arguments: argparse.Namespace) -> Compute:
+    """Group the arguments that say how to compute."""
+    return Compute(
         batch_size=arguments.batch_size,
         num_workers=arguments.num_workers,
         devices=arguments.devices,
         accelerator=arguments.accelerator,
         strategy=arguments.strategy,
     )
-    return selection, compute
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,51 +19,13 @@ from torch.utils.data import DataLoader
 
 from gust_torch.data import HDF5Dataset, collate_frames
 from gust_torch.models import VQVAE2d
+from gust_torch.tokenizer.options import Compute, DataSelection
 from gust_torch.tokenizer.shards import CodeShardWriter, merge_shards
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer, count_codes
 
-__all__ = ["Compute", "DataSelection", "Encoded", "encode_data", "open_data"]
+__all__ = ["Encoded", "encode_data", "open_data"]
 
 COUNT_BLOCK = 4096
-
-
-@dataclass(frozen=True)
-class DataSelection:
-    """Which samples to encode; the names are those of `HDF5Dataset`.
-
-    Attributes:
-        data_path: a file, a glob, or a list of these.
-        fields: field names; None for the channels of the checkpoint.
-        sample_start: first sample.
-        sample_stop: one past the last sample; None for the end.
-    """
-
-    data_path: str | Sequence[str]
-    fields: Sequence[str] | None = None
-    sample_start: int = 0
-    sample_stop: int | None = None
-
-
-@dataclass(frozen=True)
-class Compute:
-    """How to encode; the names are those of `lightning.pytorch.Trainer` and `torch.utils.data.DataLoader`.
-
-    Raises:
-        ValueError: if batch_size or num_workers is too small.
-    """
-
-    batch_size: int = 32
-    num_workers: int = 0
-    devices: str = "auto"
-    accelerator: str = "auto"
-    strategy: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        if self.batch_size < 1 or self.num_workers < 0:
-            raise ValueError(
-                f"expected batch_size >= 1 and num_workers >= 0, got {self.batch_size} and {self.num_workers}"
-            )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import torch
 
 from gust_torch.data import HDF5Dataset, collate_frames
 from gust_torch.metrics import vrmse
-from gust_torch.tokenizer.encode import Compute, DataSelection, encode_data, open_data
+from gust_torch.tokenizer.encode import encode_data, open_data
+from gust_torch.tokenizer.options import Compute, DataSelection
 from gust_torch.tokenizer.pipeline import load_with_vocabulary
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 from gust_torch.tokenizer.usage import BitRate, ScaleUsage, bit_rate, scale_usage

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gust_torch.data import HDF5Dataset
-from gust_torch.tokenizer.encode import Compute, DataSelection, encode_data, open_data
+from gust_torch.tokenizer.encode import encode_data, open_data
 from gust_torch.tokenizer.npz import TokenSource, read_vocabulary, refuse_existing, write_tokens
+from gust_torch.tokenizer.options import Compute, DataSelection
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 from gust_torch.tokenizer.usage import ScaleUsage, scale_usage
 from gust_torch.tokenizer.vocabulary import Vocabulary, describe_unseen

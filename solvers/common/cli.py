@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from solvers.common.errors import one_line
 from solvers.common.filters import COMPRESSIONS, filter_names
 from solvers.common.progress import Progress
 from solvers.common.reader import field_datasets, open_file, read_hdf5_info
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         compression = None if options.compression == "none" else options.compression
         return _repack(options.file, options.output, compression, options.overwrite)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
 
 

@@ -114,7 +114,8 @@ def is_complete(file: h5py.File) -> bool:
 def _check_bytes(path: Path) -> Superblock | None:
     """Superblock of a file that starts as HDF5 does; None where it is of an older version."""
     if not path.is_file():
-        raise ValueError(f"{path}: expected an HDF5 file, found none; check the path")
+        found = "a folder" if path.is_dir() else "none"
+        raise ValueError(f"{path}: expected an HDF5 file, found {found}; check the path")
     with path.open("rb") as file:
         head = file.read(48)
     size = path.stat().st_size

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import scipy.io
 from numpy.typing import NDArray
+from scipy.io.matlab import MatReadError
 
 from solvers.common.hdf5_utils import num_samples, open_file
 from solvers.py2d_turbulence.regrid import regrid
@@ -69,16 +71,20 @@ def read_vorticity(path: str | Path, num_points: int) -> Field:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; check --ic_file")
+        found = "a folder" if path.is_dir() else "no such file"
+        raise ValueError(f"{path}: {found}; check --ic_file")
     if path.suffix not in _READERS:
         raise ValueError(f"{path}: expected one of {', '.join(_READERS)}; convert the file for --ic_file")
     field = np.asarray(_READERS[path.suffix](path))
     if field.ndim == 3:
         field = field[-1]
     if field.ndim != 2 or field.shape[0] != field.shape[1] or field.shape[0] < 2:
-        raise ValueError(f"{path}: expected a square vorticity field (n, n), found {field.shape}")
+        raise ValueError(
+            f"{path}: expected a square vorticity field (n, n), found {field.shape}; give another --ic_file"
+        )
     if not (np.issubdtype(field.dtype, np.floating) and np.all(np.isfinite(field))):
-        raise ValueError(f"{path}: expected finite real numbers, found {field.dtype} with NaN or Inf")
+        found = f"{field.dtype} with NaN or Inf" if np.issubdtype(field.dtype, np.floating) else field.dtype
+        raise ValueError(f"{path}: expected finite real numbers, found {found}; give another --ic_file")
     if field.shape[0] != num_points:
         logger.info("%s: %d x %d regridded to NX=%d", path, *field.shape, num_points)
         field = regrid(field, num_points)
@@ -94,7 +100,7 @@ def _read_mat(path: Path) -> NDArray[np.generic]:
         contents = scipy.io.loadmat(path, variable_names=["Omega"])
     except NotImplementedError as error:
         raise ValueError(f"{path}: a MATLAB 7.3 file; save it with the option '-v7'") from error
-    except (ValueError, TypeError, OSError) as error:
+    except (MatReadError, ValueError, TypeError, OSError, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read as a MATLAB file ({error}); check --ic_file") from error
     if "Omega" not in contents:
         names = [name for name, _, _ in scipy.io.whosmat(path)]
@@ -103,13 +109,15 @@ def _read_mat(path: Path) -> NDArray[np.generic]:
 
 
 def _read_npz(path: Path) -> NDArray[np.generic]:
+    if not zipfile.is_zipfile(path):  # numpy would take it for a pickle
+        raise ValueError(f"{path}: is cut short or no .npz file; check --ic_file")
     try:
         with np.load(path, allow_pickle=False) as contents:
             for name in ("omega0", "omega"):
                 if name in contents.files:
                     return contents[name]
             found = contents.files
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read as .npz ({error}); check --ic_file") from error
     raise ValueError(f"{path}: expected an array omega0 or omega, found {found}; rename it")
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from solvers.common.checkpoint import changed_parameters, load_checkpoint
+from solvers.common.errors import one_line
 from solvers.py2d_turbulence.config import DTYPES, RunConfig
 from solvers.py2d_turbulence.restart import read_checkpoint
 from solvers.py2d_turbulence.simulate import CHECKPOINT_SECONDS, Options, resume, start
@@ -136,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _resume(given, options)
         return start(RunConfig(**given), options)
     except (ValueError, OSError, ArithmeticError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
 
 

@@ -15,7 +15,6 @@ from gust_torch.checkpoint import save_model
 from gust_torch.models import VQVAE2d
 from gust_torch.tokenizer.__main__ import main
 from gust_torch.tokenizer.npz import load_tokenized_data
-from gust_torch.tokenizer.terminal import one_line
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 
 CPU = ["--accelerator", "cpu", "--devices", "1", "--batch_size", "4"]
@@ -248,10 +247,3 @@ def test_help_loads_neither_torch_nor_lightning() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "--fit_from" in done.stdout
-
-
-def test_worker_tracebacks_are_cut() -> None:
-    error = ValueError(
-        "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback\n  x\nValueError: a.h5: bad"
-    )
-    assert one_line(error) == "a.h5: bad"

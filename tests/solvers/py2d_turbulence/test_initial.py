@@ -158,6 +158,7 @@ def test_file_of_another_kind(name: str, tmp_path: Path) -> None:
     """Bytes that are none of it; and a missing file."""
     with pytest.raises(ValueError, match="no such file"):
         read_vorticity(tmp_path / name, 8)
-    (tmp_path / name).write_bytes(b"0123456789" * 20)
-    with pytest.raises(ValueError, match=name):
-        read_vorticity(tmp_path / name, 8)
+    for content in (b"0123456789" * 20, b"x", b""):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=name):
+            read_vorticity(tmp_path / name, 8)
