@@ -1,4 +1,4 @@
-"""Trajectories of py2d itself, in float64."""
+"""Trajectories of py2d itself, in float64: reference/README.md says where they come from."""
 
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +11,8 @@ from solvers.py2d_turbulence.config import SolverConfig
 from solvers.py2d_turbulence.kernels import best_kernels
 from solvers.py2d_turbulence.state import initial_state
 from solvers.py2d_turbulence.stepper import Stepper
+
+REFERENCE = Path(__file__).parent / "reference"
 
 
 def largest_error(path: Path, dtype: str, kernels: ModuleType) -> float:
@@ -35,12 +37,12 @@ def largest_error(path: Path, dtype: str, kernels: ModuleType) -> float:
 
 @pytest.mark.parametrize("name", ["py2d_nx64_ic1", "py2d_nx128_ic3"])
 @pytest.mark.parametrize("kernels", [kernels_numpy, best_kernels()], ids=["numpy", "best"])
-def test_py2d_trajectory(shared_data: Path, name: str, kernels: ModuleType) -> None:
+def test_py2d_trajectory(name: str, kernels: ModuleType) -> None:
     """Same scheme in another form: equal to round-off, 2e-14 after 200 steps."""
-    assert largest_error(shared_data / "py2d" / f"{name}.npz", "float64", kernels) < 1e-12
+    assert largest_error(REFERENCE / f"{name}.npz", "float64", kernels) < 1e-12
 
 
-def test_single_precision_transforms(shared_data: Path) -> None:
+def test_single_precision_transforms() -> None:
     """Rounding of float32 (6e-8) enters through the advection only: 5e-7 after 200 steps."""
-    path = shared_data / "py2d" / "py2d_nx64_ic1.npz"
+    path = REFERENCE / "py2d_nx64_ic1.npz"
     assert largest_error(path, "float32", best_kernels()) < 5e-6
