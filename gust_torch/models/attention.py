@@ -38,19 +38,24 @@ def mlp(in_features: int, width: int, out_features: int) -> nn.Sequential:
 
 
 class AttentionBlock(nn.Module):
-    """x + attention(norm(x), norm(context)), then x + mlp(norm(x)); self-attention without a context.
+    """x + attention(norm(x), norm(context)), then x + mlp(norm(x)).
+
+    Args:
+        width: Features of `x` and of the context.
+        num_heads: Attention heads.
+        cross: There is a context; otherwise `x` asks itself.
 
     Raises:
         ValueError: If `num_heads` does not divide `width`.
     """
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, *, cross: bool) -> None:
         super().__init__()
         if width % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide width={width}; choose a divisor")
         self.num_heads = num_heads
         self.norm = nn.LayerNorm(width)
-        self.norm_context = nn.LayerNorm(width)
+        self.norm_context = nn.LayerNorm(width) if cross else None
         self.to_query = nn.Linear(width, width)
         self.to_key_value = nn.Linear(width, 2 * width)
         self.to_out = nn.Linear(width, width)
@@ -62,11 +67,11 @@ class AttentionBlock(nn.Module):
 
         Args:
             x: What asks.
-            context: What is asked, (b, n, width); `x` by default.
+            context: What is asked, (b, n, width); with `cross` only.
             mask: (b, n) bool, which rows of the context exist; all by default.
         """
         x_norm = self.norm(x)
-        context_norm = x_norm if context is None else self.norm_context(context)
+        context_norm = x_norm if self.norm_context is None else self.norm_context(context)
         keys, values = self._heads(self.to_key_value(context_norm)).chunk(2, dim=-1)
         y = F.scaled_dot_product_attention(
             self._heads(self.to_query(x_norm)),
@@ -102,8 +107,8 @@ class AttentionPool(nn.Module):
     ) -> None:
         super().__init__()
         self.tokens = nn.Parameter(torch.randn(latent_len, width))
-        self.pool = AttentionBlock(width, num_heads)
-        self.blocks = nn.ModuleList(AttentionBlock(width, num_heads) for _ in range(num_layers))
+        self.pool = AttentionBlock(width, num_heads, cross=True)
+        self.blocks = nn.ModuleList(AttentionBlock(width, num_heads, cross=False) for _ in range(num_layers))
         self.to_latent = nn.Linear(width, latent_dim)
         self.norm = nn.LayerNorm(latent_dim, elementwise_affine=False)
 

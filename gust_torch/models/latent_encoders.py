@@ -155,7 +155,7 @@ class QueryDecoder(nn.Module):
         self.from_latent = nn.Linear(latent_dim, width)
         self.features = FourierFeatures(num_dims, num_frequencies)
         self.embed = mlp(self.features.num_features, width, width)
-        self.blocks = nn.ModuleList(AttentionBlock(width, num_heads) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(AttentionBlock(width, num_heads, cross=True) for _ in range(num_layers))
         self.to_fields = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_channels))
 
     def forward(self, latent: Tensor, x: Tensor) -> Tensor:

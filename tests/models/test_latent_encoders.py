@@ -121,6 +121,13 @@ def test_tokens_and_answers_at_other_coordinates(kind):
     assert model.reconstruct(batch).shape == model.points(batch).values.shape
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_has_a_gradient(kind):  # which DistributedDataParallel relies on
+    model, batch = small(kind)
+    model.reconstruct(batch).square().sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
 @pytest.mark.parametrize("kind", ["mesh", "particles"])
 def test_the_order_of_nodes_and_the_company_do_not_matter(kind):
     model, batch = small(kind, num_local_layers=2)
