@@ -140,7 +140,7 @@ def _rows(figures: Measurement, ranks: str) -> list[Row]:
     """Table lines of one measurement."""
     size = f"Ra=1e6 {RESOLUTION[0]}x{RESOLUTION[1]} RK222, {ranks}"
     changes = f"{figures.num_changes} in {figures.num_steps} steps"
-    original = f"the same at the original's CFL {ORIGINAL_CFL:g}"
+    original = f"the same at the original's CFL 1/{1 / ORIGINAL_CFL:g}"
     return [
         Row(f"step, {size}", figures.step_ms, "ms"),
         Row(f"change of dt ({changes}), {size}", figures.change_ms, "ms", figures.step_ms, "a step"),
