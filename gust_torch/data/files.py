@@ -181,13 +181,16 @@ def common_spec(sources: Sequence[SourceFile]) -> FieldSpec:
     first = sources[0].spec
     forcing = {source.spec.forcing_wavenumber for source in sources}
     for source in sources[1:]:
-        same_lengths = np.allclose(source.spec.lengths, first.lengths, rtol=LENGTH_TOLERANCE)
-        aligned = dataclasses.replace(
-            source.spec, lengths=first.lengths, forcing_wavenumber=first.forcing_wavenumber
-        )
-        if aligned != first or not same_lengths:
+        differences = [
+            f"{name} {getattr(first, name)}, got {getattr(source.spec, name)}"
+            for name in ("names", "grid", "boundary", "grid_y")
+            if getattr(first, name) != getattr(source.spec, name)
+        ]
+        if not np.allclose(source.spec.lengths, first.lengths, rtol=LENGTH_TOLERANCE):
+            differences.append(f"lengths {first.lengths}, got {source.spec.lengths}")
+        if differences:
             raise ValueError(
-                f"{source.path} does not fit {sources[0].path}: expected {first}, got {source.spec}; "
+                f"{source.path} does not fit {sources[0].path}: expected {'; '.join(differences)}; "
                 "load them apart"
             )
     return dataclasses.replace(first, forcing_wavenumber=forcing.pop() if len(forcing) == 1 else None)
