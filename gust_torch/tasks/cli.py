@@ -81,8 +81,8 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run `fit` or `validate`; mistakes of the user end with one line on stderr and exit code 1.
 
     The task is `VQVAETask` and the data `FieldDataModule`, whose arguments are flags themselves
-    (`--model.base_channels`), unless a config file or a flag says `class_path` for one of them: then any
-    task or data module can be named, as LightningCLI's subclass mode has it.
+    (`--model.base_channels`), unless a config file or a flag names a class for one of them (`class_path`,
+    `--model package.Class`): then any task or data module will do, as in LightningCLI's subclass mode.
 
     Args:
         args: Command line without the program's name; that of the process by default.
@@ -112,20 +112,27 @@ def _reason(error: BaseException) -> BaseException:
 
 
 def names_class(arguments: Sequence[str], key: str) -> bool:
-    """Whether a config file among the arguments, or one of the arguments, gives `key` a `class_path`.
+    """Whether a config file among the arguments, or one of the arguments, names a class for `key`.
 
     Files that cannot be read count as without: the parser says what is wrong with them.
     """
     flags = [argument.partition("=") for argument in arguments]
-    if any(flag == f"--{key}.class_path" for flag, _, _ in flags):
-        return True
     following = [*arguments[1:], ""]
-    files = [
-        value if separator else after
+    given = [
+        (flag, value if separator else after)
         for (flag, separator, value), after in zip(flags, following, strict=True)
-        if flag in ("--config", "-c")
     ]
-    return any(_has_class_path(Path(file), key) for file in files)
+    return any(
+        flag == f"--{key}.class_path"
+        or (flag == f"--{key}" and _is_class_name(value))
+        or (flag in ("--config", "-c") and _has_class_path(Path(value), key))
+        for flag, value in given
+    )
+
+
+def _is_class_name(value: str) -> bool:
+    """`package.Class`, not a file of settings or settings in braces."""
+    return not Path(value).is_file() and all(part.isidentifier() for part in value.split("."))
 
 
 def _has_class_path(path: Path, key: str) -> bool:

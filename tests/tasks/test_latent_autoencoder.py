@@ -123,6 +123,8 @@ def test_a_class_path_in_a_config_or_a_flag_is_found(tmp_path):
     assert names_class(["fit", "--config", str(plain)], "data")
     assert names_class(["fit", "-c", str(plain), f"--config={named}"], "model")
     assert names_class(["fit", "--model.class_path=a.B"], "model")
+    assert names_class(["fit", "--model", "a.B"], "model")
+    assert not names_class(["fit", "--model", str(plain), '--model={"lr": 1}', "--model.lr", "B"], "model")
     assert not names_class(["fit", "--config", str(tmp_path / "nowhere.yaml"), "--config"], "model")
 
 
