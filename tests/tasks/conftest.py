@@ -73,6 +73,7 @@ def tiny_flags() -> Callable[[Path, Path], list[str]]:
             "trainer.devices": 1,
             "trainer.max_epochs": 2,
             "trainer.max_steps": -1,
+            "trainer.check_val_every_n_epoch": 1,
             "trainer.enable_progress_bar": "false",
             "trainer.enable_model_summary": "false",
             "trainer.log_every_n_steps": 1,
