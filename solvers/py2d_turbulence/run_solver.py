@@ -23,11 +23,10 @@ from typing import Any
 
 from solvers.common.checkpoint import changed_parameters, load_checkpoint
 from solvers.common.errors import one_line
+from solvers.common.filters import COMPRESSIONS
 from solvers.py2d_turbulence.config import DTYPES, RunConfig
 from solvers.py2d_turbulence.restart import read_checkpoint
 from solvers.py2d_turbulence.simulate import CHECKPOINT_SECONDS, Options, resume, start
-
-COMPRESSIONS = ("lz4", "gzip")
 
 
 def build_parser() -> argparse.ArgumentParser:
