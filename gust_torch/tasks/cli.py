@@ -48,6 +48,7 @@ class TrainCLI(LightningCLI):
                 "best.enable_version_counter": False,
                 "last.filename": "last",
                 "last.enable_version_counter": False,
+                "last.save_on_train_epoch_end": True,  # also where validation is rare or the run ends between
                 "lr_monitor.logging_interval": "step",
                 "trainer.default_root_dir": DEFAULT_ROOT,
                 "trainer.gradient_clip_val": GRADIENT_CLIP,

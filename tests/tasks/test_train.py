@@ -53,6 +53,20 @@ def test_channels_walls_and_the_spectral_loss(convection_file, tiny_flags, tmp_p
     assert load_model(tmp_path / "checkpoints" / "last.ckpt").spec.names == ("vorticity", "buoyancy")
 
 
+def test_the_last_step_is_saved_wherever_validation_falls(turbulence_file, tiny_flags, tmp_path):
+    flags = [
+        "--trainer.max_steps",
+        "7",
+        "--trainer.max_epochs",
+        "-1",
+        "--trainer.check_val_every_n_epoch",
+        "5",
+    ]
+    main(["fit", *tiny_flags(turbulence_file, tmp_path), *flags])
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 7
+
+
 def test_validate_uses_the_statistics_of_the_checkpoint(turbulence_file, tiny_flags, tmp_path, capsys):
     main(["fit", *tiny_flags(turbulence_file, tmp_path)])
     trained = logged(tmp_path)["val/vrmse"]
