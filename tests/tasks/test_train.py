@@ -3,6 +3,7 @@
 import csv
 import inspect
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import torch
@@ -98,12 +99,13 @@ def test_mistakes_end_with_one_line_and_exit_code_1(
     assert message in error[0]
 
 
-def test_task_and_model_have_the_same_defaults():
-    model = dict(list(inspect.signature(VQVAE2d).parameters.items())[1:])
+def test_task_and_model_have_the_same_arguments():
+    model = list(inspect.signature(VQVAE2d).parameters.values())[1:]
     task = inspect.signature(VQVAETask).parameters
-    for name, parameter in model.items():
-        assert task[name].default == parameter.default, name
-        assert task[name].annotation == parameter.annotation or str(parameter.annotation), name
+    types = get_type_hints(VQVAE2d.__init__), get_type_hints(VQVAETask.__init__)
+    for parameter in model:
+        assert task[parameter.name].default == parameter.default, parameter.name
+        assert types[0][parameter.name] == types[1][parameter.name], parameter.name
 
 
 def states(path):
