@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 # (components, 0 for a scalar) of every field that can be written.
 FIELD_COMPONENTS: Mapping[str, int] = {"buoyancy": 0, "vorticity": 0, "pressure": 0, "velocity": 2}
@@ -15,6 +16,7 @@ INITIAL_CONDITIONS = ("default",)
 CFL_NUMBER = 0.4
 MAX_DT = 0.05  # free-fall times: bounds the error of the growing modes while the fluid is still at rest
 MIN_RESOLUTION = 8
+CHECKPOINT_NAME = "checkpoint.npz"
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,21 @@ class RBCConfig:
         values["resolution"] = "x".join(map(str, self.resolution))
         values["fields"] = ",".join(self.fields)
         return values
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> "RBCConfig":
+        """Parameters from `plain` values; missing ones take their defaults, other names are passed over.
+
+        Raises:
+            ValueError: If one is not valid.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        known = {name: value for name, value in values.items() if name in names}
+        if "resolution" in known:
+            known["resolution"] = parse_resolution(known["resolution"])
+        if "fields" in known:
+            known["fields"] = tuple(known["fields"].split(","))
+        return cls(**known)
 
 
 def parse_resolution(text: str) -> tuple[int, int]:

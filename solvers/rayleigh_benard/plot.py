@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
+from solvers.common.errors import one_line
 from solvers.common.hdf5_utils import num_samples, open_file
 
 matplotlib.use("Agg")
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         plot_frame(arguments.path, arguments.image, arguments.frame)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -14,25 +14,27 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from solvers.common.errors import one_line
 from solvers.rayleigh_benard.config import (
+    CFL_NUMBER,
+    CHECKPOINT_NAME,
     FIELD_COMPONENTS,
     GRIDS,
     INITIAL_CONDITIONS,
     MULTISTEP_SCHEMES,
     ONE_STEP_SCHEMES,
     RBCConfig,
-    parse_resolution,
 )
 from solvers.rayleigh_benard.install import INSTALL_HINT
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
-SHOWN = "default: %(default)s"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line; defaults are those of `RBCConfig`."""
-    default = RBCConfig()
+    default = RBCConfig().plain()
     parser = argparse.ArgumentParser(
         prog="python -m solvers.rayleigh_benard.run_solver",
         description=__doc__,
@@ -40,53 +42,57 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     schemes = ONE_STEP_SCHEMES + MULTISTEP_SCHEMES
-    resolution = "x".join(map(str, default.resolution))
+
+    def parameter(name: str, text: str, **options: Any) -> None:
+        # None where the flag is not given, so that --resume can tell it from one that repeats the default.
+        add(f"--{name}", help=f"{text} (default: {default[name]})", **options)
+
     add("--output_dir", type=Path, required=True, help="directory of output.h5 and checkpoint.npz")
-    add("--rayleigh", type=float, default=default.rayleigh, help=f"for dT = 1 ({SHOWN})")
-    add("--prandtl", type=float, default=default.prandtl, help=SHOWN)
-    add("--dT", type=float, default=default.dT, help=f"of walls and initial profile ({SHOWN})")
-    add("--resolution", default=resolution, help=f"NXxNZ ({SHOWN})")
-    add("--seed", type=int, default=default.seed, help=f"of the initial noise ({SHOWN})")
-    add("--init", choices=INITIAL_CONDITIONS, default=default.init, help=f"initial condition ({SHOWN})")
-    add("--safety_factor", type=float, default=default.safety_factor, help=f"divides CFL 0.4 ({SHOWN})")
-    add("--stop_sim_time", type=float, default=default.stop_sim_time, help=f"end of the run ({SHOWN})")
-    add("--snapshot_dt", type=float, default=default.snapshot_dt, help=f"time between frames ({SHOWN})")
-    add("--timestepper", choices=schemes, default=default.timestepper, help=f"Dedalus scheme ({SHOWN})")
-    add("--grid", choices=GRIDS, default=default.grid, help=f"Gauss nodes or cell centres in z ({SHOWN})")
-    add(
-        "--fields",
-        nargs="+",
-        default=list(default.fields),
-        metavar="NAME",
-        help=f"{', '.join(FIELD_COMPONENTS)}",
-    )
+    parameter("rayleigh", "Rayleigh number, for dT = 1", type=float)
+    parameter("prandtl", "Prandtl number", type=float)
+    parameter("dT", "temperature difference of the walls and of the initial profile", type=float)
+    parameter("resolution", "modes and points, NXxNZ")
+    parameter("seed", "of the initial noise", type=int)
+    parameter("init", "initial condition", choices=INITIAL_CONDITIONS)
+    parameter("safety_factor", f"divides the CFL number {CFL_NUMBER}", type=float)
+    parameter("stop_sim_time", "end of the run, in free-fall times", type=float)
+    parameter("snapshot_dt", "time between frames", type=float)
+    parameter("timestepper", "Dedalus scheme", choices=schemes)
+    parameter("grid", "Gauss nodes or cell centres in z", choices=GRIDS)
+    parameter("fields", f"any of {', '.join(FIELD_COMPONENTS)}", nargs="+", metavar="NAME")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace an earlier output")
-    existing.add_argument("--resume", action="store_true", help="continue an earlier output")
-    add("--log_level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO", help=SHOWN)
+    existing.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in the directory; its parameters are remembered, and only stop_sim_time and "
+        "safety_factor may change",
+    )
+    add(
+        "--log_level",
+        choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+        default="INFO",
+        help="default: %(default)s",
+    )
     return parser
 
 
 def config_from(arguments: argparse.Namespace) -> RBCConfig:
-    """Run parameters from the command line.
+    """Run parameters: the flags given, else those of the run to resume, else the defaults.
 
     Raises:
-        ValueError: If one is not valid.
+        ValueError: If one is not valid, or there is no run to resume.
     """
-    return RBCConfig(
-        rayleigh=arguments.rayleigh,
-        prandtl=arguments.prandtl,
-        dT=arguments.dT,
-        resolution=parse_resolution(arguments.resolution),
-        seed=arguments.seed,
-        init=arguments.init,
-        safety_factor=arguments.safety_factor,
-        stop_sim_time=arguments.stop_sim_time,
-        snapshot_dt=arguments.snapshot_dt,
-        timestepper=arguments.timestepper,
-        grid=arguments.grid,
-        fields=tuple(arguments.fields),
-    )
+    values = {name: vars(arguments)[name] for name in RBCConfig().plain() if name in arguments}
+    given = {name: value for name, value in values.items() if value is not None}
+    if arguments.fields is not None:
+        given["fields"] = ",".join(arguments.fields)
+    if not arguments.resume:
+        return RBCConfig.from_plain(given)
+    from solvers.common.checkpoint import load_checkpoint  # loads numpy: after OMP_NUM_THREADS is set
+
+    saved = load_checkpoint(arguments.output_dir / CHECKPOINT_NAME).meta
+    return RBCConfig.from_plain({**saved, **given})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run.execute()
     except (ValueError, OSError, FloatingPointError) as error:
         if rank == 0:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
 
 

@@ -13,7 +13,7 @@ from mpi4py import MPI
 from solvers.common.hdf5_utils import HDF5Writer
 from solvers.common.progress import Interrupt, Progress
 from solvers.rayleigh_benard import restart
-from solvers.rayleigh_benard.config import RBCConfig
+from solvers.rayleigh_benard.config import CHECKPOINT_NAME, RBCConfig
 from solvers.rayleigh_benard.diagnostics import diagnose
 from solvers.rayleigh_benard.generate_rbc import RayleighBenard
 from solvers.rayleigh_benard.output import create_output
@@ -24,7 +24,6 @@ from solvers.rayleigh_benard.stepsize import StepClock
 logger = logging.getLogger(__name__)
 
 OUTPUT_NAME = "output.h5"
-CHECKPOINT_NAME = "checkpoint.npz"
 PROBE_CADENCE = 10  # iterations between looks at the velocity
 LOG_CADENCE = 100  # iterations between log lines, a multiple of the above
 CHECKPOINT_SECONDS = 30.0  # wall clock between checkpoints, which are written after frames

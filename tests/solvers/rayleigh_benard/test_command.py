@@ -146,6 +146,19 @@ def test_signal_from_outside(tmp_path: Path, dedalus: None, number: signal.Signa
     assert "Traceback" not in errors
 
 
+def test_resume_remembers_the_parameters(
+    tmp_path: Path, dedalus: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the new end is given; what would make it another run is refused by name."""
+    assert main(["--output_dir", str(tmp_path), *SMALL, "--fields", "buoyancy", "velocity"]) == 0
+    assert main(["--output_dir", str(tmp_path), "--resume", "--stop_sim_time", "0.75"]) == 0
+    with h5py.File(tmp_path / "output.h5", "r") as file:
+        assert file["fields/velocity"].shape == (7, 16, 12, 2)
+        assert file["metadata"].attrs["stop_sim_time"] == 0.75
+    assert main(["--output_dir", str(tmp_path), "--resume", "--prandtl", "7"]) == 1
+    assert "prandtl: 1.0 in the checkpoint, 7.0 now" in capsys.readouterr().err
+
+
 def test_second_run_is_refused(tmp_path: Path, dedalus: None, capsys: pytest.CaptureFixture[str]) -> None:
     """One line, exit code 1, nothing touched."""
     output = tmp_path / "output.h5"
