@@ -34,7 +34,7 @@ clean:
 	rm -rf $(VENV) build *.egg-info demo_output .mypy_cache .ruff_cache .pytest_cache
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.demo: setup.cfg constraints.txt | $(BIN)/python
 	$(PIP) -e '.[fast]'

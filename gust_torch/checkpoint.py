@@ -110,7 +110,7 @@ def _read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # torch's own words would send the user to weights_only=False.
         raise ValueError(
-            f"{path} is not a readable checkpoint ({reason}); it may be truncated: copy or train it again"
+            f"{path} is not a readable checkpoint, or a truncated one: copy it or train again"
         ) from error

@@ -10,6 +10,7 @@ from gust_torch.convert.conversion import Result
 from gust_torch.convert.graphs import GraphResult
 from gust_torch.convert.pdebench import Execution
 from gust_torch.convert.plan import Options
+from solvers.common.errors import one_line
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, splits: tuple[float, float, float] | None) -> None:
@@ -74,7 +75,7 @@ def run(command: Callable[[], Result | GraphResult]) -> int:
     try:
         result = command()
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command continues", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from gust_torch.data import FieldDataModule
 from gust_torch.tasks.callbacks import ValidationFigures
 from gust_torch.tasks.progress import TrainingProgress
 from gust_torch.tasks.vqvae import VQVAETask
+from gust_torch.terminal import silence_lightning
+from solvers.common.errors import one_line
 
 GRADIENT_CLIP = 0.5
 DEFAULT_ROOT = "runs"
@@ -69,6 +72,10 @@ class TrainCLI(LightningCLI):
                 class_path="lightning.pytorch.loggers.CSVLogger",
                 init_args=Namespace(save_dir=str(root), name="logs"),
             )
+        elif isinstance(config.trainer.logger, Namespace) and "init_args" in config.trainer.logger:
+            options = config.trainer.logger.init_args
+            if options.get("save_dir") == ".":  # W&B's default; config.yaml goes there too
+                options.save_dir = str(root)
         if config.trainer.strategy == "ddp":
             # Codebooks are equal on all ranks by construction, and every parameter has a gradient each step.
             config.trainer.strategy = Namespace(
@@ -89,6 +96,9 @@ def main(args: Sequence[str] | None = None) -> None:
         args: Command line without the program's name; that of the process by default.
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    silence_lightning()
+    # Without this the parser prints a hundred lines of usage in front of the one that says what is wrong.
+    one_line_errors = {"exit_on_error": False}
     try:
         names_model, names_data = (names_class(arguments, key) for key in ("model", "data"))
         TrainCLI(
@@ -96,18 +106,19 @@ def main(args: Sequence[str] | None = None) -> None:
             LightningDataModule if names_data else FieldDataModule,
             subclass_mode_model=names_model,
             subclass_mode_data=names_data,
+            parser_kwargs={**one_line_errors, **dict.fromkeys(TrainCLI.subcommands(), one_line_errors)},
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             args=None if args is None else arguments,
         )
-    except (ValueError, OSError, MisconfigurationException) as error:
-        print(f"error: {_reason(error)}", file=sys.stderr)
+    except (ValueError, OSError, MisconfigurationException, ArgumentError) as error:
+        print(f"error: {one_line(_reason(error))}", file=sys.stderr)
         sys.exit(1)
 
 
-def _reason(error: BaseException) -> BaseException:
+def _reason(error: Exception) -> Exception:
     """What a constructor raised, without jsonargparse's many lines around it in subclass mode."""
-    while str(error).startswith(_NO_SUBTYPE) and error.__cause__ is not None:
+    while str(error).startswith(_NO_SUBTYPE) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return error
 

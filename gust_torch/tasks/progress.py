@@ -39,17 +39,23 @@ class TrainingProgress(Callback):
         if self._progress is None or trainer.global_step == self._step:
             return
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        metrics = trainer.callback_metrics if trainer.global_step % every == 0 else {}
-        values = {label: float(metrics[name]) for name, label in SHOWN.items() if name in metrics}
+        values = shown_metrics(trainer) if trainer.global_step % every == 0 else {}
         self._progress.update(trainer.global_step - self._step, values)
         self._step = trainer.global_step
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the final state."""
         if self._progress is not None:
+            self._progress.update(0, shown_metrics(trainer))
             self._progress.close()
             self._progress = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the terminal in order."""
         self.on_train_end(trainer, pl_module)
+
+
+def shown_metrics(trainer: Trainer) -> dict[str, float]:
+    """Newest values of the metrics that are shown, by their labels."""
+    metrics = trainer.callback_metrics
+    return {label: float(metrics[name]) for name, label in SHOWN.items() if name in metrics}

@@ -10,8 +10,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from gust_torch.terminal import silence_lightning
+from gust_torch.tokenizer.arguments import add_data_arguments, data_selection
 from gust_torch.tokenizer.options import Compute
-from gust_torch.tokenizer.terminal import add_data_arguments, data_selection, silence_lightning
 from solvers.common.errors import one_line
 
 

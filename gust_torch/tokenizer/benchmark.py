@@ -11,10 +11,10 @@ import torch
 from gust_torch.data import HDF5Dataset
 from gust_torch.models import VQVAE2d
 from gust_torch.spec import FieldSpec
+from gust_torch.terminal import silence_lightning
 from gust_torch.tokenizer.encode import encode_data
 from gust_torch.tokenizer.npz import TokenSource, write_tokens
 from gust_torch.tokenizer.options import Compute
-from gust_torch.tokenizer.terminal import silence_lightning
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 from gust_torch.tokenizer.vocabulary import Vocabulary
 from solvers.common.benchmark import Row, medians

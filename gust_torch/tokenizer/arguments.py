@@ -1,14 +1,12 @@
-"""What a command line shows of Lightning, and the flags of its data; imports neither torch nor Lightning."""
+"""Flags that the commands on a checkpoint and its data share; imports neither torch nor Lightning."""
 
 from __future__ import annotations
 
 import argparse
-import logging
-import warnings
 
 from gust_torch.tokenizer.options import DataSelection
 
-__all__ = ["add_data_arguments", "data_selection", "silence_lightning"]
+__all__ = ["add_data_arguments", "data_selection"]
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,10 +35,3 @@ def data_selection(arguments: argparse.Namespace) -> DataSelection:
         sample_start=arguments.sample_start,
         sample_stop=arguments.sample_stop,
     )
-
-
-def silence_lightning() -> None:
-    """Keep Lightning's hints off the terminal; for command lines. Importing it sets the level back."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (".*LeafSpec.*", ".*does not have many workers.*"):
-        warnings.filterwarnings("ignore", message=message)
