@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gust_torch.data.buffers import BufferPool
 from gust_torch.data.files import PathLike, common_spec, expand_paths, read_header
 from gust_torch.data.handles import FileHandles
 from gust_torch.data.loader import FrameBatch
@@ -71,6 +72,7 @@ class HDF5Dataset(Dataset[Tensor]):
         times = np.concatenate([source.time for source in self._sources])[self._frames]
         self.times = times[:, 0] if n_steps == 1 else times
         self._handles = FileHandles(self._sources)
+        self._buffers = BufferPool()
         # A pass over the values costs a quarter of reading them, so each process looks at a frame once.
         self._is_checked = np.zeros(self._starts[-1], bool)
         self._statistics: tuple[Tensor, Tensor] | None = None
@@ -161,7 +163,7 @@ class HDF5Dataset(Dataset[Tensor]):
 
     def _read(self, frames: list[int]) -> np.ndarray:
         """Frames in the order asked for, (n, c, h, w) float32; the files are gone through in their order."""
-        out = np.empty((len(frames), self.spec.num_channels, *self.spec.grid), np.float32)
+        out = self._buffers.empty((len(frames), self.spec.num_channels, *self.spec.grid))
         rows = sorted(range(len(frames)), key=frames.__getitem__)
         start = 0
         while start < len(rows):
