@@ -12,7 +12,7 @@ from gust_torch.checkpoint import MODEL_KEY, model_state
 from gust_torch.data.graphs.datamodule import GraphDataModule
 from gust_torch.metrics.points import point_vrmse
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
-from gust_torch.tasks.schedule import num_training_steps, warmup_cosine
+from gust_torch.tasks.schedule import adamw_with_schedule
 
 if TYPE_CHECKING:
     from gust_torch.models.latent_autoencoder import Batch
@@ -118,18 +118,14 @@ class LatentAutoencoderTask(LightningModule):
         self.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=points.num_samples)
 
     def configure_optimizers(self) -> Any:
-        """AdamW, weights decayed and vectors not, and the schedule stepped once a step."""
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        others = [p for p in self.model.parameters() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": self.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
+        """AdamW and its schedule, stepped once a step."""
+        return adamw_with_schedule(
+            self.model,
+            self.trainer,
             lr=self.lr,
+            weight_decay=self.weight_decay,
+            warmup_steps=self.warmup_steps,
         )
-        schedule = warmup_cosine(optimizer, warmup=self.warmup_steps, total=num_training_steps(self.trainer))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `gust_torch.checkpoint.load_model` rebuilds the model from."""

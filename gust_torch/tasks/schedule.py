@@ -1,9 +1,11 @@
-"""Learning-rate schedule."""
+"""Optimiser and learning-rate schedule."""
 
 import math
 from typing import Any
 
+import torch
 from lightning import Trainer
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -52,3 +54,22 @@ def num_training_steps(trainer: Trainer) -> int:
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs
     return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+
+
+def adamw_with_schedule(
+    model: nn.Module,
+    trainer: Trainer,
+    *,
+    lr: float,
+    weight_decay: float,
+    warmup_steps: int,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> dict[str, Any]:
+    """What `configure_optimizers` returns: AdamW, weights decayed and vectors not, with `warmup_cosine`."""
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas)
+    schedule = warmup_cosine(optimizer, warmup=warmup_steps, total=num_training_steps(trainer))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

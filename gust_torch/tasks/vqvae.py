@@ -14,7 +14,7 @@ from gust_torch.metrics.spectra import BAND_NAMES, ShellSpectrum
 from gust_torch.models import VQVAE2d
 from gust_torch.tasks.augment import random_shifts
 from gust_torch.tasks.losses import LogSpectrumLoss
-from gust_torch.tasks.schedule import num_training_steps, warmup_cosine
+from gust_torch.tasks.schedule import adamw_with_schedule, num_training_steps
 from gust_torch.tasks.validation import ValidationSums
 
 logger = logging.getLogger(__name__)
@@ -167,19 +167,15 @@ class VQVAETask(LightningModule):
             self.log(f"val/perplexity_ratio_{h}x{w}", ratio, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW, weights decayed and vectors not, and the schedule stepped once a step."""
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        others = [p for p in self.model.parameters() if p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": self.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
+        """AdamW and its schedule, stepped once a step."""
+        return adamw_with_schedule(
+            self.model,
+            self.trainer,
             lr=self.lr,
+            weight_decay=self.weight_decay,
+            warmup_steps=self.warmup_steps,
             betas=self.betas,
         )
-        schedule = warmup_cosine(optimizer, warmup=self.warmup_steps, total=num_training_steps(self.trainer))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `gust_torch.checkpoint.load_model` rebuilds the model from."""
