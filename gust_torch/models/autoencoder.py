@@ -43,11 +43,7 @@ class Encoder2d(nn.Module):
             self.stages.append(nn.Sequential(*blocks))
             if i + 1 < len(widths):
                 self.downs.append(BoundaryConv2d(width, widths[i + 1], boundary, stride=2))
-        self.attention = (
-            SelfAttention2d(widths[-1], num_heads=attention_heads, use_norm=use_norm)
-            if use_attention
-            else nn.Identity()
-        )
+        self.attention = bottleneck(widths[-1], use_attention, attention_heads, use_norm)
         self.norm_out = group_norm(widths[-1], use_norm=use_norm)
         self.proj = nn.Conv2d(widths[-1], latent_channels, kernel_size=1)
 
@@ -83,11 +79,7 @@ class Decoder2d(nn.Module):
         self.patch_size = patch_size
         widths = [base_channels * mult for mult in reversed(channel_mult)]
         self.proj = nn.Conv2d(latent_channels, widths[0], kernel_size=1)
-        self.attention = (
-            SelfAttention2d(widths[0], num_heads=attention_heads, use_norm=use_norm)
-            if use_attention
-            else nn.Identity()
-        )
+        self.attention = bottleneck(widths[0], use_attention, attention_heads, use_norm)
         self.stages = nn.ModuleList()
         self.ups = nn.ModuleList()
         for i, width in enumerate(widths):
@@ -106,3 +98,8 @@ class Decoder2d(nn.Module):
             if i < len(self.ups):
                 y = self.ups[i](F.silu(y))
         return F.pixel_shuffle(self.out_conv(F.silu(self.norm_out(y))), self.patch_size)
+
+
+def bottleneck(width: int, use_attention: bool, num_heads: int, use_norm: bool) -> nn.Module:
+    """Self-attention on the coarsest grid, or nothing."""
+    return SelfAttention2d(width, num_heads=num_heads, use_norm=use_norm) if use_attention else nn.Identity()

@@ -1,6 +1,7 @@
 """Command line of the common HDF5 format: info, validate and repack."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _validate(options.file)
         compression = None if options.compression == "none" else options.compression
         return _repack(options.file, options.output, compression, options.overwrite)
+    except BrokenPipeError:  # `info FILE | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes nowhere
+        return 0
     except (ValueError, OSError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
