@@ -42,5 +42,5 @@ $(VENV)/.demo: setup.cfg constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: setup.cfg constraints.txt scripts/system_libraries.sh | $(BIN)/python
 	bash scripts/system_libraries.sh
-	CC=mpicc $(PIP) -e '.[fast,rbc,graphs,wandb,sweeps,dev]'
+	CC=mpicc $(PIP) -e '.[fast,rbc,graphs,wandb,s3,sweeps,dev]'
 	@touch $@ $(VENV)/.demo

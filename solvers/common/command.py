@@ -1,0 +1,50 @@
+"""How every command ends: 0, or one line on standard error and an exit code that is not 0."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from solvers.common.errors import one_line
+
+
+def run_command(
+    command: Callable[[], int | None], *, stopped: str = "stopped; the same command continues"
+) -> int:
+    """Run a command and turn what it raises into an exit code.
+
+    Args:
+        command: Does the work; what it returns is the exit code, None means 0. A mistake of the user is a
+            ValueError, trouble with a file an OSError; anything else is a bug and keeps its traceback.
+        stopped: Printed when SIGINT or SIGTERM ends it: what to do next.
+
+    Returns:
+        The command's own code; 1 after an error; 128 + signal where a signal stopped it; 0 where the reader of
+        its output (`| head`) had enough.
+    """
+    previous = signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGTERM, _raise_stop)
+        return command() or 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes nowhere
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1
+    except _Stop:
+        print(stopped, file=sys.stderr)
+        return 128 + signal.SIGTERM
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class _Stop(BaseException):
+    """SIGTERM, so that temporary files are cleaned up as after Ctrl-C."""
+
+
+def _raise_stop(number: int, frame: object) -> None:
+    raise _Stop
