@@ -1,0 +1,89 @@
+"""Where a packaged data set lies: a W&B artifact, or a URL that fsspec reads."""
+
+import os
+import re
+
+# Schemes accepted without asking fsspec, whose import takes longer than a fetch with nothing to do.
+_COMMON_SCHEMES = ("file", "s3", "gs", "az", "abfs", "http", "https")
+_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[^/]*)/(?P<path>.+)")
+_WANDB = re.compile(r"(?:[A-Za-z0-9_.-]+/){0,2}[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+")
+_WANDB_FORM = "entity/project/name:version or name:version"
+
+
+def is_url(reference: str) -> bool:
+    """Whether a reference is a URL rather than a W&B artifact."""
+    return "://" in reference
+
+
+def reference_problem(reference: str) -> str | None:
+    """What is wrong with a reference, to be put behind its key in a sentence; None if nothing is."""
+    if re.search(r"[<>]", reference):
+        return (
+            f"is {reference!r}, a placeholder; put in the reference that scripts/upload_artifact.py printed"
+        )
+    if not reference or re.search(r"[\s\x00-\x1f]", reference):
+        return f"is {reference!r}, expected text without spaces; {_WANDB_FORM}, or a URL"
+    if is_url(reference):
+        return _url_problem(reference)
+    if _WANDB.fullmatch(reference):
+        return None
+    if ":" not in reference:
+        return f"is {reference!r} without a version, expected {_WANDB_FORM}; a file is a URL: file:///..."
+    return f"is {reference!r}, expected {_WANDB_FORM}, or a URL (file:///..., s3://bucket/...)"
+
+
+def _url_problem(url: str) -> str | None:
+    """What is wrong with the shape of a URL."""
+    match = _URL.fullmatch(url)
+    if match is None or url.endswith("/"):
+        return f"is {url!r}, expected the URL of a file (file:///folder/NAME.tar.gz, s3://bucket/NAME.tar.gz)"
+    if "@" in match["host"]:
+        # Whatever stands before the @ may be a password: it is not repeated here.
+        return "has a login in its URL; remove it, credentials come from the environment"
+    if match["scheme"] == "file" and match["host"]:
+        return f"is {url!r}, expected an absolute path behind file:// (file:///folder/NAME.tar.gz)"
+    if match["scheme"] != "file" and not match["host"]:
+        return f"is {url!r}, expected a bucket or host behind {match['scheme']}://"
+    if not _known_scheme(match["scheme"]):
+        return (
+            f"is {url!r}: no file system is known for {match['scheme']}://; correct it (file, s3, gs, https)"
+        )
+    return None
+
+
+def _known_scheme(scheme: str) -> bool:
+    """Whether fsspec has a file system for a scheme."""
+    if scheme in _COMMON_SCHEMES:
+        return True
+    from fsspec.registry import available_protocols
+
+    return scheme in available_protocols()
+
+
+def expand_reference(reference: str, *, entity: str | None = None, project: str | None = None) -> str:
+    """Full form of a W&B reference; a URL stays as it is.
+
+    Args:
+        reference: `name:version`, `project/name:version`, `entity/project/name:version` or a URL.
+        entity: Used where the reference has none; default WANDB_ENTITY.
+        project: Likewise; default WANDB_PROJECT.
+
+    Returns:
+        `entity/project/name:version`, or the URL.
+
+    Raises:
+        ValueError: The reference is malformed, or its entity or project is known from nowhere.
+    """
+    if (text := reference_problem(reference)) is not None:
+        raise ValueError(f"artifact {text}")
+    if is_url(reference):
+        return reference
+    *given, name = reference.split("/")
+    owner = entity or os.environ.get("WANDB_ENTITY")
+    place = given[-1] if given else project or os.environ.get("WANDB_PROJECT")
+    owner = given[0] if len(given) == 2 else owner
+    missing = [word for word, value in (("entity", owner), ("project", place)) if not value]
+    if missing:
+        flags = " and ".join(f"--{word} (or WANDB_{word.upper()})" for word in missing)
+        raise ValueError(f"{reference}: the W&B {' and '.join(missing)} is not known; give {flags}")
+    return f"{owner}/{place}/{name}"

@@ -1,0 +1,17 @@
+"""The registry of packaged data sets: its public names, and a command line (check)."""
+
+from gust_torch.artifacts.reference import expand_reference, is_url
+from gust_torch.artifacts.registry_entry import KINDS, SPLITS, DatasetEntry
+from gust_torch.artifacts.registry_file import DEFAULT_REGISTRY, Registry, check_registry, load_registry
+
+__all__ = [
+    "DEFAULT_REGISTRY",
+    "KINDS",
+    "SPLITS",
+    "DatasetEntry",
+    "Registry",
+    "check_registry",
+    "expand_reference",
+    "is_url",
+    "load_registry",
+]
