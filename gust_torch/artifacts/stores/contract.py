@@ -1,0 +1,147 @@
+"""What every store can do, and the values that go in and come out."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+MAX_NAME_LENGTH = 128
+
+_NAME = re.compile(r"[A-Za-z0-9_.\-]+")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check_name(name: str, what: str) -> None:
+    """Checks the name or the type of an artifact by W&B's rule, whatever the store.
+
+    Raises:
+        ValueError: It is empty, longer than 128 characters, has characters other than letters, digits, "_",
+            "-" and ".", or consists of dots.
+    """
+    if not _NAME.fullmatch(name) or not name.strip("."):
+        raise ValueError(
+            f"the {what} {name!r} must consist of letters, digits, '_', '-' and '.'; choose another {what}"
+        )
+    if len(name) > MAX_NAME_LENGTH:
+        raise ValueError(
+            f"the {what} has {len(name)} characters, more than {MAX_NAME_LENGTH}; choose a shorter {what}"
+        )
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file to be stored as an artifact.
+
+    Attributes:
+        name: Name of the artifact, such as "burgers1d-subset".
+        type: Its type, such as "dataset".
+        path: The file.
+        metadata: A JSON object that describes it.
+        sha256: Digest of the file's bytes, 64 hex digits.
+    """
+
+    name: str
+    type: str
+    path: Path
+    metadata: Mapping[str, object]
+    sha256: str
+
+    def __post_init__(self) -> None:
+        """Checks names, digest and metadata."""
+        check_name(self.name, "artifact name")
+        check_name(self.type, "artifact type")
+        if not _SHA256.fullmatch(self.sha256):
+            raise ValueError(f"sha256 must be 64 lower-case hex digits, not {self.sha256!r}")
+        check_json(self.metadata, "metadata")
+
+
+def check_json(value: object, where: str) -> None:
+    """Checks that a value survives a trip through JSON.
+
+    Raises:
+        ValueError: It holds a NaN, an infinity, a key that is not a string, or something that is no JSON.
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{where} has the key {key!r}; JSON keys are strings")
+            check_json(inner, f"{where}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            check_json(inner, f"{where}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}, which JSON cannot hold; give a finite number or null")
+    elif not isinstance(value, (str, int, float, bool, type(None))):
+        raise ValueError(f"{where} is a {type(value).__name__}, which JSON cannot hold")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where an artifact went.
+
+    Attributes:
+        text: What the registry's `artifact:` takes.
+        url: Where a person finds it: a page, a URL or a folder.
+        notes: Lines to print about what was done and what is left to do.
+    """
+
+    text: str
+    url: str
+    notes: tuple[str, ...] = ()
+
+
+class RemoteFile(Protocol):
+    """A stored file, to be read."""
+
+    @property
+    def name(self) -> str:
+        """File name without folders, such as "burgers1d_subset_v1.tar.gz"."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes; None where the store does not tell."""
+
+    @property
+    def supports_ranges(self) -> bool:
+        """Whether `read_range` works, also from several threads at once."""
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        """Bytes start to stop, not including stop.
+
+        Raises:
+            ValueError: The store cannot be reached or returns fewer bytes.
+        """
+
+    def download(self, path: Path) -> None:
+        """Writes the whole file to `path`, replacing what is there; after an error `path` may be incomplete.
+
+        Raises:
+            ValueError: The store cannot be reached.
+        """
+
+
+class Store(Protocol):
+    """A place that takes artifacts."""
+
+    def check(self, name: str) -> None:
+        """Finds out whether an artifact of this name can be stored, before time is spent on its bytes.
+
+        Raises:
+            ValueError: No login, no such bucket, no permission, or the store cannot be reached.
+        """
+
+    def put(self, upload: Upload) -> Reference:
+        """Stores a file; readers see all of it or nothing.
+
+        Raises:
+            ValueError: As for `check`; the file changed meanwhile; its bytes are stored with other metadata.
+        """
+
+    def open(self, reference: str) -> RemoteFile:
+        """Finds a stored file.
+
+        Raises:
+            ValueError: There is no such file, it may not be read, or the store cannot be reached.
+        """

@@ -1,0 +1,105 @@
+"""Opens fsspec filesystems and says in one line what is wrong with them; fsspec is imported on first use."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from gust_torch.artifacts.stores.urls import LOCAL, S3, StoreUrl
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+CONNECT_TIMEOUT = 5  # seconds until an endpoint counts as unreachable
+READ_TIMEOUT = 60  # seconds without a byte until a transfer is tried again
+ATTEMPTS = 3  # of each request; more would make a user wait minutes for a mistyped endpoint
+
+
+def open_filesystem(url: StoreUrl) -> "AbstractFileSystem":
+    """The filesystem of a URL, with short timeouts. Credentials come from the environment.
+
+    Raises:
+        ValueError: The scheme is unknown or its package is not installed.
+    """
+    import fsspec
+
+    if url.protocol in LOCAL:
+        return fsspec.filesystem("file")
+    try:
+        kind = fsspec.get_filesystem_class(url.protocol)
+    except ImportError as error:
+        raise ValueError(
+            f"{url.text}: {url.protocol}:// is not installed; {_install(url.protocol)}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{url.text}: unknown scheme {url.protocol}://; use file:///folder or s3://bucket/folder"
+        ) from error
+    options: dict[str, object] = {"use_listings_cache": False, "skip_instance_cache": True}
+    if url.protocol in S3:
+        options["config_kwargs"] = {
+            "connect_timeout": CONNECT_TIMEOUT,
+            "read_timeout": READ_TIMEOUT,
+            "retries": {"total_max_attempts": ATTEMPTS, "mode": "standard"},
+        }
+    with explained(url.text):
+        filesystem = kind(**options)
+    if url.protocol in S3:
+        filesystem.retries = ATTEMPTS
+    return filesystem
+
+
+def _install(protocol: str) -> str:
+    """Command that installs the package of a scheme."""
+    return (
+        "pip install 'gust_torch[s3]'"
+        if protocol in S3
+        else f"pip install the fsspec package of {protocol}://"
+    )
+
+
+@contextlib.contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Turns what a filesystem raises about a URL into a ValueError with a remedy."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        missing = "no such bucket" if "bucket" in str(error) else "no such file"
+        raise ValueError(
+            f"{url}: {missing}; check the URL and the endpoint (AWS_ENDPOINT_URL for S3)"
+        ) from error
+    except PermissionError as error:
+        raise ValueError(
+            f"{url}: access denied ({_text(error)}); check the credentials and the permissions"
+        ) from error
+    except (TimeoutError, ConnectionError) as error:
+        raise ValueError(f"{url}: cannot be reached ({_text(error)}); check the network") from error
+    except OSError as error:
+        raise ValueError(f"{url}: {_text(error)}") from error
+    except _client_errors() as error:
+        raise ValueError(f"{url}: {_client_remedy(error)}") from error
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """What the S3 client raises that is no OSError; nothing while it is not loaded."""
+    module = sys.modules.get("botocore.exceptions")
+    return () if module is None else (module.BotoCoreError, module.ClientError)
+
+
+def _client_remedy(error: Exception) -> str:
+    """One line for an error of the S3 client."""
+    kind = type(error).__name__
+    if "Credentials" in kind:
+        return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if kind == "NoRegionError":
+        return "no region; set AWS_DEFAULT_REGION"
+    if "Connect" in kind or "Timeout" in kind:
+        return f"cannot be reached ({_text(error)}); check the network and AWS_ENDPOINT_URL"
+    return f"{_text(error)}; check the URL and the AWS_... variables"
+
+
+def _text(error: Exception) -> str:
+    """What an error says, on one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return " ".join(str(error).split()) or type(error).__name__
