@@ -97,8 +97,8 @@ def entry_problems(name: str, values: object) -> Iterator[Problem]:
             yield (key,), f"{name}: unknown key {key!r}; known are {', '.join(ENTRY_KEYS)}"
     for key in ENTRY_KEYS:
         if key in values:
-            for keys, text in _CHECKS[key](values[key]):
-                yield (key, *keys), f"{name}: {'/'.join(map(str, (key, *keys)))} {text}"
+            for below, text in _CHECKS[key](values[key]):
+                yield (key, *below), f"{name}: {'/'.join(map(str, (key, *below)))} {text}"
         elif key not in OPTIONAL_KEYS:
             yield (), f"{name}: {key} is missing; scripts/package_dataset.py prints whole entries"
 

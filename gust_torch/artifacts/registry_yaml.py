@@ -70,7 +70,7 @@ def _check_events(text: str) -> None:
     """Refuses aliases and deep nesting before anything recursive sees the text (libyaml's nodes crash)."""
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
-        line = event.start_mark.line + 1
+        line = (event.start_mark.line if event.start_mark else 0) + 1
         if isinstance(event, yaml.AliasEvent):
             raise SyntaxProblem(line, f"*{event.anchor}: aliases are not supported; write the values out")
         if isinstance(event, yaml.CollectionStartEvent):
@@ -141,7 +141,7 @@ class _Reader:
 
 def _leaves(node: yaml.Node) -> Iterator[yaml.Node]:
     """Scalars and bracketed collections below a node in their order: these know where they end."""
-    if isinstance(node, yaml.ScalarNode) or node.flow_style or not node.value:
+    if not isinstance(node, yaml.CollectionNode) or node.flow_style or not node.value:
         yield node
     elif isinstance(node, yaml.MappingNode):
         for name, item in node.value:

@@ -1,0 +1,32 @@
+"""Files that appear complete or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[BinaryIO]:
+    """Opens the hidden file `.NAME.part` beside `path`, which gets its name when the block ends well.
+
+    The bytes are on the disk before the rename, so that not even a power cut leaves half a file. An error
+    removes the file; what a killed process left is overwritten. The mode of a file that is replaced is kept.
+
+    Args:
+        path: The file to write; a symbolic link is followed.
+    """
+    target = path.resolve()
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            partial.chmod(target.stat().st_mode & 0o777)
+        os.replace(partial, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,36 @@
+"""Command line of the registry: `python -m gust_torch.artifacts.registry check [FILE]`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from gust_torch.artifacts.registry_file import DEFAULT_REGISTRY, check_registry, load_registry
+from solvers.common.command import run_command
+
+
+def check(path: Path) -> int:
+    """Prints every problem of a registry on standard error, or on standard output that there is none.
+
+    Returns:
+        Exit code.
+    """
+    problems = check_registry(path)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        return 1
+    count = len(load_registry(path).entries)
+    print(f"{path}: {count} dataset{'' if count == 1 else 's'}, no problems")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parses the command line and checks."""
+    parser = argparse.ArgumentParser(
+        prog="python -m gust_torch.artifacts.registry", description="The registry of packaged data sets."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    checking = commands.add_parser("check", help="list everything that is wrong with a registry")
+    checking.add_argument("file", nargs="?", type=Path, default=DEFAULT_REGISTRY, help="default: %(default)s")
+    args = parser.parse_args(arguments)
+    return run_command(lambda: check(args.file))
