@@ -45,7 +45,7 @@ def write_analysis(analysis: Analysis, metrics: Mapping[str, object], output_dir
     for name, figure in figures.items():
         save_figure(figure, output_dir / name, source)
         written.append(output_dir / name)
-    return [*written, _write_curves(analysis, metrics, output_dir), _write_json(metrics, output_dir)]
+    return [*written, _write_curves(analysis, metrics, output_dir), write_json(metrics, output_dir)]
 
 
 def spectrum_panels(analysis: Analysis) -> dict[str, list[SpectrumPanel]]:
@@ -115,7 +115,8 @@ def _write_curves(analysis: Analysis, metrics: Mapping[str, object], output_dir:
     return path
 
 
-def _write_json(metrics: Mapping[str, object], output_dir: Path) -> Path:
+def write_json(metrics: Mapping[str, object], output_dir: Path) -> Path:
+    """Write ``metrics.json``, beside its name first."""
     path = output_dir / "metrics.json"
     temporary = output_dir / ".metrics.json.part"
     temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
 """Metrics of fields: spectra, pointwise errors, value distributions. Pure torch, no I/O."""
 
-from gust_torch.metrics.errors import mse, vrmse
+from gust_torch.metrics.errors import mse, nrmse, vrmse
 from gust_torch.metrics.histogram import (
     ValueDistances,
     ValueHistogram,
@@ -19,6 +19,7 @@ __all__ = [
     "band_errors",
     "js_divergence",
     "mse",
+    "nrmse",
     "total_variation",
     "vrmse",
     "wasserstein1",

@@ -1,0 +1,113 @@
+"""Figure of errors against lead time: operator, persistence and the autoencoder's floor."""
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from gust_torch.analysis.style import BLACK, BLUE, GREY, NOTE, STYLE, VERMILLION
+from gust_torch.evaluation.labels import channel_label
+from gust_torch.evaluation.report import METRIC_LABELS, lead_times, same_times
+from gust_torch.evaluation.rollout import METRICS
+from gust_torch.evaluation.scores import Scores, Statistics
+from gust_torch.models.points import Spec
+
+WIDTH, HEIGHT, MAX_COLUMNS = 3.6, 2.7, 4
+LINES: dict[str, dict[str, Any]] = {
+    "operator": {"color": VERMILLION, "linestyle": "-", "linewidth": 1.8, "zorder": 3},
+    "persistence": {"color": BLACK, "linestyle": "--", "linewidth": 1.3, "zorder": 2},
+    "autoencoder": {"color": BLUE, "linestyle": ":", "linewidth": 1.8, "zorder": 2},
+}
+CURVE_LABELS = {"operator": "operator", "persistence": "persistence", "autoencoder": "autoencoder alone"}
+# An axis is logarithmic where the medians span more than this factor.
+LOG_SPAN = 5.0
+# A rollout that blows up leaves the picture here; an exact one stays this far below the top.
+LARGEST, LOWEST_SHARE = 100.0, 1e-6
+
+
+def curves_figure(scores: Scores, spec: Spec) -> Figure:
+    """Draw a column for each field and a row for each metric: medians, with bands between the quartiles."""
+    with matplotlib.rc_context(STYLE):
+        columns = spec.num_channels
+        figure = Figure(
+            figsize=(max(5.2, WIDTH * columns), HEIGHT * len(METRICS) + 0.5), layout="constrained"
+        )
+        grid = figure.subplots(len(METRICS), columns, squeeze=False, sharex=True)
+        lead, label = _lead_axis(scores)
+        for channel, name in enumerate(spec.names):
+            for row, metric in enumerate(METRICS):
+                _draw(grid[row, channel], scores, metric, channel, lead)
+            grid[0, channel].set_title(channel_label(name, spec))
+        for axes, metric in zip(grid[:, 0], METRICS, strict=True):
+            axes.set_ylabel(METRIC_LABELS[metric])
+        figure.supxlabel(label, fontsize=10)
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(handles))
+        return figure
+
+
+def _lead_axis(scores: Scores) -> tuple[NDArray[np.float64], str]:
+    """Lead times and the axis label; step numbers where a step means different times."""
+    schedule = scores.schedule
+    counts = scores.reaching
+    note = f"median and quartiles of {counts[0]} trajectories" if counts[0] > 1 else "one trajectory"
+    if counts[-1] < counts[0]:
+        note += f", {counts[-1]} at the last lead"
+    if same_times(schedule):
+        return lead_times(schedule)[0], f"lead time $t - t_0$, in the data's unit   ({note})"
+    return np.arange(1.0, schedule.horizon + 1), f"lead in steps, of different lengths   ({note})"
+
+
+def _draw(axes: Axes, scores: Scores, metric: str, channel: int, lead: NDArray[np.float64]) -> None:
+    """One panel."""
+    medians = []
+    for curve, style in LINES.items():
+        statistics = scores.per_lead(curve, metric, channel)
+        # A lone lead would draw nothing.
+        marker = "o" if len(lead) == 1 else None
+        axes.plot(lead, _finite(statistics.median), label=CURVE_LABELS[curve], marker=marker, **style)
+        if len(lead) > 1:
+            low, _, high = np.minimum(statistics.quantiles, 1e30)
+            axes.fill_between(lead, low, high, color=style["color"], alpha=0.15, linewidth=0, zorder=1)
+        medians.append(statistics.median)
+        if curve == "operator":
+            _mark_blow_up(axes, statistics, lead)
+    _set_scale(axes, np.concatenate(medians))
+    if len(lead) > 1:
+        axes.set_xlim(lead[0], lead[-1])
+
+
+def _set_scale(axes: Axes, medians: NDArray[np.float64]) -> None:
+    """Limits that show all finite medians; logarithmic where they span much."""
+    positive = medians[np.isfinite(medians) & (medians > 0)]
+    if not positive.size:
+        return
+    top = min(float(positive.max()), LARGEST)
+    bottom = max(float(positive.min()), LOWEST_SHARE * top)
+    if top > LOG_SPAN * bottom:
+        axes.set_yscale("log")
+        axes.set_ylim(bottom / 1.5, top * 1.8)
+    else:
+        axes.set_ylim(0.0, top * 1.2)
+    if axes.get_ylim()[1] > 1:
+        axes.axhline(1.0, color=GREY, linewidth=0.7, zorder=0)
+
+
+def _mark_blow_up(axes: Axes, statistics: Statistics, lead: NDArray[np.float64]) -> None:
+    """Say where rollouts are not finite."""
+    bad = statistics.num_not_finite
+    if bad.any():
+        first = int(np.argmax(bad > 0))
+        axes.axvline(float(lead[first]), color=VERMILLION, linewidth=0.8, linestyle="-.")
+        axes.text(
+            0.98, 0.03, f"{bad.max()} rollouts not finite", transform=axes.transAxes,
+            ha="right", va="bottom", fontsize=7, color=NOTE,
+        )  # fmt: skip
+
+
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A gap where a value is infinite."""
+    return np.where(np.isfinite(values), values, np.nan)

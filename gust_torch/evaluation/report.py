@@ -1,0 +1,170 @@
+"""The numbers of an evaluation as plain values for ``metrics.json``, and as a table for people."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gust_torch.evaluation.rollout import CURVES, METRICS
+from gust_torch.evaluation.schedule import Schedule, stack_times
+from gust_torch.evaluation.scores import QUANTILES, Scores, Statistics
+
+FORMAT_VERSION = 1
+METRIC_LABELS = {"nrmse": "nRMSE", "vrmse": "VRMSE"}
+# Leads that the table shows, beside the mean over all.
+TABLE_COLUMNS = 5
+
+Json = dict[str, object]
+
+
+def summarize(scores: Scores, names: Sequence[str]) -> Json:
+    """Every number of an evaluation.
+
+    Args:
+        scores: Errors of all rollouts.
+        names: Of the channels.
+
+    Returns:
+        Nested dictionaries of plain Python values. A number that is not finite is None; `num_not_finite`
+        beside it says how many rollouts made it so.
+    """
+    schedule = scores.schedule
+    return {
+        "format_version": FORMAT_VERSION,
+        "num_trajectories": len(schedule.rollouts),
+        "too_short": list(schedule.too_short),
+        "leads": {"steps": list(range(1, schedule.horizon + 1)), **_lead_times(schedule)},
+        "summary": {
+            metric: {curve: _overall(scores, curve, metric, len(names)) for curve in CURVES}
+            for metric in METRICS
+        },
+        "fields": {
+            name: {
+                **{
+                    metric: {
+                        curve: {
+                            **_statistics(scores.per_lead(curve, metric, channel)),
+                            "horizon": _single(scores.over_horizon(curve, metric, channel)),
+                        }
+                        for curve in CURVES
+                    }
+                    for metric in METRICS
+                },
+                "overtaken_by_persistence_at_lead": scores.overtaken_at(channel),
+            }
+            for channel, name in enumerate(names)
+        },
+    }
+
+
+def lead_times(schedule: Schedule) -> NDArray[np.float64]:
+    """(3, leads) median, smallest and largest time from start to lead, over rollouts that reach it."""
+    times = stack_times(schedule.rollouts)
+    since = (times - times[:, :1])[:, 1:]
+    return np.array([np.nanmedian(since, axis=0), np.nanmin(since, axis=0), np.nanmax(since, axis=0)])
+
+
+def same_times(schedule: Schedule) -> bool:
+    """Whether a lead means the same time in all rollouts, to a thousandth of it."""
+    median, low, high = lead_times(schedule)
+    return bool((high - low <= 1e-3 * median).all())
+
+
+def _lead_times(schedule: Schedule) -> Json:
+    median, low, high = lead_times(schedule).tolist()
+    counts = [schedule.num_reaching(lead) for lead in range(1, schedule.horizon + 1)]
+    return {"times": median, "times_min": low, "times_max": high, "num_trajectories": counts}
+
+
+def _overall(scores: Scores, curve: str, metric: str, num_channels: int) -> float | None:
+    """Mean over rollouts, their leads, and fields."""
+    means = [scores.over_horizon(curve, metric, channel).mean[0] for channel in range(num_channels)]
+    return _finite(float(np.mean(means)))
+
+
+def _statistics(statistics: Statistics) -> Json:
+    return {
+        "mean": [_finite(value) for value in statistics.mean.tolist()],
+        "quantiles": {
+            f"{q:g}": [_finite(value) for value in row]
+            for q, row in zip(QUANTILES, statistics.quantiles.tolist(), strict=True)
+        },
+        "num_not_finite": statistics.num_not_finite.tolist(),
+    }
+
+
+def _single(statistics: Statistics) -> Json:
+    """Statistics of one row."""
+    return {
+        "mean": _finite(float(statistics.mean[0])),
+        "quantiles": {
+            f"{q:g}": _finite(float(row[0])) for q, row in zip(QUANTILES, statistics.quantiles, strict=True)
+        },
+        "num_not_finite": int(statistics.num_not_finite[0]),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def table(scores: Scores, names: Sequence[str]) -> str:
+    """Mean errors at a few leads and over all of them, aligned, a line for each field, metric and curve."""
+    schedule = scores.schedule
+    leads = table_leads(schedule.horizon)
+    rows = [["field", "metric", "lead", *map(str, leads), "mean"]]
+    if same_times(schedule):
+        rows.append(["", "", "time", *(f"{lead_times(schedule)[0, lead - 1]:.4g}" for lead in leads), ""])
+    if schedule.num_reaching(schedule.horizon) < len(schedule.rollouts):
+        rows.append(["", "", "trajectories", *(str(schedule.num_reaching(lead)) for lead in leads), ""])
+    for channel, name in enumerate(names):
+        for metric in METRICS:
+            for curve in CURVES:
+                means = scores.per_lead(curve, metric, channel).mean
+                values = [
+                    *(means[lead - 1] for lead in leads),
+                    scores.over_horizon(curve, metric, channel).mean[0],
+                ]
+                first = curve == CURVES[0]
+                label = [
+                    name if first and metric == METRICS[0] else "",
+                    METRIC_LABELS[metric] if first else "",
+                ]
+                rows.append([*label, curve, *(f"{value:.4g}" for value in values)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(_line(row, widths) for row in rows)
+
+
+def table_leads(horizon: int) -> list[int]:
+    """Up to five leads from 1 to the last, the early ones closer together."""
+    return sorted({round(lead) for lead in np.geomspace(1, horizon, TABLE_COLUMNS).tolist()})
+
+
+def notes(scores: Scores, names: Sequence[str]) -> list[str]:
+    """What the table does not show, a line each."""
+    schedule = scores.schedule
+    lines = []
+    if schedule.too_short:
+        lines.append(f"{len(schedule.too_short)} trajectories are too short for a single step and left out")
+    for channel, name in enumerate(names):
+        bad = scores.per_lead("operator", "nrmse", channel).num_not_finite
+        if bad.any():
+            first = int(np.argmax(bad > 0)) + 1
+            lines.append(
+                f"{name}: the rollout of {bad.max()} of {len(schedule.rollouts)} trajectories is not finite, "
+                f"from lead {first} on; their errors count as infinite"
+            )
+        lead = scores.overtaken_at(channel)
+        verdict = "at every lead" if lead is None else "at no lead" if lead == 1 else f"before lead {lead}"
+        lines.append(f"{name}: the operator's mean nRMSE is below that of persistence {verdict}")
+    return lines
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    """Words to the left, numbers to the right."""
+    cells = [
+        cell.ljust(width) if i < 3 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
