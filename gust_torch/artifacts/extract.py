@@ -1,8 +1,8 @@
 """Unpacks a dataset's tarball into an empty folder, and nothing outside it, whatever the tarball says.
 
 `tarfile` only parses headers here. What is a file or a folder, what it is called, where it goes and how it is
-opened is decided in this module: regular files and folders with the names of the dataset, created new, with this
-process's own permissions, and no more bytes than the registry promises.
+opened is decided in this module: regular files and folders with the names of the dataset, created new, with
+this process's own permissions, and no more bytes than the registry promises.
 """
 
 import itertools
@@ -100,7 +100,7 @@ def _members(stream: GzipStream) -> Iterator[tarfile.TarInfo]:
         # Ten lines of a file object are enough for reading headers.
         tar = tarfile.TarFile(fileobj=cast("tarfile._Fileobj", stream), mode="r", encoding="utf-8")
         while (member := tar.next()) is not None:
-            tar.members.clear()  # a store may have millions
+            tar.members.clear()  # type: ignore[attr-defined]  # a store may have millions
             yield member
     except DamagedGzip:
         raise

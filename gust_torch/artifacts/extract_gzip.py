@@ -59,8 +59,8 @@ class _End:
 class GzipStream:
     """The decompressed bytes of a gzip file, as much of a file object as `tarfile` needs to read headers.
 
-    It only goes forwards, and refuses the long reads and skips that a hostile header asks for. A context manager,
-    which ends the thread.
+    It only goes forwards, and refuses the long reads and skips that a hostile header asks for. A context
+    manager, which ends the thread.
 
     Attributes:
         header: What `read` returned last.

@@ -1,7 +1,7 @@
 """Which names a dataset's tarball may hold: its split files, and what lies below its split folders (.zarr).
 
-A tarball comes over a network, so its names are checked as if someone meant harm: nothing may point out of the
-folder, mean another file on another operating system, or come twice.
+A tarball comes over a network, so its names are checked as if someone meant harm: nothing may point out of
+the folder, mean another file on another operating system, or come twice.
 """
 
 import unicodedata

@@ -1,4 +1,4 @@
-"""What the long copies of a fetch share: how they report, how they are stopped, how their errors name a file."""
+"""What the long copies of a fetch share: progress, how they are stopped, and errors that name a file."""
 
 import contextlib
 import threading
