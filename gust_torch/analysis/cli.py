@@ -1,25 +1,19 @@
 """Command line of the reconstruction analysis."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from gust_torch.terminal import silence_lightning
 from gust_torch.tokenizer.arguments import add_data_arguments, data_selection
 from gust_torch.tokenizer.options import Compute
-from solvers.common.errors import one_line
+from solvers.common.command import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; errors become one line and exit code 1."""
     arguments = build_parser().parse_args(argv)
-    try:
-        run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(lambda: run(arguments), stopped="stopped; nothing was written")
 
 
 def build_parser() -> argparse.ArgumentParser:

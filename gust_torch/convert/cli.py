@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Callable
 
@@ -10,7 +9,7 @@ from gust_torch.convert.conversion import Result
 from gust_torch.convert.graphs import GraphResult
 from gust_torch.convert.pdebench import Execution
 from gust_torch.convert.plan import Options
-from solvers.common.errors import one_line
+from solvers.common.command import run_command
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, splits: tuple[float, float, float] | None) -> None:
@@ -72,14 +71,11 @@ def run(command: Callable[[], Result | GraphResult]) -> int:
     """
     logging.basicConfig(format="%(message)s", stream=sys.stderr)  # other packages: warnings only
     logging.getLogger("gust_torch").setLevel(logging.INFO)
-    try:
-        result = command()
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        return 128 + signal.SIGINT
+    return run_command(lambda: _report(command()))
+
+
+def _report(result: Result | GraphResult) -> int:
+    """Prints the outputs; returns the exit code."""
     if not result.exit_code:
         for split, path in result.outputs.items():
             print(f"{path}  {result.summary(split)}")

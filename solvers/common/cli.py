@@ -1,14 +1,12 @@
 """Command line of the common HDF5 format: info, validate and repack."""
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from solvers.common.errors import one_line
+from solvers.common.command import run_command
 from solvers.common.filters import COMPRESSIONS, filter_names
 from solvers.common.progress import Progress
 from solvers.common.reader import field_datasets, open_file, read_hdf5_info
@@ -20,20 +18,18 @@ from solvers.common.validation import validate
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        if options.command == "info":
-            print("\n".join(describe(options.file)))
-            return 0
-        if options.command == "validate":
-            return _validate(options.file)
-        compression = None if options.compression == "none" else options.compression
-        return _repack(options.file, options.output, compression, options.overwrite)
-    except BrokenPipeError:  # `info FILE | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes nowhere
+    return run_command(lambda: _run(options), stopped="stopped; nothing was changed")
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run the command that was parsed."""
+    if options.command == "info":
+        print("\n".join(describe(options.file)))
         return 0
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
+    if options.command == "validate":
+        return _validate(options.file)
+    compression = None if options.compression == "none" else options.compression
+    return _repack(options.file, options.output, compression, options.overwrite)
 
 
 def describe(path: str) -> list[str]:

@@ -19,8 +19,8 @@ def run_command(
         stopped: Printed when SIGINT or SIGTERM ends it: what to do next.
 
     Returns:
-        The command's own code; 1 after an error; 128 + signal where a signal stopped it; 0 where the reader of
-        its output (`| head`) had enough.
+        The command's own code; 1 after an error; 128 + signal where a signal stopped it; 0 where the reader
+        of its output (`| head`) had enough.
     """
     previous = signal.getsignal(signal.SIGTERM)
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from solvers.common.errors import one_line
+from solvers.common.command import run_command
 from solvers.common.hdf5_utils import num_samples, open_file
 
 matplotlib.use("Agg")
@@ -80,12 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("image", type=Path, help="picture to write")
     parser.add_argument("--frame", type=int, default=-1, help="index (default: the last)")
     arguments = parser.parse_args(argv)
-    try:
-        plot_frame(arguments.path, arguments.image, arguments.frame)
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(
+        lambda: plot_frame(arguments.path, arguments.image, arguments.frame), stopped="stopped"
+    )
 
 
 if __name__ == "__main__":
