@@ -1,4 +1,4 @@
-"""Command line of the registry: `python -m gust_torch.artifacts.registry check [FILE]`."""
+"""Command line of the registry: `python -m gust_torch.artifacts.registry check [FILE]`, or `tasks NAME ...`."""
 
 import argparse
 import sys
@@ -24,13 +24,25 @@ def check(path: Path) -> int:
     return 0
 
 
+def tasks(names: list[str], path: Path) -> None:
+    """Prints task, kind and checksum of some datasets, a line each, for scripts to read."""
+    registry = load_registry(path)
+    for entry in [registry[name] for name in names]:
+        print(entry.task, entry.kind, entry.sha256)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Parses the command line and checks."""
+    """Parses the command line and runs one command."""
     parser = argparse.ArgumentParser(
         prog="python -m gust_torch.artifacts.registry", description="The registry of packaged data sets."
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     checking = commands.add_parser("check", help="list everything that is wrong with a registry")
     checking.add_argument("file", nargs="?", type=Path, default=DEFAULT_REGISTRY, help="default: %(default)s")
+    listing = commands.add_parser("tasks", help="print task, kind and checksum of datasets, a line each")
+    listing.add_argument("names", nargs="+", metavar="NAME")
+    listing.add_argument("--registry", type=Path, default=DEFAULT_REGISTRY, help="default: %(default)s")
     args = parser.parse_args(arguments)
+    if args.command == "tasks":
+        return run_command(lambda: tasks(args.names, args.registry))
     return run_command(lambda: check(args.file))

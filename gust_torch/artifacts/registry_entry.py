@@ -56,6 +56,21 @@ class DatasetEntry:
         for _, text in entry_problems(self.name, values):
             raise ValueError(text)
 
+    @property
+    def task(self) -> str:
+        """What the members are named for: `burgers1d` of `burgers1d_train.h5`.
+
+        Raises:
+            ValueError: They are named otherwise.
+        """
+        split, member = next(iter(self.splits.items()))
+        task, separator, _ = member.rpartition(f"_{split}.")
+        if not separator:
+            raise ValueError(
+                f"{self.name}: the {split} member is {member}, expected TASK_{split}.h5 or .zarr; package it again"
+            )
+        return task
+
     def to_yaml(self) -> str:
         """The entry as it stands in the registry, with its name, ending in a newline."""
         return entry_yaml(self.name, {key: getattr(self, key) for key in ENTRY_KEYS})
