@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from gust_torch.data.channels import Channel, select_channels
+from gust_torch.data.windows import concatenate_trajectories
 from gust_torch.spec import FieldSpec
 from solvers.common.hdf5_utils import open_file
 from solvers.common.schema import plain_value
@@ -29,6 +30,7 @@ class SourceFile:
         spec: The file's spec for these channels.
         time: (n,) float64; NaN where the file has no times.
         trajectory: (n,) int64; zeros where the file has none.
+        parameters: Name -> (n_trajectories,) float64, indexed by trajectory; empty where the file has none.
     """
 
     path: str
@@ -36,6 +38,7 @@ class SourceFile:
     spec: FieldSpec
     time: np.ndarray
     trajectory: np.ndarray
+    parameters: Mapping[str, np.ndarray]
 
     @property
     def num_frames(self) -> int:
@@ -124,6 +127,10 @@ def read_header(path: str, fields: str | Sequence[str] | None) -> SourceFile:
         coordinates = {axis: arrays[axis][:] for axis in ("x", "y") if axis in arrays}
         time = arrays["time"][:count] if "time" in arrays else np.full(count, np.nan)
         trajectory = arrays["trajectory"][:count] if "trajectory" in arrays else np.zeros(count)
+        parameters = {
+            name: np.atleast_1d(np.asarray(values[()], np.float64))
+            for name, values in file.get("parameters", {}).items()
+        }
     try:
         spec = FieldSpec.from_metadata([channel.name for channel in channels], coordinates, metadata)
     except ValueError as error:
@@ -133,7 +140,7 @@ def read_header(path: str, fields: str | Sequence[str] | None) -> SourceFile:
             f"{path}: the fields have the grid {grid}, the coordinates x, y the sizes {spec.grid}; "
             "correct the coordinates"
         )
-    return SourceFile(path, channels, spec, time.astype(np.float64), trajectory.astype(np.int64))
+    return SourceFile(path, channels, spec, time.astype(np.float64), trajectory.astype(np.int64), parameters)
 
 
 def _common_grid(path: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
@@ -194,3 +201,32 @@ def common_spec(sources: Sequence[SourceFile]) -> FieldSpec:
                 "load them apart"
             )
     return dataclasses.replace(first, forcing_wavenumber=forcing.pop() if len(forcing) == 1 else None)
+
+
+def common_parameters(sources: Sequence[SourceFile]) -> dict[str, np.ndarray]:
+    """Parameters of all files, by name in the order of the first, indexed by the ids of
+    `windows.concatenate_trajectories`; NaN at ids that no frame has.
+
+    Raises:
+        ValueError: The files have different parameters, or a trajectory has none.
+    """
+    names = tuple(sources[0].parameters)
+    ids = concatenate_trajectories([source.trajectory for source in sources])
+    merged = {name: np.full(int(ids.max()) + 1, np.nan) for name in names}
+    start = 0
+    for source in sources:
+        if set(source.parameters) != set(names):
+            raise ValueError(
+                f"{source.path} has the parameters {sorted(source.parameters)}, {sources[0].path} has "
+                f"{sorted(names)}; load them apart"
+            )
+        own, shifted = source.trajectory, ids[start : start + source.num_frames]
+        start += source.num_frames
+        for name, values in source.parameters.items():
+            if values.ndim != 1 or int(own.min()) < 0 or int(own.max()) >= len(values):
+                raise ValueError(
+                    f"{source.path}: parameters/{name} has the shape {values.shape}, expected a value for "
+                    f"each of the trajectories {int(own.min())} to {int(own.max())}; write the file again"
+                )
+            merged[name][shifted] = values[own]
+    return merged

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gust_torch.data.buffers import BufferPool
-from gust_torch.data.files import PathLike, common_spec, expand_paths, read_header
+from gust_torch.data.files import PathLike, common_parameters, common_spec, expand_paths, read_header
 from gust_torch.data.handles import FileHandles
 from gust_torch.data.loader import FrameBatch
 from gust_torch.data.statistics import channel_statistics, evenly_spaced
@@ -92,6 +92,17 @@ class HDF5Dataset(Dataset[Tensor]):
         return shape if self.n_steps == 1 else (self.n_steps, *shape)
 
     @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Physical parameters, name -> (num_trajectories,) float64; `[trajectories]` gives each item's.
+
+        Empty where the files have none; NaN at ids that no frame has.
+
+        Raises:
+            ValueError: The files have different parameters, or a trajectory has none.
+        """
+        return common_parameters(self._sources)
+
+    @property
     def mean(self) -> Tensor:
         """Mean of each channel, (c, 1, 1) float32, from at most 256 evenly spaced frames."""
         return self.statistics()[0]
@@ -140,7 +151,7 @@ class HDF5Dataset(Dataset[Tensor]):
         """
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
+    def __getitems__(self, indices: Sequence[int]) -> FrameBatch:
         """Items in the order asked for, views of one tensor that is read at once.
 
         Raises:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -29,7 +30,7 @@ def collate_frames(items: list[Tensor]) -> Tensor:
     return items.stacked if isinstance(items, FrameBatch) else default_collate(items)
 
 
-class ResumableLoader(DataLoader[Tensor]):
+class ResumableLoader(DataLoader[Any]):
     """`DataLoader` over a `BlockShuffleSampler` that can stop and go on within an epoch.
 
     Its state counts the batches that training has finished, not those that workers have fetched ahead.
@@ -38,7 +39,7 @@ class ResumableLoader(DataLoader[Tensor]):
 
     def __init__(
         self,
-        dataset: Dataset[Tensor],
+        dataset: Dataset[Any],
         sampler: BlockShuffleSampler,
         *,
         batch_size: int,
@@ -46,6 +47,7 @@ class ResumableLoader(DataLoader[Tensor]):
         num_workers: int = 0,
         pin_memory: bool = False,
         num_finished: Callable[[], int] | None = None,
+        collate: Callable[[list[Any]], Any] = collate_frames,
     ) -> None:
         """Workers, once started, live as long as the loader.
 
@@ -58,6 +60,7 @@ class ResumableLoader(DataLoader[Tensor]):
             pin_memory: Put batches into page-locked memory.
             num_finished: Gives the number of batches of the current epoch that are finished. Without it a
                 batch counts from when it is handed out.
+            collate: Makes a batch of what the dataset gives.
         """
         super().__init__(
             dataset,
@@ -67,14 +70,14 @@ class ResumableLoader(DataLoader[Tensor]):
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
-            collate_fn=collate_frames,
+            collate_fn=collate,
         )
         self._shuffler = sampler
         self._size = batch_size
         self._num_finished = num_finished
         self._num_given = 0
 
-    def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Batches of what is left of the epoch.
 
         A generator: nothing is fetched before the first batch is asked for, thus after the caller has set the

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from gust_torch.data.graphs.optional import require
@@ -74,6 +75,16 @@ class GraphZarrDataset(Dataset["Data"]):
     def source(self, index: int) -> str:
         """Name of the file that sample `index` was made from."""
         return self.reader.source(self._position(index))
+
+    def numbers(self) -> dict[str, np.ndarray]:
+        """The numbers that each sample has (`dt`, `radius`, ...): name -> (num_samples,) float64."""
+        schema = self.reader.schema or describe(self.kind, self.reader.read(0))
+        names = [name for name, column in schema.items() if column.axis == "sample"]
+        if not names:
+            return {}
+        others = frozenset(schema) - frozenset(names)
+        rows = [self.reader.read(index, others) for index in range(len(self))]
+        return {name: np.array([float(row[name]) for row in rows]) for name in names}
 
     def __len__(self) -> int:
         """Number of samples."""

@@ -1,0 +1,211 @@
+"""Lightning data module over latent caches, or over raw frames for an encoder that works on the fly."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from pathlib import Path
+
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gust_torch.checkpoint import load_model
+from gust_torch.data.datamodule import ordered_loader, shuffled_loader
+from gust_torch.graph_spec import GraphSpec
+from gust_torch.latents.dataset import (
+    FrameWindowDataset,
+    LatentBatch,
+    LatentDataset,
+    WindowDataset,
+    check_window,
+    collate_windows,
+)
+from gust_torch.latents.frames import find_task_file, open_grid
+from gust_torch.latents.index import REMEDY
+from gust_torch.latents.key import encoder_digest
+from gust_torch.latents.store import LatentCache
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
+from gust_torch.spec import FieldSpec
+
+logger = logging.getLogger(__name__)
+
+
+class LatentDataModule(LightningDataModule):
+    """Batches (`LatentBatch`) of windows along the trajectories of `<task>_train` and `<task>_val`.
+
+    With `latent_cache_dir` the states are cached latents, without it raw frames for the task to encode. The
+    windows and their order are the same. Shuffling and resumption are those of `FieldDataModule`.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        root: str = "data/pdebench",
+        latent_cache_dir: str | None = None,
+        encoder: str | None = None,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        n_steps: int = 2,
+        stride: int = 1,
+        block_size: int = 1,
+        seed: int = 0,
+    ) -> None:
+        """Remember the settings; files are opened when first needed.
+
+        Args:
+            task: Such as "burgers1d".
+            root: Folder of the converted data. A cache is compared with them where they are there.
+            latent_cache_dir: Folder of the caches `<task>_train` and `<task>_val`, as
+                scripts/precompute_latent_cache.py makes them.
+            encoder: Checkpoint of the autoencoder: the one that encodes raw frames, or that the caches have
+                to be made by. By default that of the caches.
+            batch_size: Windows in a batch, on each device.
+            num_workers: Processes that load ahead; 0 loads in the training process.
+            n_steps: States in a window.
+            stride: Frames from one of a window's states to the next.
+            block_size: Neighbouring windows that stay together when shuffling.
+            seed: Of the shuffling.
+
+        Raises:
+            ValueError: A number out of range, or neither caches nor an encoder are given.
+        """
+        super().__init__()
+        if batch_size < 1 or num_workers < 0 or block_size < 1:
+            raise ValueError(
+                "expected batch_size >= 1, block_size >= 1 and num_workers >= 0, got "
+                f"{batch_size}, {block_size} and {num_workers}"
+            )
+        check_window(n_steps, stride)
+        if latent_cache_dir is None and encoder is None:
+            raise ValueError(
+                "neither caches nor an encoder are given: make caches with "
+                "scripts/precompute_latent_cache.py and set training.latent_cache_dir, or "
+                "set data.encoder to encode on the fly"
+            )
+        self.task, self.root = task, root
+        self.latent_cache_dir, self.encoder = latent_cache_dir, encoder
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.n_steps, self.stride = n_steps, stride
+        self.block_size, self.seed = block_size, seed
+        self._datasets: dict[str, WindowDataset] = {}
+
+    @property
+    def encoded(self) -> bool:
+        """Whether batches hold latents."""
+        return self.latent_cache_dir is not None
+
+    @cached_property
+    def autoencoder(self) -> LatentAutoencoder:
+        """The autoencoder on the CPU, frozen, in evaluation mode.
+
+        Raises:
+            ValueError: Its checkpoint is missing or damaged, or not that of the caches.
+        """
+        if self.encoder is not None:
+            model = load_model(self.encoder, LatentAutoencoder)
+        else:
+            cache = self._caches["train"]
+            model = load_model(cache.encoder_path, LatentAutoencoder)
+            if encoder_digest(model) != cache.key.encoder:
+                raise ValueError(
+                    f"{cache.folder} is damaged: {cache.encoder_path.name} is not its encoder; {REMEDY}"
+                )
+        return model.requires_grad_(False).eval()
+
+    @property
+    def spec(self) -> FieldSpec | GraphSpec:
+        """Of the data that the autoencoder takes."""
+        return self._caches["train"].index.spec if self.encoded else self.autoencoder.spec
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Columns of the batches' `parameters`."""
+        return self.dataset("train").parameter_names
+
+    @property
+    def train_parameters(self) -> Tensor:
+        """(n, p) float32 of all training windows."""
+        return self.dataset("train").parameters
+
+    @property
+    def train_time_steps(self) -> Tensor:
+        """(n * (n_steps - 1),) float32 of all training windows."""
+        return self.dataset("train").time_steps.flatten()
+
+    def dataset(self, split: str) -> WindowDataset:
+        """Windows of "train" or "val".
+
+        Raises:
+            ValueError: Data or caches are missing, damaged or stale, or do not fit the encoder.
+        """
+        if split not in self._datasets:
+            self._datasets[split] = self._cached(split) if self.encoded else self._raw(split)
+        return self._datasets[split]
+
+    @cached_property
+    def _caches(self) -> dict[str, LatentCache]:
+        """Both caches, checked against the data, the encoder and each other."""
+        assert self.latent_cache_dir is not None
+        digest = None if self.encoder is None else encoder_digest(self.autoencoder)
+        caches = {}
+        for split in ("train", "val"):
+            cache = LatentCache.open(Path(self.latent_cache_dir) / f"{self.task}_{split}")
+            cache.check_fresh(data_path=self._data_path(split), encoder_digest=digest)
+            caches[split] = cache
+        if caches["train"].key.encoder != caches["val"].key.encoder:
+            raise ValueError(
+                f"{caches['train'].folder} and {caches['val'].folder} were made by different encoders; "
+                f"{REMEDY}"
+            )
+        return caches
+
+    def _data_path(self, split: str) -> Path | None:
+        """The data that a cache should have been made from, where they are on this machine."""
+        paths = [Path(self.root) / f"{self.task}_{split}{suffix}" for suffix in (".h5", ".zarr")]
+        if not any(path.exists() for path in paths):
+            logger.info("%s (or .zarr) is not there to compare its latent cache with", paths[0])
+            return None
+        return find_task_file(self.root, self.task, split)
+
+    def _cached(self, split: str) -> LatentDataset:
+        return LatentDataset(self._caches[split], self.n_steps, self.stride)
+
+    def _raw(self, split: str) -> FrameWindowDataset:
+        path = find_task_file(self.root, self.task, split)
+        if path.suffix == ".zarr":
+            raise ValueError(
+                f"{path} holds graphs, which are not encoded on the fly; make caches with "
+                "scripts/precompute_latent_cache.py and set training.latent_cache_dir"
+            )
+        dataset = open_grid(path, self.autoencoder.spec, n_steps=self.n_steps, stride=self.stride)
+        return FrameWindowDataset(dataset, str(path))
+
+    def setup(self, stage: str) -> None:
+        """Open data or caches, so that bad ones stop a run before it starts."""
+        _ = self.autoencoder
+        if stage == "fit":
+            self.dataset("train")
+        self.dataset("val")
+
+    def train_dataloader(self) -> DataLoader[LatentBatch]:
+        """Shuffled windows of the training set; this rank's share."""
+        dataset = self.dataset("train")
+        return shuffled_loader(
+            dataset,
+            self.trainer,
+            batch_size=self.batch_size,
+            block_size=min(self.block_size, len(dataset)),
+            num_workers=self.num_workers,
+            seed=self.seed,
+            collate=collate_windows,
+        )
+
+    def val_dataloader(self) -> DataLoader[LatentBatch]:
+        """The validation set in order."""
+        return ordered_loader(
+            self.dataset("val"),
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            collate=collate_windows,
+        )

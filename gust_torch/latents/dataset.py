@@ -1,0 +1,204 @@
+"""Windows along trajectories: of cached latents, or of raw frames that are encoded on the fly."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gust_torch.data import HDF5Dataset
+from gust_torch.data.buffers import BufferPool
+from gust_torch.data.windows import window_frames
+from gust_torch.latents.store import LatentCache
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentBatch:
+    """Windows of t states.
+
+    Attributes:
+        states: Latents (b, t, latent_len, latent_dim) float32, or raw physical fields (b, t, c, h, w).
+        time_steps: (b, t - 1) float32, from each state to the next.
+        parameters: (b, p) float32, of the windows' trajectories, in physical units.
+        encoded: Whether the states are latents.
+    """
+
+    states: Tensor
+    time_steps: Tensor
+    parameters: Tensor
+    encoded: bool
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> LatentBatch:
+        """The batch on a device."""
+        return dataclasses.replace(
+            self,
+            states=self.states.to(device, non_blocking=non_blocking),
+            time_steps=self.time_steps.to(device, non_blocking=non_blocking),
+            parameters=self.parameters.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> LatentBatch:
+        """The batch in page-locked memory."""
+        return dataclasses.replace(
+            self,
+            states=self.states.pin_memory(),
+            time_steps=self.time_steps.pin_memory(),
+            parameters=self.parameters.pin_memory(),
+        )
+
+    def __len__(self) -> int:
+        """Number of windows b."""
+        return self.states.shape[0]
+
+
+def collate_windows(items: Sequence[LatentBatch]) -> LatentBatch:
+    """Batches as one; a single one, as `__getitems__` of both datasets gives it, is not copied."""
+    if len(items) == 1:
+        return items[0]
+    return LatentBatch(
+        states=torch.cat([item.states for item in items]),
+        time_steps=torch.cat([item.time_steps for item in items]),
+        parameters=torch.cat([item.parameters for item in items]),
+        encoded=items[0].encoded,
+    )
+
+
+class WindowDataset(Dataset[LatentBatch]):
+    """What both datasets share. An item is a batch of one window.
+
+    `__getitems__` gives a list with one batch of all windows asked for; collate it with `collate_windows`.
+
+    Attributes:
+        trajectories: (n,) int64, of each window.
+        time_steps: (n, t - 1) float32.
+        parameters: (n, p) float32.
+        parameter_names: The columns of `parameters`.
+    """
+
+    encoded: bool
+
+    def __init__(
+        self, trajectories: np.ndarray, times: np.ndarray, parameters: Mapping[str, np.ndarray], where: str
+    ) -> None:
+        """Look up what belongs to each window.
+
+        Args:
+            trajectories: (n,), of each window.
+            times: (n, t).
+            parameters: Name -> (num_trajectories,).
+            where: The data, for messages.
+
+        Raises:
+            ValueError: Times that do not increase, or parameters that are not finite.
+        """
+        self.trajectories = trajectories
+        steps = np.diff(times, axis=1)
+        if not (steps > 0).all():  # NaN too
+            bad = int(np.argmin((steps > 0).all(axis=1)))
+            raise ValueError(
+                f"{where}: times {times[bad].tolist()} of window {bad} do not increase; windows need "
+                "coordinates/time of each frame, so convert or write the data again"
+            )
+        self.time_steps = torch.from_numpy(steps.astype(np.float32))
+        self.parameter_names = tuple(parameters)
+        table = np.empty((len(trajectories), len(parameters)), np.float32)
+        for i, (name, values) in enumerate(parameters.items()):
+            table[:, i] = values[trajectories]
+            if not np.isfinite(table[:, i]).all():
+                raise ValueError(
+                    f"{where}: parameter {name} holds NaN or Inf (as float32); correct /parameters"
+                )
+        self.parameters = torch.from_numpy(table)
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return len(self.trajectories)
+
+    def __getitem__(self, index: int) -> LatentBatch:
+        """One window, as a batch of one.
+
+        Raises:
+            IndexError: The index is out of range.
+        """
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[LatentBatch]:
+        """A list with one batch of the windows asked for, in their order.
+
+        Raises:
+            IndexError: An index is out of range.
+        """
+        n = len(self)
+        for index in indices:
+            if not -n <= index < n:
+                raise IndexError(f"window {index} of {n}")
+        chosen = np.asarray(indices, dtype=np.int64) % n
+        rows = torch.from_numpy(chosen)
+        states = self._states(chosen)
+        return [LatentBatch(states, self.time_steps[rows], self.parameters[rows], self.encoded)]
+
+    def _states(self, windows: np.ndarray) -> Tensor:
+        """(b, t, ...) float32 of windows (b,), all in range."""
+        raise NotImplementedError
+
+
+class LatentDataset(WindowDataset):
+    """Windows of cached latents (t, latent_len, latent_dim) float32."""
+
+    encoded = True
+
+    def __init__(self, cache: LatentCache, n_steps: int = 2, stride: int = 1) -> None:
+        """Lay out the windows.
+
+        Args:
+            cache: The latents.
+            n_steps: States in a window.
+            stride: Frames from one of a window's states to the next.
+
+        Raises:
+            ValueError: A number out of range, or no trajectory is long enough.
+        """
+        check_window(n_steps, stride)
+        self.cache, self.n_steps, self.stride = cache, n_steps, stride
+        where = str(cache.folder)
+        self.rows = window_frames(cache.trajectories, n_steps, stride, 0, None, where=where)
+        super().__init__(cache.trajectories[self.rows[:, 0]], cache.times[self.rows], cache.parameters, where)
+        self._buffers = BufferPool()
+
+    def _states(self, windows: np.ndarray) -> Tensor:
+        rows = self.rows[windows].ravel()
+        out = self._buffers.empty((len(rows), *self.cache.latent_shape))
+        self.cache.latents(rows, out)
+        return torch.from_numpy(out).view(len(windows), self.n_steps, *self.cache.latent_shape)
+
+
+class FrameWindowDataset(WindowDataset):
+    """The same windows, in the same order, of raw frames (t, c, h, w) in physical units."""
+
+    encoded = False
+
+    def __init__(self, dataset: HDF5Dataset, where: str) -> None:
+        """Wrap a dataset of windows.
+
+        Args:
+            dataset: Not normalised; its `n_steps` and `stride` count.
+            where: The data, for messages.
+        """
+        self.dataset = dataset
+        self.n_steps, self.stride = dataset.n_steps, dataset.stride
+        times = dataset.times.reshape(len(dataset), dataset.n_steps)
+        super().__init__(dataset.trajectories, times, dataset.parameters, where)
+
+    def _states(self, windows: np.ndarray) -> Tensor:
+        frames: Tensor = self.dataset.__getitems__(windows.tolist()).stacked
+        return frames.reshape(len(windows), self.n_steps, *frames.shape[-3:])
+
+
+def check_window(n_steps: int, stride: int) -> None:
+    """Raises ValueError where either is below 1."""
+    if n_steps < 1 or stride < 1:
+        raise ValueError(f"expected n_steps >= 1 and stride >= 1, got {n_steps} and {stride}")

@@ -1,0 +1,227 @@
+"""Content addressing: what decides the latents of a cache, in one hash."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
+
+FORMAT_VERSION = 1
+DTYPES = ("float32", "float16")
+READ_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class DataIdentity:
+    """A data file, or the tree of a Zarr folder, by its content.
+
+    Attributes:
+        sha256: Of the content, 64 hex digits.
+        size: Bytes.
+        stamp: Times of change and inode. While they stay, the content need not be hashed again.
+    """
+
+    sha256: str
+    size: int
+    stamp: str
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DataIdentity:
+        """Inverse of `dataclasses.asdict`."""
+        return cls(str(values["sha256"]), int(values["size"]), str(values["stamp"]))
+
+
+def data_identity(path: str | os.PathLike[str], known: DataIdentity | None = None) -> DataIdentity:
+    """Identity of a file or folder, read only where `known` does not have its stamp.
+
+    Args:
+        path: A file, or a folder of which every file counts by its relative name and content.
+        known: What an earlier call found.
+
+    Raises:
+        ValueError: There is no such file, or it changes while it is read.
+    """
+    path = Path(path)
+    size, stamp = _stamp(path)
+    if known is not None and (known.size, known.stamp) == (size, stamp):
+        return known
+    digest = _hash(path)
+    if _stamp(path) != (size, stamp):
+        raise ValueError(f"{path} changed while it was read; wait until it is complete, then try again")
+    return DataIdentity(digest, size, stamp)
+
+
+def _files(path: Path) -> Iterator[tuple[str, Path]]:
+    """(relative name, file), sorted; of a file the name is empty."""
+    if path.is_file():
+        yield "", path
+        return
+    if not path.is_dir():
+        raise ValueError(f"no data at {path}; check the path, or convert the data first")
+    files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
+    yield from sorted((file.relative_to(path).as_posix(), file) for file in files)
+
+
+def _stamp(path: Path) -> tuple[int, str]:
+    """Size and stamp."""
+    size = 0
+    marks = []
+    for name, file in _files(path):
+        status = file.stat()
+        size += status.st_size
+        mark = f"{status.st_mtime_ns}/{status.st_ctime_ns}/{status.st_ino}"
+        marks.append(f"{name} {status.st_size} {mark}" if name else mark)
+    if path.is_file():
+        return size, marks[0]
+    return size, hashlib.sha256("\n".join(marks).encode()).hexdigest()
+
+
+def _hash(path: Path) -> str:
+    """sha256 of a file's bytes; of a folder, of the names, sizes and bytes of its files."""
+    digest = hashlib.sha256()
+    buffer = bytearray(READ_BYTES)
+    view = memoryview(buffer)
+    for name, file in _files(path):
+        if name:
+            digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb", buffering=0) as stream:
+            while count := stream.readinto(buffer):
+                digest.update(view[:count])
+    return digest.hexdigest()
+
+
+def encoder_digest(model: LatentAutoencoder) -> str:
+    """sha256 of class, architecture, spec and all weights and buffers; the device does not matter."""
+    digest = hashlib.sha256(canonical_json(_config(model)).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"\0{name}\0{values.dtype}\0{tuple(values.shape)}\0".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _config(model: LatentAutoencoder) -> dict[str, object]:
+    return {
+        "model": type(model).__name__,
+        "architecture": model.architecture(),
+        "spec": model.spec.to_dict(),
+    }
+
+
+def canonical_json(value: object) -> str:
+    """The same text for equal plain values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentKey:
+    """Everything that decides the latents.
+
+    Attributes:
+        encoder: `encoder_digest`.
+        config: Class, architecture and spec of the autoencoder, and options of the data (`data`).
+        data: sha256 of the data.
+        statistics: `mean` and `std`, by which the encoder normalises each channel.
+        num_samples: Samples in the cache, counted from the first of the data.
+        dtype: Of the stored latents.
+        format_version: Of the cache.
+    """
+
+    encoder: str
+    config: Mapping[str, object]
+    data: str
+    statistics: Mapping[str, list[float]]
+    num_samples: int
+    dtype: str = "float32"
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """Check the values that a caller chooses."""
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
+        if self.num_samples < 1:
+            raise ValueError(f"expected num_samples >= 1, got {self.num_samples}; the data are empty")
+
+    @classmethod
+    def of(
+        cls,
+        model: LatentAutoencoder,
+        data: DataIdentity,
+        *,
+        num_samples: int,
+        dtype: str = "float32",
+        options: Mapping[str, object] | None = None,
+    ) -> LatentKey:
+        """Key of the first `num_samples` latents of some data.
+
+        Args:
+            model: The autoencoder.
+            data: What it encodes.
+            num_samples: How many samples of it.
+            dtype: Of the stored latents.
+            options: How the data become the encoder's input: fields, a transform. Plain values.
+        """
+        config = {**_config(model), "data": dict(options or {})}
+        statistics = {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}
+        return cls(
+            encoder=encoder_digest(model),
+            config=json.loads(canonical_json(config)),
+            data=data.sha256,
+            statistics=statistics,
+            num_samples=num_samples,
+            dtype=dtype,
+        )
+
+    @property
+    def hex(self) -> str:
+        """sha256 of the canonical JSON of all of it."""
+        return hashlib.sha256(canonical_json(dataclasses.asdict(self)).encode()).hexdigest()
+
+    def differences(self, other: LatentKey) -> list[str]:
+        """What is different in `other`, in words; empty for the same latents."""
+        phrases = []
+        config = self.config != other.config
+        if config:
+            changed = sorted(
+                name
+                for name in {*self.config, *other.config}
+                if self.config.get(name) != other.config.get(name)
+            )
+            phrases.append(f"the encoder's config differs ({', '.join(changed)})")
+        statistics = self.statistics != other.statistics
+        if statistics:
+            phrases.append("the normalisation statistics differ")
+        # The digest covers architecture and statistics too; weights are named where nothing else explains it.
+        if self.encoder != other.encoder and not (config or statistics):
+            phrases.append("the encoder's weights differ")
+        if self.data != other.data:
+            phrases.append("the data file differs")
+        for name, words in (
+            ("num_samples", "the number of samples"),
+            ("dtype", "the dtype"),
+            ("format_version", "the format version"),
+        ):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                phrases.append(f"{words} differs ({mine} and {theirs})")
+        return phrases
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LatentKey:
+        """Inverse of `dataclasses.asdict`.
+
+        Raises:
+            ValueError: A key is missing or unknown.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if set(values) != known:
+            raise ValueError(f"expected the keys {sorted(known)} of a latent key, got {sorted(values)}")
+        return cls(**values)
