@@ -1,4 +1,4 @@
-"""Command line of the registry: `python -m gust_torch.artifacts.registry check [FILE]`, or `tasks NAME ...`."""
+"""Command line of the registry: `python -m gust_torch.artifacts.registry check [FILE]` and `tasks NAME`."""
 
 import argparse
 import sys

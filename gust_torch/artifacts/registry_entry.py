@@ -67,7 +67,7 @@ class DatasetEntry:
         task, separator, _ = member.rpartition(f"_{split}.")
         if not separator:
             raise ValueError(
-                f"{self.name}: the {split} member is {member}, expected TASK_{split}.h5 or .zarr; package it again"
+                f"{self.name}: the {split} member is {member}, expected TASK_{split}.h5 or .zarr; rename it"
             )
         return task
 
