@@ -9,6 +9,7 @@ from typing import Protocol
 
 MAX_NAME_LENGTH = 128
 
+_RESERVED_TYPES = ("job", "code", "run_table")
 _NAME = re.compile(r"[A-Za-z0-9_.\-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -28,6 +29,17 @@ def check_name(name: str, what: str) -> None:
         raise ValueError(
             f"the {what} has {len(name)} characters, more than {MAX_NAME_LENGTH}; choose a shorter {what}"
         )
+
+
+def check_type(kind: str) -> None:
+    """Checks the type of an artifact: a name that W&B keeps for no purpose of its own.
+
+    Raises:
+        ValueError: It is no name, or W&B's own.
+    """
+    check_name(kind, "artifact type")
+    if kind in _RESERVED_TYPES or kind.startswith("wandb-"):
+        raise ValueError(f"the artifact type {kind!r} is W&B's own; choose another, such as dataset or model")
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,7 @@ class Upload:
     def __post_init__(self) -> None:
         """Checks names, digest and metadata."""
         check_name(self.name, "artifact name")
-        check_name(self.type, "artifact type")
+        check_type(self.type)
         if not _SHA256.fullmatch(self.sha256):
             raise ValueError(f"sha256 must be 64 lower-case hex digits, not {self.sha256!r}")
         check_json(self.metadata, "metadata")
@@ -91,6 +103,10 @@ class Reference:
     url: str
     notes: tuple[str, ...] = ()
 
+    def report(self) -> str:
+        """The notes, and the reference alone on the last line."""
+        return "\n".join([*self.notes, self.text])
+
 
 class RemoteFile(Protocol):
     """A stored file, to be read."""
@@ -125,11 +141,16 @@ class RemoteFile(Protocol):
 class Store(Protocol):
     """A place that takes artifacts."""
 
-    def check(self, name: str) -> None:
-        """Finds out whether an artifact of this name can be stored, before time is spent on its bytes.
+    def check(self, name: str, file: str) -> None:
+        """Finds out whether a file of this name can be stored, before time is spent on its bytes.
+
+        Args:
+            name: Name of the artifact.
+            file: Name of the file, without folders.
 
         Raises:
-            ValueError: No login, no such bucket, no permission, or the store cannot be reached.
+            ValueError: A name that no reference may hold, no login, no such bucket, no permission, or the store
+                cannot be reached.
         """
 
     def put(self, upload: Upload) -> Reference:

@@ -9,6 +9,7 @@ import json
 import os
 from pathlib import Path
 
+from gust_torch.artifacts.reference import reference_problem
 from gust_torch.artifacts.stores.contract import Reference, Upload
 from gust_torch.artifacts.stores.filesystem import explained, open_filesystem
 from gust_torch.artifacts.stores.fsspec_file import FsspecFile
@@ -40,13 +41,16 @@ class FsspecStore:
         self._url = url
         self._filesystem = open_filesystem(url)
 
-    def check(self, name: str) -> None:
+    def check(self, name: str, file: str) -> None:
         """Begins to write a file and gives it up again, so that no reader sees it.
 
         Raises:
-            ValueError: The bucket is missing, or the store cannot be written to or reached.
+            ValueError: The URL is none that the registry takes, the bucket is missing, or the store cannot be
+                written to or reached.
         """
-        url = self._url.join(name, "probe")
+        url = self._url.join(name, file)
+        if (problem := reference_problem(url)) is not None:
+            raise ValueError(f"the URL of the upload {problem}")
         if self._url.protocol in LOCAL:
             _check_folder(Path(self._path(url)).parent)
             return
@@ -126,8 +130,8 @@ class FsspecStore:
         wanted = (upload.sha256, upload.type, json.loads(json.dumps(upload.metadata)))
         if same != wanted:
             raise ValueError(
-                f"{folder} has these bytes already, as {_words(*same[1:])}, not {_words(*wanted[1:])}; upload "
-                f"them under another name, or remove {url} to describe them anew"
+                f"{folder} has these bytes already, as {_words(*same[1:])}, not {_words(*wanted[1:])}; "
+                f"upload them under another name, or remove {url} to describe them anew"
             )
         with explained(file):
             whole = self._filesystem.exists(self._path(file)) and (

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from gust_torch.artifacts.reference import expand_reference, is_url
 from gust_torch.artifacts.stores.contract import RemoteFile, Store
-from gust_torch.artifacts.stores.urls import LOCAL, is_url, parse_url
+from gust_torch.artifacts.stores.urls import LOCAL, parse_url
 
 WANDB = "wandb"
 DEFAULT_CACHE = Path("artifacts/cache")
@@ -26,7 +27,7 @@ def open_store(
         entity: W&B entity; None means that of the login.
         run_name: Name of the W&B run that uploads.
         cache_dir: Folder below which W&B may keep its files.
-        offline: W&B writes a run folder to be synchronised later.
+        offline: W&B writes a run folder to be synchronised later; also with WANDB_MODE=offline.
 
     Raises:
         ValueError: The store is unknown, or its settings or its login are missing.
@@ -74,6 +75,7 @@ def open_reference(
         return FsspecFile(url)
     if offline:
         raise ValueError(f"{reference} is a W&B artifact, and offline mode forbids the network")
-    from gust_torch.artifacts.stores.wandb_store import WandbFile, full_reference
+    from gust_torch.artifacts.stores.wandb_file import WandbFile
 
-    return WandbFile(full_reference(reference, project, entity), cache_dir=cache_dir, file=file)
+    full = expand_reference(reference, entity=entity, project=project)
+    return WandbFile(full, cache_dir=cache_dir, file=file)

@@ -4,6 +4,8 @@ import posixpath
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from gust_torch.artifacts.reference import is_url
+
 LOCAL = ("file", "local")
 S3 = ("s3", "s3a")
 
@@ -28,11 +30,6 @@ class StoreUrl:
     def name(self) -> str:
         """Last part of the path."""
         return posixpath.basename(self.text)
-
-
-def is_url(reference: str) -> bool:
-    """Whether a reference is a URL, rather than the name of a W&B artifact."""
-    return "://" in reference
 
 
 def parse_url(url: str) -> StoreUrl:
