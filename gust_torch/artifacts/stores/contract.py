@@ -149,8 +149,8 @@ class Store(Protocol):
             file: Name of the file, without folders.
 
         Raises:
-            ValueError: A name that no reference may hold, no login, no such bucket, no permission, or the store
-                cannot be reached.
+            ValueError: A name that no reference may hold, no login, no such bucket, no permission, or the
+                store cannot be reached.
         """
 
     def put(self, upload: Upload) -> Reference:

@@ -64,10 +64,9 @@ def explained(url: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        missing = "no such bucket" if "bucket" in str(error) else "no such file"
-        raise ValueError(
-            f"{url}: {missing}; check the URL and the endpoint (AWS_ENDPOINT_URL for S3)"
-        ) from error
+        missing = "no such bucket" if no_bucket(error) else "no such file or folder"
+        endpoint = " and AWS_ENDPOINT_URL" if url.startswith("s3") else ""
+        raise ValueError(f"{url}: {missing}; check the URL{endpoint}") from error
     except PermissionError as error:
         raise ValueError(
             f"{url}: access denied ({_text(error)}); check the credentials and the permissions"
@@ -78,6 +77,11 @@ def explained(url: str) -> Iterator[None]:
         raise ValueError(f"{url}: {_text(error)}") from error
     except _client_errors() as error:
         raise ValueError(f"{url}: {_client_remedy(error)}") from error
+
+
+def no_bucket(error: FileNotFoundError) -> bool:
+    """Whether the bucket is missing rather than the file; s3fs says so in the server's words only."""
+    return "bucket" in str(error) and "exist" in str(error)
 
 
 def _client_errors() -> tuple[type[Exception], ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gust_torch.artifacts.reference import reference_problem
 from gust_torch.artifacts.stores.contract import Reference, Upload
-from gust_torch.artifacts.stores.filesystem import explained, open_filesystem
+from gust_torch.artifacts.stores.filesystem import explained, no_bucket, open_filesystem
 from gust_torch.artifacts.stores.fsspec_file import FsspecFile
 from gust_torch.artifacts.stores.fsspec_write import probe, write_whole
 from gust_torch.artifacts.stores.progress import transfer_bar
@@ -114,7 +114,7 @@ class FsspecStore:
             try:
                 text = self._filesystem.cat_file(self._path(url))
             except FileNotFoundError as error:
-                if "bucket" in str(error):
+                if no_bucket(error):
                     raise
                 return None
         try:

@@ -79,7 +79,7 @@ def remedy(error: Exception) -> str:
     if "permission" in lower or "403" in lower or "denied" in lower:
         return f"{text}; check that your W&B login may use this entity and project"
     if "timed out" in lower or "did not respond" in lower or "connection" in lower:
-        return f"W&B cannot be reached ({text}); check the network, or set WANDB_MODE=offline"
+        return f"the server cannot be reached ({text}); check the network, or set WANDB_MODE=offline"
     if "401" in lower or "key" in lower or "credentials" in lower or "authenticat" in lower:
         return f"{text}; check WANDB_API_KEY or run `wandb login --relogin`"
     return text

@@ -57,7 +57,7 @@ class WandbStore:
         Raises:
             ValueError: wandb is not installed, the login is refused, or W&B cannot be reached.
         """
-        with wandb_session(self._cache_dir, "W&B") as wandb:
+        with wandb_session(self._cache_dir, f"W&B project {self._project}") as wandb:
             if not self._offline:
                 wandb.Api(timeout=API_TIMEOUT)
 
@@ -79,7 +79,7 @@ class WandbStore:
             return Reference(text, text, (f"{text} has these bytes already; nothing was uploaded",))
         with wandb_session(self._cache_dir, subject) as wandb, self._run(wandb) as run:
             logged = run.log_artifact(_artifact(wandb, upload, metadata)).wait()
-            text = f"{logged.entity}/{logged.project}/{logged.name}"
+            text = logged.qualified_name
             size = logged.size
         if size != upload.path.stat().st_size:
             raise ValueError(f"{text} has {size} bytes, {upload.path} has not; upload it again")
