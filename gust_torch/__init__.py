@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from gust_torch.data.graphs.datasets import MeshZarrDataset, ParticleZarrDataset
     from gust_torch.data.hdf5_dataset import HDF5Dataset
     from gust_torch.models.latent_autoencoder import LatentAutoencoder
+    from gust_torch.models.latent_operator import LatentOperator
     from gust_torch.models.vqvae import VQVAE2d
     from gust_torch.spec import FieldSpec
     from gust_torch.tasks.latent_autoencoder import LatentAutoencoderTask
+    from gust_torch.tasks.latent_operator import LatentOperatorTask
     from gust_torch.tasks.vqvae import VQVAETask
     from gust_torch.tokenizer.npz import load_tokenized_data
     from gust_torch.tokenizer.tokenizer import VQVAETokenizer
@@ -27,6 +29,8 @@ __all__ = [
     "HDF5Dataset",
     "LatentAutoencoder",
     "LatentAutoencoderTask",
+    "LatentOperator",
+    "LatentOperatorTask",
     "MeshZarrDataset",
     "ParticleZarrDataset",
     "VQVAE2d",
@@ -44,6 +48,8 @@ __getattr__, __dir__ = lazy_exports(
         "HDF5Dataset": "gust_torch.data",
         "LatentAutoencoder": "gust_torch.models",
         "LatentAutoencoderTask": "gust_torch.tasks",
+        "LatentOperator": "gust_torch.models",
+        "LatentOperatorTask": "gust_torch.tasks",
         "MeshZarrDataset": "gust_torch.data.graphs",
         "ParticleZarrDataset": "gust_torch.data.graphs",
         "VQVAE2d": "gust_torch.models",

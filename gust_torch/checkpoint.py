@@ -10,10 +10,10 @@ from typing import Any, TypeVar, overload
 import torch
 
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.models import LatentAutoencoder, VQVAE2d
+from gust_torch.models import LatentAutoencoder, LatentOperator, VQVAE2d
 from gust_torch.spec import FieldSpec
 
-Model = TypeVar("Model", VQVAE2d, LatentAutoencoder)
+Model = TypeVar("Model", VQVAE2d, LatentAutoencoder, LatentOperator)
 
 FORMAT_VERSION = 1
 MODEL_KEY = "gust_torch"
@@ -21,7 +21,7 @@ WEIGHT_PREFIX = "model."
 """The task holds its network as `model`, so a Lightning checkpoint's weights carry this prefix."""
 
 
-def model_state(model: VQVAE2d | LatentAutoencoder) -> dict[str, object]:
+def model_state(model: VQVAE2d | LatentAutoencoder | LatentOperator) -> dict[str, object]:
     """What `load_model` needs beside the weights (normalisation statistics are buffers among these).
 
     Returns:
@@ -35,7 +35,7 @@ def model_state(model: VQVAE2d | LatentAutoencoder) -> dict[str, object]:
     }
 
 
-def save_model(model: VQVAE2d | LatentAutoencoder, path: str | os.PathLike[str]) -> None:
+def save_model(model: VQVAE2d | LatentAutoencoder | LatentOperator, path: str | os.PathLike[str]) -> None:
     """Write a checkpoint with the model alone; training checkpoints hold the same two entries and more."""
     weights = {WEIGHT_PREFIX + name: value for name, value in model.state_dict().items()}
     temporary = Path(f"{path}.part")
@@ -60,7 +60,8 @@ def load_model(
 
     Args:
         path: A checkpoint of `scripts/train.py` or of `save_model`.
-        kind: The model's class, which the caller expects: `VQVAE2d` or `LatentAutoencoder`.
+        kind: The model's class, which the caller expects: `VQVAE2d`, `LatentAutoencoder` or
+            `LatentOperator`.
         device: Where to put the model.
 
     Raises:

@@ -72,15 +72,20 @@ class AttentionBlock(nn.Module):
         """
         x_norm = self.norm(x)
         context_norm = x_norm if self.norm_context is None else self.norm_context(context)
-        keys, values = self._heads(self.to_key_value(context_norm)).chunk(2, dim=-1)
+        x = x + self.attention(x_norm, context_norm, mask)
+        out: Tensor = x + self.mlp(self.norm_mlp(x))
+        return out
+
+    def attention(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What normalised x (b, m, width) learns from a normalised context (b, n, width): (b, m, width)."""
+        keys, values = self._heads(self.to_key_value(context)).chunk(2, dim=-1)
         y = F.scaled_dot_product_attention(
-            self._heads(self.to_query(x_norm)),
+            self._heads(self.to_query(x)),
             keys,
             values,
             attn_mask=None if mask is None else mask[:, None, None, :],
         )
-        x = x + self.to_out(y.transpose(1, 2).flatten(2))
-        out: Tensor = x + self.mlp(self.norm_mlp(x))
+        out: Tensor = self.to_out(y.transpose(1, 2).flatten(2))
         return out
 
     def _heads(self, x: Tensor) -> Tensor:

@@ -44,6 +44,12 @@ class TrainCLI(LightningCLI):
             parser.add_lightning_class_args(ValidationFigures, "figures")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(TrainingProgress, "progress")
+        parser.add_argument(
+            "--training.latent_cache_dir",
+            type=str | None,
+            default=None,
+            help="folder of scripts/precompute_latent_cache.py; training streams its latents from there",
+        )
         parser.set_defaults(
             {
                 "best.filename": "best",
@@ -65,6 +71,7 @@ class TrainCLI(LightningCLI):
         for checkpoint in (config.best, config.last):
             if checkpoint.dirpath is None:
                 checkpoint.dirpath = str(root / "checkpoints")
+        _hand_over_cache_dir(config)
         config.progress.enabled &= config.trainer.enable_progress_bar is not False
         config.trainer.enable_progress_bar = False  # ours takes its place
         if config.trainer.logger in (None, True):
@@ -83,6 +90,30 @@ class TrainCLI(LightningCLI):
                 init_args=Namespace(),
                 dict_kwargs={_SYNC_BUFFERS: False, "find_unused_parameters": False},
             )
+
+
+def _hand_over_cache_dir(config: Namespace) -> None:
+    """Give `training.latent_cache_dir`, where set, to the data module.
+
+    Raises:
+        ValueError: The data module has no `latent_cache_dir`, or another one was given to it.
+    """
+    folder = config.training.latent_cache_dir
+    if folder is None:
+        return
+    options = config.data.get("init_args", config.data)
+    if "latent_cache_dir" not in options:
+        name = config.data.get("class_path", FieldDataModule.__name__).rpartition(".")[-1]
+        raise ValueError(
+            f"training.latent_cache_dir={folder} is set, but {name} reads no latent cache; leave it out, or "
+            "choose the data module gust_torch.latents.LatentDataModule"
+        )
+    if options.latent_cache_dir not in (None, folder):
+        raise ValueError(
+            f"training.latent_cache_dir={folder} and data.init_args.latent_cache_dir="
+            f"{options.latent_cache_dir} differ; give the first alone"
+        )
+    options.latent_cache_dir = folder
 
 
 def main(args: Sequence[str] | None = None) -> None:

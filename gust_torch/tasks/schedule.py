@@ -66,9 +66,10 @@ def adamw_with_schedule(
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> dict[str, Any]:
     """What `configure_optimizers` returns: AdamW, weights decayed and vectors not, with `warmup_cosine`."""
+    trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas)
     schedule = warmup_cosine(optimizer, warmup=warmup_steps, total=num_training_steps(trainer))

@@ -1,0 +1,151 @@
+"""Lightning task that trains the latent operator on windows of latents, cached or encoded on the fly."""
+
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from gust_torch.checkpoint import MODEL_KEY, model_state
+from gust_torch.models import LatentAutoencoder, LatentOperator
+from gust_torch.tasks.schedule import adamw_with_schedule
+
+if TYPE_CHECKING:
+    from gust_torch.latents import LatentBatch
+
+logger = logging.getLogger(__name__)
+
+FROM_DATA = ("spec", "autoencoder", "parameter_names")
+ARCHITECTURE = tuple(name for name in inspect.signature(LatentOperator).parameters if name not in FROM_DATA)
+"""The task's arguments that are the model's; a test holds their defaults equal."""
+
+
+class LatentOperatorTask(LightningModule):
+    """Trains a `LatentOperator` on the windows of a `LatentDataModule`.
+
+    Loss: mean squared error of the latents over the window's later frames, to which the operator is rolled
+    out from the first one with gradients through the whole rollout. AdamW with a linear warm-up and a cosine
+    to 1 % of `lr` at the end of the run. The autoencoder, which the data module brings, does not train.
+
+    Args:
+        width: Features inside.
+        num_layers: Transformer blocks.
+        num_heads: Attention heads.
+        lr: Peak learning rate.
+        weight_decay: AdamW's decay of weights (not of biases and norms).
+        warmup_steps: Steps of the linear warm-up, at most a tenth of the run.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 256,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        lr: float = 5e-4,
+        weight_decay: float = 1e-4,
+        warmup_steps: int = 200,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
+        self.model: LatentOperator
+
+    def configure_model(self) -> None:
+        """Build the model round the data module's autoencoder, with statistics of the training windows."""
+        if hasattr(self, "model"):
+            return
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        autoencoder: LatentAutoencoder = datamodule.autoencoder
+        self.model = LatentOperator(
+            datamodule.spec,
+            autoencoder=autoencoder.architecture(),
+            parameter_names=datamodule.parameter_names,
+            **{name: self.hparams[name] for name in ARCHITECTURE},
+        )
+        self.model.autoencoder.load_state_dict(autoencoder.state_dict())
+        if self.trainer.training:
+            self.model.set_conditioning(
+                torch.as_tensor(datamodule.train_parameters), torch.as_tensor(datamodule.train_time_steps)
+            )
+
+    def on_fit_start(self) -> None:
+        """Say what is trained on what, and let CUDA use TF32 for float32 products."""
+        self._check_autoencoder()
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        logger.info(
+            "%.2f M parameters, %d tokens of %d features %s, windows of %d frames, conditions: dt%s",
+            trained / 1e6,
+            *self.model.latent_shape,
+            "from the cache" if datamodule.encoded else "encoded on the fly",
+            datamodule.n_steps,
+            "".join(f", {name}" for name in self.model.parameter_names),
+        )
+
+    def on_validation_start(self) -> None:
+        """A checkpoint given to `validate` brings its own autoencoder."""
+        if not self.trainer.training:
+            self._check_autoencoder()
+
+    def training_step(self, batch: "LatentBatch", batch_idx: int) -> Tensor:
+        """Loss of a batch of windows."""
+        latents = self._latents(batch)
+        loss = self._loss(latents, batch)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(latents))
+        return loss
+
+    def validation_step(self, batch: "LatentBatch", batch_idx: int) -> None:
+        """Loss of a batch of windows, and that of standing still."""
+        latents = self._latents(batch)
+        still = latents[:, :1].expand_as(latents[:, 1:])
+        metrics = {"val/loss": self._loss(latents, batch), "val/persistence": _mse(still, latents[:, 1:])}
+        self.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=len(latents))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its schedule, stepped once a step."""
+        return adamw_with_schedule(
+            self.model,
+            self.trainer,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            warmup_steps=self.warmup_steps,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what `gust_torch.checkpoint.load_model` rebuilds the model from."""
+        checkpoint[MODEL_KEY] = model_state(self.model)
+
+    def _latents(self, batch: "LatentBatch") -> Tensor:
+        """The window's tokens (b, t, latent_len, latent_dim), encoded here where the batch holds fields."""
+        if batch.encoded:
+            return batch.states
+        return self.model.encode(batch.states.flatten(0, 1)).unflatten(0, batch.states.shape[:2])
+
+    def _loss(self, latents: Tensor, batch: "LatentBatch") -> Tensor:
+        """Mean squared error of a rollout from the first of the latents (b, t, latent_len, latent_dim)."""
+        return _mse(self.model(latents[:, 0], batch.time_steps, batch.parameters), latents[:, 1:])
+
+    def _check_autoencoder(self) -> None:
+        """Compare the model's autoencoder, which a checkpoint may have brought, with the data module's.
+
+        Raises:
+            ValueError: They differ.
+        """
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        weights = datamodule.autoencoder.state_dict()
+        own = self.model.autoencoder.state_dict()
+        if not all(torch.equal(value.cpu(), weights[name].cpu()) for name, value in own.items()):
+            raise ValueError(
+                "the checkpoint was trained with another autoencoder than that of the data; give the latent "
+                "cache or the encoder of that training, or train anew without --ckpt_path"
+            )
+
+
+def _mse(estimate: Tensor, reference: Tensor) -> Tensor:
+    """Mean squared error in float32."""
+    return (estimate.float() - reference).square().mean()
