@@ -1,0 +1,186 @@
+"""`scripts/evaluate.py` end to end on tiny files, and its errors."""
+
+import json
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from gust_torch.checkpoint import save_model
+from gust_torch.evaluation.cli import main
+from gust_torch.models import LatentAutoencoder
+from gust_torch.spec import FieldSpec
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate.py"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def run(checkpoint: Path, data: Path, output: Path, *flags: str) -> int:
+    required = ["--checkpoint", str(checkpoint), "--data_path", str(data), "--output_dir", str(output)]
+    return main([*required, "--accelerator", "cpu", *flags])
+
+
+@pytest.mark.parametrize(("kind", "fields"), [("line", ["u"]), ("plane", ["p", "vorticity"])])
+def test_whole_command(
+    kind: str,
+    fields: list[str],
+    checkpoints: dict[str, Path],
+    write_waves: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, output = write_waves(kind, (5, 3, 1, 6)), tmp_path / "deep" / "evaluation"
+    assert run(checkpoints[kind], data, output, "--batch_size", "2", "--limit", "3") == 0
+    assert sorted(path.name for path in output.iterdir()) == [
+        "metrics.json",
+        "rollout.png",
+        "rollout_fields.png",
+    ]
+    for name in ("rollout.png", "rollout_fields.png"):
+        content = (output / name).read_bytes()
+        assert content.startswith(PNG)
+        assert str(checkpoints[kind]).encode() in content
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["format_version"] == 1
+    assert metrics["settings"] == {"horizon": None, "start": 0, "stride": 1, "limit": 3, "batch_size": 2}
+    assert (metrics["num_trajectories"], metrics["too_short"]) == (2, [2])
+    assert len(metrics["checkpoint_sha256"]) == 64
+    assert metrics["data_path"] == str(data)
+    assert metrics["parameter_names"] == ["nu"]
+    assert {"package_version", "git_commit", "architecture", "spec", "device"} <= set(metrics)
+    assert metrics["leads"]["num_trajectories"] == [2, 2, 1, 1]
+    assert list(metrics["fields"]) == fields
+    for field in metrics["fields"].values():
+        for metric in ("nrmse", "vrmse"):
+            for curve in ("operator", "persistence", "autoencoder"):
+                assert len(field[metric][curve]["mean"]) == 4
+                assert set(field[metric][curve]["quantiles"]) == {"0.25", "0.5", "0.75"}
+                assert field[metric][curve]["horizon"]["mean"] > 0
+                assert metrics["summary"][metric][curve] > 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split() == ["field", "metric", "lead", "1", "2", "3", "4", "mean"]
+    assert str(output / "rollout.png") in out
+    # A second run replaces the first one.
+    assert run(checkpoints[kind], data, output, "--horizon", "2") == 0
+    assert json.loads((output / "metrics.json").read_text())["leads"]["steps"] == [1, 2]
+
+
+def test_the_script_is_the_command(
+    checkpoints: dict[str, Path],
+    write_waves: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flags = [
+        "--checkpoint",
+        checkpoints["line"],
+        "--data_path",
+        write_waves("line", (3,)),
+        "--output_dir",
+        tmp_path,
+    ]
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, flags), "--accelerator", "cpu"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert stopped.value.code == 0
+    assert (tmp_path / "metrics.json").exists()
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        f"import runpy, sys; sys.argv = ['evaluate.py', '--help']\n"
+        f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
+        "except SystemExit: print('torch' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "--horizon" in result.stdout
+    assert result.stdout.strip().endswith("False")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--checkpoint", "missing.ckpt"), "no checkpoint at missing.ckpt"),
+        (("--data_path", "missing.h5"), "missing.h5"),
+        (("--horizon", "5"), "the longest possible is 4"),
+        (("--horizon", "0"), "--horizon is 0, expected 1 or more"),
+        (("--stride", "0"), "--stride is 0"),
+        (("--start", "-1"), "--start is -1"),
+        (("--start", "4"), "long enough for one step with --start 4"),
+        (("--limit", "0"), "--limit is 0"),
+        (("--batch_size", "0"), "--batch_size is 0"),
+        (("--accelerator", "abacus"), "abacus is not one of auto, cpu"),
+    ],
+)
+def test_errors_are_one_line(
+    flags: tuple[str, ...],
+    message: str,
+    checkpoints: dict[str, Path],
+    write_waves: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(checkpoints["line"], write_waves("line", (5, 3)), tmp_path / "out", *flags) == 1
+    assert_one_line(capsys, message)
+    assert not (tmp_path / "out").exists()
+
+
+def assert_one_line(capsys: pytest.CaptureFixture[str], message: str) -> None:
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_a_checkpoint_of_another_model_is_refused(
+    write_waves: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = FieldSpec(names=("u",), grid=(16, 1), lengths=(1.0, 1.0))
+    autoencoder = LatentAutoencoder(spec, latent_len=2, latent_dim=4, width=8, num_heads=2)
+    save_model(autoencoder, tmp_path / "autoencoder.ckpt")
+    assert run(tmp_path / "autoencoder.ckpt", write_waves("line", (3,)), tmp_path / "out") == 1
+    assert_one_line(capsys, "holds a LatentAutoencoder, expected a LatentOperator")
+
+
+def test_data_of_another_grid_or_without_a_field_are_refused(
+    checkpoints: dict[str, Path],
+    tiny_operator: Callable[..., torch.nn.Module],
+    write_waves: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    finer = FieldSpec(names=("u",), grid=(32, 1), lengths=(1.0, 1.0))
+    save_model(tiny_operator(finer), tmp_path / "finer.ckpt")  # type: ignore[type-var]
+    data = write_waves("line", (3,))
+    assert run(tmp_path / "finer.ckpt", data, tmp_path / "out") == 1
+    assert_one_line(capsys, "16x1")
+    assert run(checkpoints["plane"], data, tmp_path / "out") == 1
+    assert_one_line(capsys, "no field 'p'")
+
+
+def test_a_missing_parameter_is_refused(
+    checkpoints: dict[str, Path],
+    write_waves: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = write_waves("line", (3,), parameters=False)
+    assert run(checkpoints["line"], data, tmp_path / "out") == 1
+    assert_one_line(capsys, "has no parameter nu, which the operator was trained with; it has none")
+
+
+def test_an_output_folder_that_is_a_file_is_refused(
+    checkpoints: dict[str, Path],
+    write_waves: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "out").write_text("")
+    assert run(checkpoints["line"], write_waves("line", (3,)), tmp_path / "out") == 1
+    assert_one_line(capsys, "out")

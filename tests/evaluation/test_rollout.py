@@ -1,0 +1,216 @@
+"""Errors of rollouts that are known exactly: stand-ins that stand still, that are perfect, that blow up."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gust_torch.evaluation.command import Evaluation
+from gust_torch.evaluation.report import notes, summarize, table, table_leads
+from gust_torch.evaluation.rollout import CURVES, METRICS
+from gust_torch.spec import FieldSpec
+
+LINE = FieldSpec(names=("u",), grid=(16, 1), lengths=(1.0, 1.0))
+PLANE = FieldSpec(names=("p", "vorticity"), grid=(8, 4), boundary=("periodic", "wall"), lengths=(2.0, 1.0))
+
+
+def stand_still(latent: Tensor, time_step: Tensor, parameters: Tensor) -> Tensor:
+    return latent
+
+
+def curves(evaluation: Evaluation, curve: str, metric: str = "nrmse", channel: int = 0) -> np.ndarray:
+    return evaluation.scores.per_lead(curve, metric, channel).mean
+
+
+@pytest.mark.parametrize(("kind", "spec"), [("line", LINE), ("plane", PLANE)])
+def test_an_operator_that_stands_still_is_persistence(
+    kind: str,
+    spec: FieldSpec,
+    write_waves: Callable[..., Path],
+    waves: Callable[..., list[np.ndarray]],
+    stand_in: Callable[..., torch.nn.Module],
+    run_evaluation: Callable[..., Evaluation],
+) -> None:
+    evaluation = run_evaluation(stand_in(spec, stand_still), write_waves(kind, (5, 5, 5)))
+    for channel in range(spec.num_channels):
+        for metric in METRICS:
+            operator, persistence, floor = (curves(evaluation, c, metric, channel) for c in CURVES)
+            np.testing.assert_array_equal(operator, persistence)
+            np.testing.assert_array_equal(floor, np.zeros(4))
+        # The definition, in numpy.
+        expected = []
+        for lead in range(1, 5):
+            fields = [trajectory[:, channel] for trajectory in waves(spec, (5, 5, 5))]
+            ratios = [((f[0] - f[lead]) ** 2).mean() / (f[lead] ** 2).mean() for f in fields]
+            expected.append(np.sqrt(ratios).mean())
+        np.testing.assert_allclose(curves(evaluation, "persistence", "nrmse", channel), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "spec"), [("line", LINE), ("plane", PLANE)])
+def test_a_perfect_operator_has_the_error_of_the_autoencoder(
+    kind: str,
+    spec: FieldSpec,
+    write_waves: Callable[..., Path],
+    stand_in: Callable[..., torch.nn.Module],
+    exact_step: Callable[..., object],
+    run_evaluation: Callable[..., Evaluation],
+) -> None:
+    operator = stand_in(spec, exact_step(spec), scale=1.25)
+    evaluation = run_evaluation(operator, write_waves(kind, (6, 6)))
+    for channel in range(spec.num_channels):
+        np.testing.assert_allclose(curves(evaluation, "operator", "nrmse", channel), 0.25, rtol=1e-5)
+        np.testing.assert_allclose(curves(evaluation, "autoencoder", "nrmse", channel), 0.25, rtol=1e-5)
+        assert evaluation.scores.overtaken_at(channel) is None
+
+
+def test_stride_skips_frames_and_start_moves_the_first_one(
+    write_waves: Callable[..., Path],
+    stand_in: Callable[..., torch.nn.Module],
+    exact_step: Callable[..., Callable[..., Tensor]],
+    run_evaluation: Callable[..., Evaluation],
+) -> None:
+    one, steps = exact_step(LINE), []
+
+    def two(latent: Tensor, time_step: Tensor, parameters: Tensor) -> Tensor:
+        steps.append(time_step)
+        return one(one(latent, time_step, parameters), time_step, parameters)
+
+    path = write_waves("line", (8,))
+    evaluation = run_evaluation(stand_in(LINE, two), path, stride=2, start=1)
+    np.testing.assert_array_equal(curves(evaluation, "operator"), np.zeros(3))
+    assert evaluation.scores.schedule.rollouts[0].samples.tolist() == [1, 3, 5, 7]
+    torch.testing.assert_close(torch.cat(steps), torch.full((6,), 0.5))  # the example rolls out once more
+
+
+def test_parameters_and_time_steps_are_those_of_each_trajectory(
+    write_waves: Callable[..., Path],
+    stand_in: Callable[..., torch.nn.Module],
+    run_evaluation: Callable[..., Evaluation],
+) -> None:
+    seen = []
+
+    def step(latent: Tensor, time_step: Tensor, parameters: Tensor) -> Tensor:
+        seen.append(torch.cat([time_step[:, None], parameters], dim=1))
+        return latent
+
+    path = write_waves("line", (3, 5, 4), steps=(0.1, 0.2, 0.3))
+    run_evaluation(stand_in(LINE, step, parameter_names=("nu",)), path)
+    # The longest first: trajectories 1, 2, 0.
+    torch.testing.assert_close(seen[0], torch.tensor([[0.2, 0.2], [0.3, 0.3], [0.1, 0.1]]))
+    torch.testing.assert_close(seen[3], torch.tensor([[0.2, 0.2]]))
+
+
+def test_ragged_trajectories_count_where_they_reach(
+    write_waves: Callable[..., Path],
+    stand_in: Callable[..., torch.nn.Module],
+    run_evaluation: Callable[..., Evaluation],
+) -> None:
+    lengths = (3, 6, 1, 4)
+    path = write_waves("line", lengths)
+    operator = stand_in(LINE, stand_still)
+    evaluation = run_evaluation(operator, path, batch_size=2)
+    metrics = summarize(evaluation.scores, ("u",))
+    assert metrics["num_trajectories"] == 3
+    assert metrics["too_short"] == [2]
+    leads = metrics["leads"]
+    assert isinstance(leads, dict)
+    assert leads["num_trajectories"] == [3, 3, 2, 1, 1]
+    assert leads["times"] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.25])
+    # Each alone gives the same numbers.
+    alone = run_evaluation(operator, write_waves("line", (1, 6, 1, 1)))
+    np.testing.assert_allclose(curves(evaluation, "operator")[3:], curves(alone, "operator")[3:], rtol=1e-6)
+    assert "trajectories" in table(evaluation.scores, ("u",))
+    assert "1 trajectories are too short" in notes(evaluation.scores, ("u",))[0]
+
+
+@pytest.mark.parametrize("kind", ["line", "plane"])
+def test_the_batch_size_does_not_matter(
+    kind: str,
+    write_waves: Callable[..., Path],
+    tiny_operator: Callable[..., torch.nn.Module],
+    run_evaluation: Callable[..., Evaluation],
+) -> None:
+    spec = {"line": LINE, "plane": PLANE}[kind]
+    path = write_waves(kind, (4, 6, 3, 5, 6), steps=(0.1, 0.2, 0.3, 0.4, 0.5))
+    operator = tiny_operator(spec)
+    reference = run_evaluation(operator, path, batch_size=100)
+    for batch_size in (1, 2):
+        evaluation = run_evaluation(operator, path, batch_size=batch_size)
+        for curve in CURVES:
+            for metric in METRICS:
+                # Sums of float32 in another order.
+                expected = curves(reference, curve, metric)
+                np.testing.assert_allclose(curves(evaluation, curve, metric), expected, rtol=1e-4)
+
+
+def test_large_grids_are_decoded_in_parts(
+    write_waves: Callable[..., Path],
+    tiny_operator: Callable[..., torch.nn.Module],
+    run_evaluation: Callable[..., Evaluation],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, operator = write_waves("plane", (4, 4)), tiny_operator(PLANE)
+    whole = run_evaluation(operator, path)
+    monkeypatch.setattr("gust_torch.evaluation.rollout.DECODED_POINTS", 10)
+    np.testing.assert_allclose(
+        curves(run_evaluation(operator, path), "operator"), curves(whole, "operator"), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e30])
+def test_a_rollout_that_blows_up_is_seen(
+    bad: float,
+    write_waves: Callable[..., Path],
+    stand_in: Callable[..., torch.nn.Module],
+    run_evaluation: Callable[..., Evaluation],
+) -> None:
+    calls = 0
+
+    def step(latent: Tensor, time_step: Tensor, parameters: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            latent = latent.clone()
+            latent[0, 0] = bad
+        return latent
+
+    evaluation = run_evaluation(stand_in(LINE, step), write_waves("line", (5, 5, 5)))
+    statistics = evaluation.scores.per_lead("operator", "nrmse", 0)
+    assert statistics.num_not_finite.tolist() == [0, 0, 1, 1]
+    assert np.isinf(statistics.mean[2:]).all()
+    assert np.isfinite(statistics.median).all()  # two of three are fine
+    metrics = summarize(evaluation.scores, ("u",))
+    assert metrics["summary"]["nrmse"]["operator"] is None
+    assert metrics["fields"]["u"]["nrmse"]["operator"]["horizon"]["num_not_finite"] == 1
+    assert metrics["fields"]["u"]["nrmse"]["persistence"]["num_not_finite"] == [0, 0, 0, 0]
+    assert "inf" in table(evaluation.scores, ("u",))
+    assert any(
+        "1 of 3 trajectories is not finite, from lead 3" in line for line in notes(evaluation.scores, ("u",))
+    )
+
+
+def test_the_table_is_aligned_and_complete(
+    write_waves: Callable[..., Path],
+    stand_in: Callable[..., torch.nn.Module],
+    run_evaluation: Callable[..., Evaluation],
+) -> None:
+    evaluation = run_evaluation(stand_in(PLANE, stand_still), write_waves("plane", (30, 30)))
+    lines = table(evaluation.scores, PLANE.names).splitlines()
+    assert lines[0].split() == ["field", "metric", "lead", "1", "2", "5", "12", "29", "mean"]
+    assert lines[1].split() == ["time", "0.25", "0.5", "1.25", "3", "7.25"]
+    assert [line.split()[:3] for line in lines[2::6]] == [[name, "nRMSE", "operator"] for name in PLANE.names]
+    assert [line.split()[0] for line in lines[3:8]] == ["persistence", "autoencoder", "VRMSE", *CURVES[1:]]
+    assert len(lines) == 2 + 2 * 2 * 3
+    assert len({len(line) for line in lines if "time" not in line}) == 1
+    assert all("at no lead" in line for line in notes(evaluation.scores, PLANE.names))
+
+
+def test_leads_of_the_table() -> None:
+    assert table_leads(1) == [1]
+    assert table_leads(3) == [1, 2, 3]
+    assert table_leads(200)[0] == 1
+    assert table_leads(200)[-1] == 200
