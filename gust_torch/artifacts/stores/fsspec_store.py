@@ -5,21 +5,19 @@ folder with it holds the whole file. Nothing is ever replaced by something else.
 """
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
 from gust_torch.artifacts.reference import reference_problem
+from gust_torch.artifacts.stores import description
 from gust_torch.artifacts.stores.contract import Reference, Upload
+from gust_torch.artifacts.stores.description import Description
 from gust_torch.artifacts.stores.filesystem import explained, no_bucket, open_filesystem
 from gust_torch.artifacts.stores.fsspec_file import FsspecFile
 from gust_torch.artifacts.stores.fsspec_write import probe, write_whole
 from gust_torch.artifacts.stores.progress import transfer_bar
 from gust_torch.artifacts.stores.urls import LOCAL, StoreUrl, parse_url
-from solvers.common.provenance import provenance
 
-FORMAT_VERSION = 1
-DESCRIPTION = "artifact.json"
 DIGITS = 16  # of the digest, in a folder's name
 
 _CHUNK = 4 * 2**20
@@ -51,6 +49,8 @@ class FsspecStore:
         url = self._url.join(name, file)
         if (problem := reference_problem(url)) is not None:
             raise ValueError(f"the URL of the upload {problem}")
+        if file == description.FILE_NAME:
+            raise ValueError(f"{file} is the name of the store's own file; rename yours")
         if self._url.protocol in LOCAL:
             _check_folder(Path(self._path(url)).parent)
             return
@@ -65,30 +65,22 @@ class FsspecStore:
                 are stored with another type or other metadata.
         """
         folder = self._url.join(upload.name, upload.sha256[:DIGITS])
-        stored = self._stored_url(folder, upload)
+        described = Description.of(upload, upload.path.stat().st_size)
+        stored = self._stored(folder)
         if stored is not None:
+            _check_same(stored, described, folder)
+            url = f"{folder}/{stored.file}"
             note = f"{folder} has these bytes already; nothing was uploaded"
-            return Reference(stored, stored, (note,))
+            return Reference(url, url, (note,))
         url = f"{folder}/{upload.path.name}"
-        size = self._copy(upload, url)
-        description = {
-            "format_version": FORMAT_VERSION,
-            "name": upload.name,
-            "type": upload.type,
-            "file": upload.path.name,
-            "size": size,
-            "sha256": upload.sha256,
-            "metadata": upload.metadata,
-            "provenance": provenance(),
-        }
-        data = json.dumps(description, indent=2, sort_keys=True).encode() + b"\n"
+        self._copy(upload, url, described.size)
+        text = described.to_json()
+        path = self._path(f"{folder}/{description.FILE_NAME}")
         with (
             explained(folder),
-            write_whole(
-                self._filesystem, self._url.protocol, self._path(f"{folder}/{DESCRIPTION}"), 1
-            ) as file,
+            write_whole(self._filesystem, self._url.protocol, path, len(text)) as file,
         ):
-            file.write(data)
+            file.write(text)
         return Reference(url, url)
 
     def open(self, reference: str) -> FsspecFile:
@@ -103,50 +95,48 @@ class FsspecStore:
         """What the filesystem calls a URL."""
         return str(self._filesystem._strip_protocol(url))
 
-    def _stored_url(self, folder: str, upload: Upload) -> str | None:
-        """URL of the same bytes from an earlier upload; None where there is none, or it is incomplete.
+    def _stored(self, folder: str) -> Description | None:
+        """Description of what a folder holds; None where it holds nothing, or not all of it.
 
         Raises:
-            ValueError: They are stored as something else.
+            ValueError: The description is damaged, or the store cannot be read.
         """
-        url = f"{folder}/{DESCRIPTION}"
-        with explained(folder):
+        url = f"{folder}/{description.FILE_NAME}"
+        text = self._read(url)
+        if text is None:
+            return None
+        try:
+            stored = Description.from_json(text)
+        except ValueError as error:
+            raise ValueError(f"{url} is damaged ({error}); remove it and upload again") from error
+        size = self._size(f"{folder}/{stored.file}")
+        return stored if size == stored.size else None
+
+    def _read(self, url: str) -> bytes | None:
+        """Bytes of a small file; None where there is none."""
+        with explained(url):
             try:
-                text = self._filesystem.cat_file(self._path(url))
+                return bytes(self._filesystem.cat_file(self._path(url)))
             except FileNotFoundError as error:
                 if no_bucket(error):
                     raise
                 return None
-        try:
-            stored = json.loads(text)
-            same = (stored["sha256"], stored["type"], stored["metadata"])
-            file = f"{folder}/{os.path.basename(stored['file'])}"
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{url} is damaged; remove it and upload again") from error
-        if stored["sha256"] != upload.sha256:
-            raise ValueError(
-                f"{folder} holds other bytes with the same first {DIGITS} digits; use another name"
-            )
-        wanted = (upload.sha256, upload.type, json.loads(json.dumps(upload.metadata)))
-        if same != wanted:
-            raise ValueError(
-                f"{folder} has these bytes already, as {_words(*same[1:])}, not {_words(*wanted[1:])}; "
-                f"upload them under another name, or remove {url} to describe them anew"
-            )
-        with explained(file):
-            whole = self._filesystem.exists(self._path(file)) and (
-                self._filesystem.size(self._path(file)) == stored["size"]
-            )
-        return file if whole else None
 
-    def _copy(self, upload: Upload, url: str) -> int:
-        """Writes the file; returns its size in bytes.
+    def _size(self, url: str) -> int | None:
+        """Size of a file in bytes; None where there is none."""
+        with explained(url):
+            try:
+                return int(self._filesystem.size(self._path(url)))
+            except FileNotFoundError:
+                return None
+
+    def _copy(self, upload: Upload, url: str, size: int) -> None:
+        """Writes the file.
 
         Raises:
             ValueError: The bytes read are not those of the digest, or the store kept another number of them.
         """
         digest, path = hashlib.sha256(), self._path(url)
-        size = upload.path.stat().st_size
         with (
             upload.path.open("rb") as source,
             transfer_bar(size, f"upload {upload.path.name}") as bar,
@@ -161,16 +151,19 @@ class FsspecStore:
                 raise ValueError(
                     f"{upload.path} changed while it was uploaded; nothing was stored, upload it again"
                 )
-        with explained(url):
-            kept = self._filesystem.size(path)
-        if kept != size:
+        if (kept := self._size(url)) != size:
             raise ValueError(f"{url} has {kept} bytes where {size} were written; remove it and upload again")
-        return size
 
 
-def _words(kind: str, metadata: object) -> str:
-    """Type and metadata for a message."""
-    return f"{kind} {json.dumps(metadata, sort_keys=True)}"
+def _check_same(stored: Description, wanted: Description, folder: str) -> None:
+    """Raises ValueError where a folder holds something else, or the same bytes described differently."""
+    if stored.sha256 != wanted.sha256:
+        raise ValueError(f"{folder} holds other bytes with the same first {DIGITS} digits; use another name")
+    if (stored.type, stored.metadata) != (wanted.type, wanted.metadata):
+        raise ValueError(
+            f"{folder} has these bytes already, as {stored.words()}, not {wanted.words()}; upload them under "
+            f"another name, or remove {folder}/{description.FILE_NAME} to describe them anew"
+        )
 
 
 def _check_folder(folder: Path) -> None:
