@@ -66,7 +66,7 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
         return
     if not path.is_dir():
         raise ValueError(f"no data at {path}; check the path, or convert the data first")
-    files = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
+    files = [Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names]
     yield from sorted((file.relative_to(path).as_posix(), file) for file in files)
 
 

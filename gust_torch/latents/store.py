@@ -41,6 +41,8 @@ class LatentCache:
         self.times = self._load(TIME, count, np.dtype(np.float64))
         table = self._load(PARAMETERS, (None, len(index.parameter_names)), np.dtype(np.float64))
         self.parameters = {name: table[:, i] for i, name in enumerate(index.parameter_names)}
+        if self.parameters and not 0 <= self.trajectories.min() <= self.trajectories.max() < len(table):
+            raise ValueError(f"{folder} is damaged: {PARAMETERS} lacks trajectories; {REMEDY}")
         self._starts = np.array([shard.start for shard in index.shards])
         self._maps: list[np.ndarray] | None = None
 
@@ -178,8 +180,9 @@ class LatentCache:
                 f"{self.folder} is damaged: {name} holds {array.dtype} {array.shape}, the index says "
                 f"{dtype} {shape}; {REMEDY}"
             )
-        # Slices of plain arrays are made faster than those of np.memmap.
-        return np.asarray(array) if not mapped else array.view(np.ndarray)
+        if isinstance(array, np.memmap) and path.stat().st_size != array.offset + array.nbytes:
+            raise ValueError(f"{self.folder} is damaged: {name} has bytes behind its end; {REMEDY}")
+        return array.view(np.ndarray)  # its slices are made faster than those of np.memmap
 
     def __getstate__(self) -> dict[str, object]:
         """Without the maps, which would be copied."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import copy
 import logging
 import os
 import shutil
@@ -25,7 +24,7 @@ from gust_torch.latents.index import (
     sync,
     write_durably,
 )
-from gust_torch.latents.key import LatentKey
+from gust_torch.latents.journal import Journal, read_journal, write_journal
 from gust_torch.latents.plan import CachePlan, Shard
 from gust_torch.latents.shards import ShardFile
 from gust_torch.latents.store import LatentCache
@@ -33,7 +32,6 @@ from solvers.common.lock import WriterLock
 
 logger = logging.getLogger(__name__)
 
-JOURNAL = "journal.json"
 # Loader processes of a killed run hold its lock until they notice, every five seconds.
 LOCK_SECONDS = 15.0
 
@@ -62,6 +60,7 @@ class CacheWriter:
         self.part = self.folder.with_name(f".{self.folder.name}.part")
         self._old = self.folder.with_name(f".{self.folder.name}.old")
         self._lock: WriterLock | None = None
+        self._is_finished = False
         self._open: dict[int, ShardFile] = {}
 
     @property
@@ -94,7 +93,7 @@ class CacheWriter:
 
         Several processes agree by asking before any of them writes.
         """
-        if not self.part.exists() and self.is_complete:
+        if self._is_finished or (not self.part.exists() and self.is_complete):
             return []
         return [shard for shard in self.plan.shards if not self._shard_file(shard).is_finished]
 
@@ -107,22 +106,11 @@ class CacheWriter:
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._lock = _wait_for_lock(self.folder)
-        if self.is_complete:
-            for leftover in (self._old, self.part):
-                shutil.rmtree(leftover, ignore_errors=True)
-            return
-        if self.folder.exists() and not (self.folder / INDEX).exists():
-            raise ValueError(f"{self.folder} is not a latent cache and stays; choose another --cache-dir")
-        devices = self._unfinished_devices()
-        if devices is None:
-            shutil.rmtree(self.part, ignore_errors=True)
-            self.part.mkdir()
-            devices = []
-        elif num_done := len(self.plan.shards) - len(self.pending):
-            logger.info("%s: goes on behind %d of %d shards", self.folder, num_done, len(self.plan.shards))
-        if self.plan.device not in devices:
-            devices.append(self.plan.device)
-        self._record(devices)
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
 
     def write(self, shard: Shard, row: int, latents: Tensor | np.ndarray) -> None:
         """Write a batch.
@@ -155,7 +143,7 @@ class CacheWriter:
         Raises:
             ValueError: Shards are missing.
         """
-        if not self.part.exists() and self.is_complete:
+        if self._is_finished or (not self.part.exists() and self.is_complete):
             self.close()
             return
         if pending := self.pending:
@@ -165,12 +153,11 @@ class CacheWriter:
             )
         self._write_rest()
         if self.folder.exists():
-            shutil.rmtree(self._old, ignore_errors=True)
             os.replace(self.folder, self._old)
-        os.replace(self.part, self.folder)
-        (self.folder / JOURNAL).unlink()
-        sync(self.folder.parent)
         shutil.rmtree(self._old, ignore_errors=True)
+        os.replace(self.part, self.folder)
+        sync(self.folder.parent)
+        self._is_finished = True
         self.close()
 
     def close(self) -> None:
@@ -195,44 +182,52 @@ class CacheWriter:
     def _shard_file(self, shard: Shard) -> ShardFile:
         return ShardFile(self.part / shard.file, shard, self.plan.latent_shape, self.plan.dtype)
 
-    def _unfinished_devices(self) -> list[str] | None:
-        """Devices that worked on the unfinished cache so far; None where it has to be begun.
+    def _begin(self) -> None:
+        """`begin`, with the lock held."""
+        if self.is_complete:
+            for leftover in (self._old, self.part):
+                shutil.rmtree(leftover, ignore_errors=True)
+            return
+        if self.folder.exists() and not (self.folder / INDEX).exists():
+            raise ValueError(f"{self.folder} is not a latent cache and stays; choose another --cache-dir")
+        journal = self._read_journal()
+        if journal is not None and (changes := self._changes(journal)):
+            if not self.overwrite:
+                raise ValueError(
+                    f"{self.part} holds an unfinished cache: {'; '.join(changes)}; repeat that command to "
+                    "finish it, or give --overwrite to start again"
+                )
+            journal = None
+        if journal is None:
+            shutil.rmtree(self.part, ignore_errors=True)
+            self.part.mkdir()
+        elif num_done := len(self.plan.shards) - len(self.pending):
+            logger.info("%s: goes on behind %d of %d shards", self.folder, num_done, len(self.plan.shards))
+        devices = () if journal is None else journal.devices
+        if self.plan.device not in devices:
+            devices = (*devices, self.plan.device)
+        write_journal(self.part, Journal(self.plan.key, self.plan.batch_size, devices))
 
-        Raises:
-            ValueError: It has another key, and may not be replaced.
-        """
-        path = self.part / JOURNAL
-        if not path.is_file():
+    def _read_journal(self) -> Journal | None:
+        """What an earlier run left; None where there is nothing that can be continued."""
+        try:
+            return read_journal(self.part)
+        except ValueError as error:
+            logger.warning("%s; starting again", error)
             return None
-        values = json.loads(path.read_text(encoding="utf-8"))
-        changes = LatentKey.from_dict(values["key"]).differences(self.plan.key)
-        if values["batch_size"] != self.plan.batch_size:
-            changes.append(
-                f"batches of {values['batch_size']} samples were encoded, {self.plan.batch_size} now"
-            )
-        if not changes:
-            return list(values["devices"])
-        if not self.overwrite:
-            raise ValueError(
-                f"{self.part} holds an unfinished cache: {'; '.join(changes)}; repeat that command to finish "
-                "it, or give --overwrite to start again"
-            )
-        return None
 
-    def _record(self, devices: list[str]) -> None:
-        """Replace the journal; it is never half-written."""
-        content = {
-            "key": dataclasses.asdict(self.plan.key),
-            "batch_size": self.plan.batch_size,
-            "devices": devices,
-        }
-        temporary = self.part / f"{JOURNAL}.new"
-        write_durably(temporary, json.dumps(content).encode())
-        os.replace(temporary, self.part / JOURNAL)
+    def _changes(self, journal: Journal) -> list[str]:
+        """What the unfinished cache has different from the plan, in words."""
+        changes = journal.key.differences(self.plan.key)
+        if journal.batch_size != self.plan.batch_size:
+            changes.append(
+                f"batches of {journal.batch_size} samples were encoded, {self.plan.batch_size} now"
+            )
+        return changes
 
     def _write_rest(self) -> None:
-        """Everything but the shards."""
-        plan = self.plan
+        """Everything but the shards; the index last."""
+        plan, journal = self.plan, read_journal(self.part)
         num_trajectories = max((len(values) for values in plan.parameters.values()), default=0)
         table = np.zeros((num_trajectories, len(plan.parameters)))
         for i, values in enumerate(plan.parameters.values()):
@@ -244,10 +239,15 @@ class CacheWriter:
         ):
             np.save(self.part / name, array)
             sync(self.part / name)
-        save_model(plan.model, self.part / ENCODER)
+        # A copy: the caller's may be on a device, which would change the file.
+        save_model(copy.deepcopy(plan.model).cpu(), self.part / ENCODER)
         sync(self.part / ENCODER)
-        devices = ", ".join(self._unfinished_devices() or [plan.device])
-        write_durably(self.part / INDEX, CacheIndex.of(plan, devices).to_json().encode())
+        devices = (plan.device,) if journal is None else journal.devices
+        write_durably(self.part / INDEX, CacheIndex.of(plan, ", ".join(devices)).to_json().encode())
+        expected = {INDEX, TRAJECTORY, TIME, PARAMETERS, ENCODER, *(shard.file for shard in plan.shards)}
+        for path in self.part.iterdir():  # the journal, and what a kill left half-written
+            if path.name not in expected:
+                path.unlink()
         sync(self.part)
 
 

@@ -1,6 +1,6 @@
 """Converted grids of two splits, a tiny autoencoder, and caches of its latents."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
