@@ -82,14 +82,15 @@ class Progress:
 
         Args:
             total: Steps of the whole run.
-            unit: What is counted, in the singular.
+            unit: What is counted, in the singular, or "MB".
             description: Shown in front.
             initial: Steps done before this start (a resumed run).
             stream: Where to write; standard error by default.
             interval: Seconds between lines when the stream is not a terminal.
             clock: Seconds from some origin; replaced in tests.
         """
-        self._total, self._unit, self._description = total, unit, description
+        self._total, self._description = total, description
+        self._units = unit if unit.isupper() else f"{unit}s"  # 3 steps, but 3 MB
         self._stream = sys.stderr if stream is None else stream
         self._interval, self._clock = interval, clock
         self._initial = self._done = initial
@@ -104,7 +105,7 @@ class Progress:
             self._bar = tqdm(
                 total=total,
                 initial=initial,
-                unit=f" {unit}s",
+                unit=f" {self._units}",
                 desc=description or None,
                 file=self._stream,
                 ncols=None if has_width else DEFAULT_COLUMNS,
@@ -148,8 +149,8 @@ class Progress:
         head = f"{self._description}: " if self._description else ""
         percent = 100 * self._done / max(self._total, 1)
         parts = [
-            f"{self._done}/{self._total} {self._unit}s ({percent:.1f} %)",
-            f"{rate:.3g} {self._unit}s/s",
+            f"{self._done}/{self._total} {self._units} ({percent:.1f} %)",
+            f"{rate:.3g} {self._units}/s",
             f"ETA {_duration(remaining)}",
         ]
         if self._values:
