@@ -81,14 +81,25 @@ OPTIONAL_KEYS = ("metadata",)
 
 
 def entry_yaml(name: str, values: Mapping[str, object]) -> str:
-    """Text of an entry, which need not be valid yet (its artifact may be a placeholder)."""
-    plain = {key: dict(item) if isinstance(item, Mapping) else item for key, item in values.items()}
-    if not plain.get("metadata"):
-        plain.pop("metadata", None)
+    """Text of an entry, which need not be valid yet (its artifact may be a placeholder).
+
+    Each key has one line, except where text has several.
+    """
+    lines = [
+        "  " + _dump(key, dict(item) if isinstance(item, Mapping) else item)
+        for key, item in values.items()
+        if item or key not in OPTIONAL_KEYS
+    ]
+    return f"{name}:\n{''.join(lines)}"
+
+
+def _dump(key: str, value: object) -> str:
+    """One key with its value, a mapping in braces, ending in a newline."""
+    braces = isinstance(value, dict)
     text: str = yaml.safe_dump(
-        {name: plain}, sort_keys=False, default_flow_style=None, allow_unicode=True, width=math.inf
+        {key: value}, sort_keys=False, default_flow_style=braces, allow_unicode=True, width=math.inf
     )
-    return text
+    return (text.strip()[1:-1] if braces else text.rstrip()) + "\n"
 
 
 def entry_problems(name: str, values: object) -> Iterator[Problem]:

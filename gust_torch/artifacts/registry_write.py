@@ -55,7 +55,7 @@ def _register(path: Path, entry: DatasetEntry, *, overwrite: bool) -> bool:
         if not overwrite:
             line = old.lines[(entry.name,)]
             raise ValueError(
-                f"{path}:{line}: has another entry {entry.name!r}; give --overwrite to replace it, or another name"
+                f"{path}:{line}: has another {entry.name!r}; give --overwrite to replace it, or rename it"
             )
     if not old.block:
         raise ValueError(f"{path}: expected a mapping of data sets without braces; add the entry by hand")
