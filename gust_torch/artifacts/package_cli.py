@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from gust_torch.artifacts.reference import reference_problem
-from gust_torch.artifacts.registry_entry import SPLITS
+from gust_torch.artifacts.registry_checks import SPLITS
 from gust_torch.artifacts.registry_file import DEFAULT_REGISTRY
 from gust_torch.artifacts.registry_write import register
 from solvers.common.command import run_command

@@ -4,7 +4,8 @@ import os
 import re
 
 # Schemes accepted without asking fsspec, whose import takes longer than a fetch with nothing to do.
-_COMMON_SCHEMES = ("file", "s3", "gs", "az", "abfs", "http", "https")
+_COMMON_SCHEMES = ("file", "local", "s3", "s3a", "gs", "http", "https")
+_LOCAL = ("file", "local")
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[^/]*)/(?P<path>.+)")
 _WANDB = re.compile(r"(?:[A-Za-z0-9_.-]+/){0,2}[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+")
 _WANDB_FORM = "entity/project/name:version or name:version"
@@ -37,12 +38,13 @@ def _url_problem(url: str) -> str | None:
     match = _URL.fullmatch(url)
     if match is None or url.endswith("/"):
         return f"is {url!r}, expected the URL of a file (file:///folder/NAME.tar.gz, s3://bucket/NAME.tar.gz)"
-    if "@" in match["host"]:
-        # Whatever stands before the @ may be a password: it is not repeated here.
-        return "has a login in its URL; remove it, credentials come from the environment"
-    if match["scheme"] == "file" and match["host"]:
+    if "@" in match["host"] and ":" in match["host"].rpartition("@")[0]:
+        return "has a password in its URL; remove it, credentials come from the environment"
+    if re.search(r"::|[?#]", url) or ".." in match["path"].split("/"):
+        return f"is {url!r}, expected a plain URL without '..', '::', '?' and '#'"
+    if match["scheme"] in _LOCAL and match["host"]:
         return f"is {url!r}, expected an absolute path behind file:// (file:///folder/NAME.tar.gz)"
-    if match["scheme"] != "file" and not match["host"]:
+    if match["scheme"] not in _LOCAL and not match["host"]:
         return f"is {url!r}, expected a bucket or host behind {match['scheme']}://"
     if not _known_scheme(match["scheme"]):
         return (

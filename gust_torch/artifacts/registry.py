@@ -3,8 +3,9 @@
 import sys
 
 from gust_torch.artifacts.reference import expand_reference, is_url
+from gust_torch.artifacts.registry_checks import KINDS, SPLITS
 from gust_torch.artifacts.registry_cli import main
-from gust_torch.artifacts.registry_entry import KINDS, SPLITS, DatasetEntry
+from gust_torch.artifacts.registry_entry import DatasetEntry
 from gust_torch.artifacts.registry_file import DEFAULT_REGISTRY, Registry, check_registry, load_registry
 from gust_torch.artifacts.registry_write import register
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gust_torch.artifacts.registry_entry import DatasetEntry, entry_problems
+from gust_torch.artifacts.registry_checks import entry_problems
+from gust_torch.artifacts.registry_entry import DatasetEntry
 from gust_torch.artifacts.registry_yaml import Document, SyntaxProblem, read_document
 
 DEFAULT_REGISTRY = Path("docs/dataset_registry.yaml")
