@@ -1,14 +1,17 @@
 """A local S3 server, a stand-in for wandb, and an environment without the developer's own logins."""
 
+import hashlib
 import os
+import random
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 
 import pytest
 
-from gust_torch.artifacts.stores import wandb_client
+from gust_torch.artifacts.stores import Upload, fsspec_store, wandb_client
 
 SECRET = "moto-secret-5c1e9d7a"
 
@@ -133,12 +136,51 @@ def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
 
 
 @pytest.fixture
+def upload_of() -> Callable[..., Upload]:
+    """Makes an upload of a file as a data set; keywords change its values."""
+
+    def make(path: Path, **changes: object) -> Upload:
+        values: dict[str, object] = {
+            "name": "burgers1d-subset",
+            "type": "dataset",
+            "path": path,
+            "metadata": {"samples": 20, "resolution": [201, 1024], "parameters": ["nu"]},
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        return Upload(**{**values, **changes})
+
+    return make
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """Makes a block in which Ctrl-C stops uploads at the first chunk behind so many bytes."""
+
+    @contextmanager
+    def block(after: int = 0) -> Iterator[None]:
+        seen = 0
+
+        def update(n: int) -> None:
+            nonlocal seen
+            seen += n
+            if seen > after:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            bar = nullcontext(SimpleNamespace(update=update))
+            patch.setattr(fsspec_store, "transfer_bar", lambda size, text: bar)
+            yield
+
+    return block
+
+
+@pytest.fixture
 def make_file(tmp_path: Path) -> Callable[[int], Path]:
-    """Writes a tarball of a size in bytes whose content no compression or repetition can fake."""
+    """Writes a file of a size in bytes, the same each time, in which no two places look alike."""
 
     def make(size: int) -> Path:
         path = tmp_path / "burgers1d_subset_v1.tar.gz"
-        path.write_bytes(os.urandom(size))
+        path.write_bytes(random.Random(0).randbytes(size))
         return path
 
     return make

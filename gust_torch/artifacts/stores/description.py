@@ -67,7 +67,7 @@ class Description:
             )
         except KeyError as error:
             raise ValueError(f"it has no {error.args[0]}") from error
-        except TypeError as error:
+        except (TypeError, RecursionError) as error:
             raise ValueError("it is no JSON object") from error
 
     def to_json(self) -> bytes:

@@ -1,10 +1,11 @@
 """Reads a file behind an fsspec URL, whole or in ranges."""
 
+import posixpath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gust_torch.artifacts.stores.filesystem import explained, open_filesystem
-from gust_torch.artifacts.stores.urls import LOCAL, StoreUrl
+from gust_torch.artifacts.stores.urls import LOCAL, StoreUrl, path_of
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -27,12 +28,12 @@ class FsspecFile:
         """
         self._url = url
         self._filesystem = open_filesystem(url)
-        self._path = str(self._filesystem._strip_protocol(url.text))
+        self._path = path_of(self._filesystem, url.text)
         with explained(url.text):
             info = self._filesystem.info(self._path)
         if info["type"] == "directory":
             raise ValueError(f"{url.text} is a folder; name the file in it")
-        self.name: str = url.name
+        self.name: str = posixpath.basename(self._path)
         self.size: int | None = info["size"]
         self.supports_ranges: bool = self.size is not None and _reads_ranges(self._filesystem, url, info)
 

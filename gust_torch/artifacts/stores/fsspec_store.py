@@ -16,7 +16,7 @@ from gust_torch.artifacts.stores.filesystem import explained, no_bucket, open_fi
 from gust_torch.artifacts.stores.fsspec_file import FsspecFile
 from gust_torch.artifacts.stores.fsspec_write import probe, write_whole
 from gust_torch.artifacts.stores.progress import transfer_bar
-from gust_torch.artifacts.stores.urls import LOCAL, StoreUrl, parse_url
+from gust_torch.artifacts.stores.urls import LOCAL, StoreUrl, parse_url, path_of
 
 DIGITS = 16  # of the digest, in a folder's name
 
@@ -93,7 +93,7 @@ class FsspecStore:
 
     def _path(self, url: str) -> str:
         """What the filesystem calls a URL."""
-        return str(self._filesystem._strip_protocol(url))
+        return path_of(self._filesystem, url)
 
     def _stored(self, folder: str) -> Description | None:
         """Description of what a folder holds; None where it holds nothing, or not all of it.

@@ -1,10 +1,13 @@
 """URLs of stores: which fsspec implementation they name, and what is refused in them."""
 
-import posixpath
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from gust_torch.artifacts.reference import is_url
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 LOCAL = ("file", "local")
 S3 = ("s3", "s3a")
@@ -26,10 +29,11 @@ class StoreUrl:
         """The URL of something below this one."""
         return "/".join([self.text, *parts])
 
-    @property
-    def name(self) -> str:
-        """Last part of the path."""
-        return posixpath.basename(self.text)
+
+def path_of(filesystem: "AbstractFileSystem", url: str) -> str:
+    """What a filesystem calls a URL; on this machine "%20" is a space, as `Path.as_uri` writes it."""
+    path = str(filesystem._strip_protocol(url))
+    return unquote(path) if url.partition("://")[0] in LOCAL else path
 
 
 def parse_url(url: str) -> StoreUrl:

@@ -1,0 +1,160 @@
+"""Stores behind S3, against a server on this machine."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gust_torch.artifacts.stores import Upload, filesystem, open_reference, open_store
+
+MakeFile = Callable[[int], Path]
+UploadOf = Callable[..., Upload]
+Interrupted = Callable[[int], AbstractContextManager[None]]
+MIB = 2**20
+# Three parts, the last one shorter than S3's least part size of 5 MiB.
+SIZE = 33 * MIB + 7
+
+
+@pytest.fixture
+def client(s3_bucket: str) -> Any:
+    """A client beside the code under test."""
+    return pytest.importorskip("boto3").client("s3")
+
+
+def keys(client: Any, bucket: str) -> list[str]:
+    """Every object of a bucket."""
+    return [entry["Key"] for entry in client.list_objects_v2(Bucket=bucket).get("Contents", [])]
+
+
+def unfinished(client: Any, bucket: str) -> list[object]:
+    """Multipart uploads that were neither confirmed nor given up."""
+    found: list[object] = client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+    return found
+
+
+def test_round_trip_in_parts_and_ranges(
+    s3_bucket: str, client: Any, tmp_path: Path, make_file: MakeFile, upload_of: UploadOf
+) -> None:
+    path = make_file(SIZE)
+    store = open_store(f"s3://{s3_bucket}/sets/")
+    store.check("burgers1d-subset", path.name)
+    assert keys(client, s3_bucket) == []
+    reference = store.put(upload_of(path))
+    prefix = f"sets/burgers1d-subset/{upload_of(path).sha256[:16]}"
+    assert reference.text == f"s3://{s3_bucket}/{prefix}/{path.name}"
+    assert keys(client, s3_bucket) == [f"{prefix}/artifact.json", f"{prefix}/{path.name}"]
+    assert client.head_object(Bucket=s3_bucket, Key=f"{prefix}/{path.name}")["ETag"].endswith('-3"')
+    assert unfinished(client, s3_bucket) == []
+
+    stored = open_reference(reference.text)
+    assert (stored.name, stored.size, stored.supports_ranges) == (path.name, SIZE, True)
+    starts = range(0, SIZE, MIB)
+    with ThreadPoolExecutor(8) as threads:
+        parts = list(threads.map(lambda start: stored.read_range(start, min(start + MIB, SIZE)), starts))
+    assert b"".join(parts) == path.read_bytes()
+    stored.download(tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == path.read_bytes()
+
+
+def test_second_upload_writes_nothing(
+    s3_bucket: str, client: Any, make_file: MakeFile, upload_of: UploadOf
+) -> None:
+    upload = upload_of(make_file(1000))
+    first = open_store(f"s3://{s3_bucket}").put(upload)
+    written = [
+        client.head_object(Bucket=s3_bucket, Key=key)["LastModified"] for key in keys(client, s3_bucket)
+    ]
+    second = open_store(f"s3://{s3_bucket}").put(upload)
+    assert second.text == first.text
+    assert "already" in second.notes[0]
+    assert written == [
+        client.head_object(Bucket=s3_bucket, Key=key)["LastModified"] for key in keys(client, s3_bucket)
+    ]
+
+
+@pytest.mark.parametrize("after", [0, 20 * MIB])
+def test_interrupted_upload_is_given_up(
+    s3_bucket: str,
+    client: Any,
+    make_file: MakeFile,
+    upload_of: UploadOf,
+    interrupted: Interrupted,
+    after: int,
+) -> None:
+    upload = upload_of(make_file(SIZE))
+    with interrupted(after), pytest.raises(KeyboardInterrupt):
+        open_store(f"s3://{s3_bucket}").put(upload)
+    assert keys(client, s3_bucket) == []
+    assert unfinished(client, s3_bucket) == []
+    assert not open_store(f"s3://{s3_bucket}").put(upload).notes
+    assert len(keys(client, s3_bucket)) == 2
+
+
+def test_upload_of_a_changed_file_is_given_up(
+    s3_bucket: str, client: Any, make_file: MakeFile, upload_of: UploadOf
+) -> None:
+    upload = upload_of(make_file(1000), sha256="0" * 64)
+    with pytest.raises(ValueError, match="changed while it was uploaded"):
+        open_store(f"s3://{s3_bucket}").put(upload)
+    assert keys(client, s3_bucket) == []
+    assert unfinished(client, s3_bucket) == []
+
+
+def test_range_of_a_file_that_shrank(
+    s3_bucket: str, client: Any, make_file: MakeFile, upload_of: UploadOf
+) -> None:
+    reference = open_store(f"s3://{s3_bucket}").put(upload_of(make_file(1000)))
+    stored = open_reference(reference.text)
+    key = reference.text.removeprefix(f"s3://{s3_bucket}/")
+    client.put_object(Bucket=s3_bucket, Key=key, Body=b"short")
+    with pytest.raises(ValueError, match="replaced meanwhile"):
+        stored.read_range(0, 1000)
+    client.delete_object(Bucket=s3_bucket, Key=key)
+    with pytest.raises(ValueError, match="no such file"):
+        stored.read_range(0, 1000)
+
+
+def test_what_is_not_there(s3_bucket: str, make_file: MakeFile, upload_of: UploadOf) -> None:
+    with pytest.raises(ValueError, match=r"no such file .*check the URL and AWS_ENDPOINT_URL"):
+        open_reference(f"s3://{s3_bucket}/none.tar.gz")
+    with pytest.raises(ValueError, match="no such bucket"):
+        open_reference("s3://no-such-bucket-here/none.tar.gz")
+    with pytest.raises(ValueError, match="no such bucket"):
+        open_store("s3://no-such-bucket-here/sets").check("name", "x.tar.gz")
+    with pytest.raises(ValueError, match="no such bucket"):
+        open_store("s3://no-such-bucket-here/sets").put(upload_of(make_file(10)))
+    reference = open_store(f"s3://{s3_bucket}").put(upload_of(make_file(10)))
+    with pytest.raises(ValueError, match="is a folder"):
+        open_reference(reference.text.rpartition("/")[0])
+
+
+def test_no_login(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with pytest.raises(ValueError, match="no credentials; set AWS_ACCESS_KEY_ID"):
+        open_store(f"s3://{s3_bucket}").check("name", "x.tar.gz")
+
+
+def test_denied_access(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(f"s3://{s3_bucket}")
+
+    def deny(*arguments: object, **options: object) -> None:
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr("s3fs.S3FileSystem.call_s3", deny)
+    with pytest.raises(ValueError, match=r"access denied .* check the credentials"):
+        store.check("name", "x.tar.gz")
+
+
+def test_unreachable_endpoint(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filesystem, "ATTEMPTS", 1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(ValueError, match=r"cannot be reached .* check the network and AWS_ENDPOINT_URL"):
+        open_store(f"s3://{s3_bucket}").check("name", "x.tar.gz")
+
+
+def test_bad_bucket_name(s3_bucket: str) -> None:
+    with pytest.raises(ValueError, match="check the URL"):
+        open_store("s3://UPPER_case!").check("name", "x.tar.gz")

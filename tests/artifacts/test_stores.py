@@ -1,0 +1,237 @@
+"""The contract of the stores, on a folder of this machine."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from gust_torch.artifacts.stores import Reference, Upload, open_reference, open_store
+from gust_torch.artifacts.stores.urls import parse_url
+
+MakeFile = Callable[[int], Path]
+UploadOf = Callable[..., Upload]
+Interrupted = Callable[[], AbstractContextManager[None]]
+METADATA = {"samples": 20, "resolution": [201, 1024], "parameters": ["nu"]}
+
+
+def files_below(folder: Path) -> list[str]:
+    """Every file below a folder, hidden ones too."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def put(store: Path, upload: Upload) -> Reference:
+    """Stores a file in a folder."""
+    return open_store(f"file://{store}").put(upload)
+
+
+def test_layout_and_round_trip(tmp_path: Path, make_file: MakeFile, upload_of: UploadOf) -> None:
+    path = make_file(100_000)
+    upload = upload_of(path)
+    reference = put(tmp_path / "store", upload)
+    folder = f"burgers1d-subset/{upload.sha256[:16]}"
+    assert reference.text == f"file://{tmp_path}/store/{folder}/{path.name}"
+    assert files_below(tmp_path / "store") == [f"{folder}/artifact.json", f"{folder}/{path.name}"]
+    described = json.loads((tmp_path / "store" / folder / "artifact.json").read_text())
+    assert described.pop("provenance")["git_commit"]
+    assert described == {
+        "format_version": 1,
+        "name": "burgers1d-subset",
+        "type": "dataset",
+        "file": path.name,
+        "size": 100_000,
+        "sha256": upload.sha256,
+        "metadata": METADATA,
+    }
+    stored = open_reference(reference.text)
+    assert (stored.name, stored.size, stored.supports_ranges) == (path.name, 100_000, True)
+    assert stored.read_range(70_000, 100_000) == path.read_bytes()[70_000:]
+    stored.download(tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == path.read_bytes()
+
+
+def test_percent_signs_in_a_file_url(tmp_path: Path, make_file: MakeFile, upload_of: UploadOf) -> None:
+    store = tmp_path / "my store"
+    reference = open_store(store.as_uri()).put(upload_of(make_file(10)))
+    assert "my%20store" in reference.text
+    assert open_reference(reference.text).size == 10
+    assert len(files_below(store)) == 2
+
+
+def test_second_upload_touches_nothing(tmp_path: Path, make_file: MakeFile, upload_of: UploadOf) -> None:
+    path, store = make_file(1000), tmp_path / "store"
+    first = put(store, upload_of(path))
+    before = {file: (store / file).stat().st_mtime_ns for file in files_below(store)}
+    renamed = path.rename(path.with_name("other_name.tar.gz"))
+    second = put(store, upload_of(renamed))
+    assert second.text == first.text  # the bytes are known, whatever their file is called now
+    assert "already" in second.notes[0]
+    assert {file: (store / file).stat().st_mtime_ns for file in files_below(store)} == before
+
+
+def test_other_bytes_go_beside(tmp_path: Path, make_file: MakeFile, upload_of: UploadOf) -> None:
+    path, store = make_file(1000), tmp_path / "store"
+    first = put(store, upload_of(path))
+    old = path.read_bytes()
+    second = put(store, upload_of(make_file(1001)))
+    assert first.text != second.text
+    assert open_reference(first.text).read_range(0, 1000) == old
+
+
+@pytest.mark.parametrize("change", [{"metadata": {"samples": 21}}, {"type": "model"}])
+def test_same_bytes_described_differently(
+    tmp_path: Path, make_file: MakeFile, upload_of: UploadOf, change: dict[str, object]
+) -> None:
+    path = make_file(1000)
+    put(tmp_path / "store", upload_of(path))
+    with pytest.raises(ValueError, match=r"has these bytes already, as dataset .*20.* under another name"):
+        put(tmp_path / "store", upload_of(path, **change))
+    assert put(tmp_path / "store", upload_of(path, name="another", **change)).text
+
+
+def test_tuples_are_lists_in_json(tmp_path: Path, make_file: MakeFile, upload_of: UploadOf) -> None:
+    path = make_file(10)
+    put(tmp_path / "store", upload_of(path, metadata={"resolution": (201, 1024)}))
+    assert put(tmp_path / "store", upload_of(path, metadata={"resolution": [201, 1024]})).notes
+
+
+def test_file_that_is_not_what_was_hashed(tmp_path: Path, make_file: MakeFile, upload_of: UploadOf) -> None:
+    upload = upload_of(make_file(1000))
+    make_file(999)
+    with pytest.raises(ValueError, match="changed while it was uploaded"):
+        put(tmp_path / "store", upload)
+    assert files_below(tmp_path / "store") == []
+
+
+def test_interrupt_leaves_nothing(
+    tmp_path: Path, make_file: MakeFile, upload_of: UploadOf, interrupted: Interrupted
+) -> None:
+    upload = upload_of(make_file(1000))
+    with interrupted(), pytest.raises(KeyboardInterrupt):
+        put(tmp_path / "store", upload)
+    assert files_below(tmp_path / "store") == []
+    assert not put(tmp_path / "store", upload).notes
+
+
+@pytest.mark.parametrize("lost", ["artifact.json", "burgers1d_subset_v1.tar.gz"])
+def test_incomplete_folder_is_completed(
+    tmp_path: Path, make_file: MakeFile, upload_of: UploadOf, lost: str
+) -> None:
+    path = make_file(1000)
+    reference = put(tmp_path / "store", upload_of(path))
+    stored = Path(reference.text.removeprefix("file://"))
+    (stored.parent / lost).unlink()
+    assert not put(tmp_path / "store", upload_of(path)).notes
+    assert files_below(stored.parent) == ["artifact.json", path.name]
+    assert stored.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "{}",
+        "[" * 5000,
+        '{"name": "n", "type": "t", "size": 5, "sha256": "0", "metadata": {}, "file": "../../passwd"}',
+        '{"name": "n", "type": "t", "size": "5", "sha256": "0", "metadata": {}, "file": "x"}',
+        '{"name": "n", "type": "t", "size": 5, "sha256": "0", "metadata": 3, "file": "x"}',
+    ],
+)
+def test_damaged_description(tmp_path: Path, make_file: MakeFile, upload_of: UploadOf, text: str) -> None:
+    path = make_file(10)
+    reference = put(tmp_path / "store", upload_of(path))
+    description = Path(reference.text.removeprefix("file://")).with_name("artifact.json")
+    description.write_text(text)
+    with pytest.raises(ValueError, match=r"artifact\.json is damaged .* remove it and upload again"):
+        put(tmp_path / "store", upload_of(path))
+
+
+def test_places_that_take_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="is a file where a folder is needed"):
+        open_store(f"file://{tmp_path}/file/store").check("name", "x.tar.gz")
+    if os.geteuid() != 0:  # root may write anywhere
+        (tmp_path / "closed").mkdir(mode=0o500)
+        with pytest.raises(ValueError, match="cannot be written to"):
+            open_store(f"file://{tmp_path}/closed/store").check("name", "x.tar.gz")
+    with pytest.raises(ValueError, match="is the name of the store's own file"):
+        open_store(f"file://{tmp_path}").check("name", "artifact.json")
+    with pytest.raises(ValueError, match="without spaces"):  # the registry could not hold its reference
+        open_store(f"file://{tmp_path}").check("name", "my data.tar.gz")
+    assert files_below(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("file:///nowhere/x.tar.gz", "no such file"),
+        ("file:///etc", "is a folder"),
+        ("file://relative/x.tar.gz", "three slashes"),
+        ("file:///data/../x.tar.gz", r"has '\.\.'"),
+        ("s3:///x.tar.gz", "names no bucket"),
+        ("zzz://host/x.tar.gz", "unknown scheme zzz://"),
+        ("filecache::s3://bucket/x", "'::'"),
+        ("https://host/x.tar.gz?token=abc", "plain URL"),
+    ],
+)
+def test_urls_that_cannot_be_read(url: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_reference(url)
+
+
+def test_password_in_a_url_is_not_repeated() -> None:
+    with pytest.raises(ValueError, match="holds a password") as caught:
+        parse_url("s3://AKIA123:topsecret@bucket/folder")
+    assert "topsecret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("store", ["Wandb", "data/store", "/data/store"])
+def test_unknown_store(store: str) -> None:
+    with pytest.raises(ValueError, match=r"unknown store .* give wandb, file:///folder or s3://bucket"):
+        open_store(store)
+
+
+def test_web_server_takes_no_uploads() -> None:
+    with pytest.raises(ValueError, match="takes no uploads"):
+        open_store("https://host/folder")
+
+
+@pytest.mark.parametrize("reference", ["s3://bucket/x.tar.gz", "entity/project/name:v0"])
+def test_offline_reads_this_machine_only(reference: str) -> None:
+    with pytest.raises(ValueError, match="offline mode forbids the network"):
+        open_reference(reference, offline=True)
+
+
+def test_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(ValueError, match=r"pip install 'gust_torch\[s3\]'"):
+        open_store("s3://bucket/folder")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "a:b", "ä", "..", "x" * 129, "a\n"])
+def test_names_by_the_rules_of_wandb(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="artifact name"):
+        Upload(name, "dataset", tmp_path, {}, "0" * 64)
+    with pytest.raises(ValueError, match="artifact type"):
+        Upload("name", name, tmp_path, {}, "0" * 64)
+
+
+@pytest.mark.parametrize("value", [float("nan"), {"a": float("inf")}, [object()], {1: "a"}, b"x"])
+def test_metadata_must_be_json(tmp_path: Path, value: object) -> None:
+    with pytest.raises(ValueError, match=r"metadata\.key"):
+        Upload("name", "dataset", tmp_path, {"key": value}, "0" * 64)
+
+
+def test_import_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, gust_torch.artifacts.stores, gust_torch.artifacts.upload;"
+        "print(*{'torch', 'wandb', 's3fs', 'fsspec', 'botocore', 'numpy', 'yaml'} & set(sys.modules))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == ""
