@@ -41,9 +41,10 @@ def curves_figure(scores: Scores, spec: Spec) -> Figure:
             for row, metric in enumerate(METRICS):
                 _draw(grid[row, channel], scores, metric, channel, lead)
             grid[0, channel].set_title(channel_label(name, spec))
+            grid[-1, channel].set_xlabel(label)
         for axes, metric in zip(grid[:, 0], METRICS, strict=True):
             axes.set_ylabel(METRIC_LABELS[metric])
-        figure.supxlabel(label, fontsize=10)
+        figure.supxlabel(_note(scores), fontsize=7, color=NOTE)
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(handles))
         return figure
@@ -51,14 +52,19 @@ def curves_figure(scores: Scores, spec: Spec) -> Figure:
 
 def _lead_axis(scores: Scores) -> tuple[NDArray[np.float64], str]:
     """Lead times and the axis label; step numbers where a step means different times."""
-    schedule = scores.schedule
+    if same_times(scores.schedule):
+        return lead_times(scores.schedule)[0], "lead time $t - t_0$"
+    return np.arange(1.0, scores.schedule.horizon + 1), "lead (steps)"
+
+
+def _note(scores: Scores) -> str:
+    """What the lines are, and over what, below the figure."""
     counts = scores.reaching
-    note = f"median and quartiles of {counts[0]} trajectories" if counts[0] > 1 else "one trajectory"
-    if counts[-1] < counts[0]:
-        note += f", {counts[-1]} at the last lead"
-    if same_times(schedule):
-        return lead_times(schedule)[0], f"lead time $t - t_0$, in the data's unit   ({note})"
-    return np.arange(1.0, schedule.horizon + 1), f"lead in steps, of different lengths   ({note})"
+    if counts[0] == 1:
+        return "One trajectory. Times in the data's unit."
+    some = f", {counts[-1]} of which reach the last lead" if counts[-1] < counts[0] else ""
+    unit = "Times in the data's unit." if same_times(scores.schedule) else "Steps differ in time."
+    return f"Lines: median of {counts[0]} trajectories{some}; bands: quartiles. {unit}"
 
 
 def _draw(axes: Axes, scores: Scores, metric: str, channel: int, lead: NDArray[np.float64]) -> None:

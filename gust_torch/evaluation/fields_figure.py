@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
 
 from gust_torch.analysis.fields_figure import (
@@ -27,6 +28,8 @@ from gust_torch.models.points import Spec, num_dims
 from gust_torch.spec import FieldSpec
 
 COLUMNS = ("truth", "prediction", "error")
+# Inches.
+BAR_WIDTH, BAR_HEIGHT = 0.11, 3.2
 Array = NDArray[np.float32]
 
 
@@ -38,13 +41,15 @@ def rollout_figure(example: Example, spec: Spec) -> Figure:
         groups = [example.frames] if space_time else [(frame,) for frame in example.frames]
         rows = spec.num_channels * len(groups)
         width, height = (2.5, 2.1) if space_time else _panel_size(example, spec)
-        figure = Figure(figsize=(3 * width + 2.2, rows * (height + 0.22) + 1.0), layout="constrained")
+        figure = Figure(figsize=(3 * width + 2.4, rows * (height + 0.22) + 1.0), layout="constrained")
         panels = figure.subplots(rows, 3, squeeze=False, sharex=True, sharey=True)
         axes: list[list[Axes]] = panels.tolist()
         for channel, name in enumerate(spec.names):
             block = axes[channel * len(groups) : (channel + 1) * len(groups)]
-            _draw_field(figure, block, groups, channel, spec, channel_label(name, spec))
+            norms = _draw_field(block, groups, channel, spec)
+            _color_bars(figure, block, norms, channel_label(name, spec), (width, height))
         _label(axes, spec, space_time)
+        figure.set_layout_engine("constrained", w_pad=0.07)
         figure.suptitle(_title(example), fontsize=9)
         return figure
 
@@ -66,34 +71,45 @@ def _panel_size(example: Example, spec: Spec) -> tuple[float, float]:
 
 
 def _draw_field(
-    figure: Figure,
-    block: list[list[Axes]],
-    groups: Sequence[Sequence[Frame]],
-    channel: int,
-    spec: Spec,
-    label: str,
-) -> None:
-    """All rows of one field, with one colour bar for the values and one for the errors."""
+    block: list[list[Axes]], groups: Sequence[Sequence[Frame]], channel: int, spec: Spec
+) -> list[ScalarMappable]:
+    """All rows of one field.
+
+    Returns:
+        Colours of the values and of the errors.
+    """
     frames = [frame for group in groups for frame in group]
     reference = np.concatenate([frame.reference[:, channel] for frame in frames])
     error = np.concatenate([(frame.prediction - frame.reference)[:, channel] for frame in frames])
     norm, error_norm = value_norm(reference), symmetric_norm(error[np.isfinite(error)])
     colors = DIVERGING if norm.vmin == -(norm.vmax or 0.0) else SEQUENTIAL
+    looks = {"truth": (colors, norm), "prediction": (colors, norm), "error": (ERROR, error_norm)}
     for row, group in zip(block, groups, strict=True):
-        for axes, kind in zip(row, COLUMNS, strict=True):
-            look = (ERROR, error_norm) if kind == "error" else (colors, norm)
+        for axes, (kind, look) in zip(row, looks.items(), strict=True):
             _draw_panel(axes, [(frame, _values(frame, kind)[:, channel]) for frame in group], spec, *look)
         _note(row[2], group, channel)
         if len(group) == 1:
             _text(row[0], 0.0, f"$t - t_0$ = {group[0].time:.4g}")
-    for part, (bar_colors, bar_norm), text in (
-        ([row[:2] for row in block], (colors, norm), label),
-        ([row[2:] for row in block], (ERROR, error_norm), f"error of {label}"),
-    ):
-        figure.colorbar(
-            ScalarMappable(bar_norm, bar_colors), ax=[axes for row in part for axes in row], extend="both", label=text,
-            aspect=22, fraction=0.05, pad=0.02, shrink=min(1.0, 3.0 / len(part)),
+    return [ScalarMappable(norm, colors), ScalarMappable(error_norm, ERROR)]
+
+
+def _color_bars(
+    figure: Figure,
+    block: list[list[Axes]],
+    colors: Sequence[ScalarMappable],
+    label: str,
+    panel: tuple[float, float],
+) -> None:
+    """One for truth and prediction, one for the error, equally thick and at most 3.2 inches high."""
+    height = min(len(block) * panel[1], BAR_HEIGHT)
+    for columns, mappable, text in ((slice(0, 2), colors[0], label), (slice(2, 3), colors[1], "error")):
+        axes = [axes for row in block for axes in row[columns]]
+        bar = figure.colorbar(
+            mappable, ax=axes, extend="both", aspect=height / BAR_WIDTH,
+            shrink=height / (len(block) * panel[1]), pad=0.02,
+            fraction=1.5 * BAR_WIDTH / (panel[0] * len(axes) / len(block)),
         )  # fmt: skip
+        bar.set_label(text, labelpad=2)
 
 
 def _values(frame: Frame, kind: str) -> Array:
@@ -162,11 +178,13 @@ def _label(grid: list[list[Axes]], spec: Spec, space_time: bool) -> None:
     for row in grid:
         row[0].set_ylabel("$t - t_0$" if space_time else f"${y}$")
     if isinstance(spec, FieldSpec):
-        for axes in (axes for row in grid for axes in row):
-            ticks = axes.get_yticks()
+        for axes in grid[-1] if space_time else (axes for row in grid for axes in row):
+            times = axes.get_ylim()
             length_ticks(axes, spec.lengths)
             if space_time:
-                axes.set_yticks(ticks)
+                axes.yaxis.set_major_locator(MaxNLocator(4))
+                axes.yaxis.set_major_formatter(ScalarFormatter())
+                axes.set_ylim(times)
 
 
 def _note(axes: Axes, frames: Sequence[Frame], channel: int) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gust_torch.data.graphs import ParticleZarrDataset
+from gust_torch.data.graphs.schema import MESH
 from gust_torch.evaluation.schedule import Schedule
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.latents.frames import FrameSource, GraphFrames, GridFrames, open_grid
@@ -29,6 +30,10 @@ def open_source(path: str, operator: LatentOperator) -> FrameSource:
         return GridFrames(open_grid(path, spec))
     if not isinstance(spec, GraphSpec):
         raise ValueError(f"{path} holds graphs, the operator was trained on grids; give an .h5 file")
+    if (Path(path) / MESH.group).is_dir():
+        raise ValueError(
+            f"{path} holds meshes, whose fields are steady: there is nothing to roll out; give particles"
+        )
     return GraphFrames(ParticleZarrDataset(path), spec)
 
 
