@@ -3,11 +3,17 @@
 import logging
 import warnings
 
-HINTS = (".*LeafSpec.*", ".*does not have many workers.*", ".*smaller than the logging interval.*")
+HINTS = (
+    ".*LeafSpec.*",
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+    ".*in eval mode at the start of training.*",  # frozen autoencoders
+)
 
 
 def silence_lightning() -> None:
     """Keep Lightning's hints off the terminal; to be called after importing it, which sets the level back."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
     for message in HINTS:
         warnings.filterwarnings("ignore", message=message)

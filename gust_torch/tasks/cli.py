@@ -1,6 +1,7 @@
 """`scripts/train.py`: LightningCLI with this package's defaults."""
 
 import inspect
+import logging
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from jsonargparse import Namespace
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.nn.parallel import DistributedDataParallel
 
@@ -128,6 +130,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     silence_lightning()
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)  # other packages: warnings only
+    if getattr(rank_zero_only, "rank", 0) == 0:  # Lightning finds it as it is imported
+        logging.getLogger("gust_torch").setLevel(logging.INFO)
     # Without this the parser prints a hundred lines of usage in front of the one that says what is wrong.
     one_line_errors = {"exit_on_error": False}
     try:

@@ -15,7 +15,7 @@ from gust_torch.tasks import LatentAutoencoderTask
 from gust_torch.tasks.cli import main, names_class
 from solvers.common.hdf5_utils import HDF5Writer
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "latent"
+CONFIGS = Path(__file__).parents[2] / "configs" / "autoencoder"
 TINY = {"latent_len": 4, "latent_dim": 8, "width": 16, "num_heads": 2, "num_layers": 1, "num_frequencies": 3}
 
 
