@@ -1,0 +1,197 @@
+"""The upload command: what it refuses before it sends anything, and what it prints."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gust_torch.artifacts.registry import DatasetEntry
+from gust_torch.artifacts.upload_metadata import parse_metadata
+
+MakeFile = Callable[[int], Path]
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "upload_artifact.py"
+
+
+@pytest.fixture
+def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location("upload_artifact", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(*arguments: str) -> int:
+        code: int = module.main(list(arguments))
+        return code
+
+    return run
+
+
+def refused(main: Callable[..., int], capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line with which the command refuses."""
+    assert main(*arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_prints_the_reference_last(
+    main: Callable[..., int], tmp_path: Path, make_file: MakeFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_file(1000)
+    arguments = ["burgers1d-subset", "dataset", str(path), "--store", f"file://{tmp_path}/store"]
+    metadata = ["--metadata", '{"samples":20,"resolution":[201,1024],"parameters":["nu"]}']
+    assert main(*arguments, *metadata) == 0
+    (reference,) = capsys.readouterr().out.splitlines()
+    description = json.loads(Path(reference.removeprefix("file://")).with_name("artifact.json").read_text())
+    assert description["metadata"] == {"samples": 20, "resolution": [201, 1024], "parameters": ["nu"]}
+    entry = DatasetEntry(
+        name="burgers1d_subset_v1",
+        artifact=reference,
+        kind="grid",
+        splits={"train": "burgers1d_train.h5"},
+        sha256=description["sha256"],
+        size=1000,
+        unpacked=1000,
+        metadata=description["metadata"],
+    )
+    assert entry.artifact == reference  # what is printed is what the registry takes
+
+    assert main(*arguments, *metadata) == 0
+    note, again = capsys.readouterr().out.splitlines()
+    assert "nothing was uploaded" in note
+    assert again == reference
+
+
+def test_metadata_from_a_file(main: Callable[..., int], tmp_path: Path, make_file: MakeFile) -> None:
+    (tmp_path / "metadata.json").write_text('{"samples": 20}')
+    arguments = ["n", "dataset", str(make_file(5)), "--store", f"file://{tmp_path}/store"]
+    assert main(*arguments, "--metadata", "@metadata.json") == 0
+    stored = json.loads(next((tmp_path / "store").rglob("artifact.json")).read_text())
+    assert stored["metadata"] == {"samples": 20}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ('{"samples":20,}', "no JSON at line 1, column 15"),
+        ('{"samples":', "no JSON at line 1, column 12: expecting value at its end"),
+        ("samples=20", "no JSON at line 1, column 1: expecting value before 'samples=20'"),
+        ("", "no JSON at line 1, column 1"),
+        ("{'samples':\n20}", "no JSON at line 1, column 2"),
+        ("[1, 2]", "is an array, not an object"),
+        ("20", "is a number, not an object"),
+        ("null", "is null, not an object"),
+        ('{"a": 1, "a": 2}', "has the key 'a' twice"),
+        ('{"a": {"b": NaN}}', "holds NaN"),
+        ('{"sha256": "0"}', "has the key 'sha256', which the upload sets itself"),
+        ("[" * 100_000, "nested too deeply"),
+        (json.dumps(dict.fromkeys(map(str, range(98)))), "has 98 keys"),
+        ("@none.json", "no such file"),
+        ("@binary", "is not UTF-8 text"),
+    ],
+)
+def test_bad_metadata(
+    main: Callable[..., int],
+    tmp_path: Path,
+    make_file: MakeFile,
+    capsys: pytest.CaptureFixture[str],
+    metadata: str,
+    message: str,
+) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    path = str(make_file(5))
+    line = refused(
+        main, capsys, "n", "dataset", path, "--metadata", metadata, "--store", f"file://{tmp_path}/s"
+    )
+    assert message in line
+    assert not (tmp_path / "s").exists()
+
+
+def test_metadata_keeps_its_values() -> None:
+    text = '{"a": [1, 2.5, null, true, "ν"], "b": {"c": 1e300}}'
+    assert parse_metadata(text) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "file", "message"),
+    [
+        ("n", "dataset", "none.tar.gz", "no such file"),
+        ("n", "dataset", ".", "is a folder"),
+        ("n", "dataset", "empty", "is empty"),
+        ("n", "dataset", "pipe", "is no regular file"),
+        ("n", "dataset", "my data.tar.gz", "without spaces"),
+        ("a b", "dataset", "x", "artifact name 'a b'"),
+        ("n", "data/set", "x", "artifact type 'data/set'"),
+        ("n", "wandb-thing", "x", "is W&B's own"),
+        ("n", "job", "x", "is W&B's own"),
+    ],
+)
+def test_bad_names_and_files(
+    main: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    kind: str,
+    file: str,
+    message: str,
+) -> None:
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
+    for used in ("x", "my data.tar.gz"):
+        (tmp_path / used).write_text("x")
+    assert message in refused(main, capsys, name, kind, file, "--store", f"file://{tmp_path}/store")
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --project or set WANDB_PROJECT"),
+        (["--project", "flows"], "no W&B login"),
+        (["--store", "zzz://host"], "unknown scheme zzz://"),
+        (["--store", "store"], "unknown store"),
+        (["--store", "file://store"], "three slashes"),
+    ],
+)
+def test_bad_stores(
+    main: Callable[..., int],
+    make_file: MakeFile,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    assert message in refused(main, capsys, "n", "dataset", str(make_file(5)), *arguments)
+
+
+def test_s3_from_the_command_line(
+    main: Callable[..., int],
+    s3_bucket: str,
+    tmp_path: Path,
+    make_file: MakeFile,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = str(make_file(1000))
+    assert main("n", "dataset", path, "--store", f"s3://{s3_bucket}/sets") == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"s3://{s3_bucket}/sets/n/")
+    assert "no such bucket" in refused(main, capsys, "n", "dataset", path, "--store", "s3://none-such/sets")
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"]
+    assert secret not in captured.out + captured.err
+    assert not [
+        file for file in tmp_path.rglob("*") if file.is_file() and secret.encode() in file.read_bytes()
+    ]
+
+
+def test_wandb_from_the_command_line(
+    main: Callable[..., int], fake_wandb: object, make_file: MakeFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("n", "dataset", str(make_file(5)), "--project", "flows", "--entity", "someone") == 0
+    assert capsys.readouterr().out == "someone/flows/n:v0\n"
