@@ -27,6 +27,8 @@ def written_aside(path: Path) -> Iterator[BinaryIO]:
         if target.exists():
             partial.chmod(target.stat().st_mode & 0o777)
         os.replace(partial, target)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say which file it was
         raise

@@ -50,7 +50,7 @@ def _register(path: Path, entry: DatasetEntry, *, overwrite: bool) -> bool:
     values = old.value if isinstance(old.value, dict) else {}
     wanted = _parsed(entry)
     if entry.name in values:
-        if _same(values[entry.name], wanted):
+        if not old.problems and _same(values[entry.name], wanted):
             return False
         if not overwrite:
             line = old.lines[(entry.name,)]

@@ -58,7 +58,8 @@ def read_document(text: str) -> Document:
         value = None if root is None else reader.value(root, ())
     except yaml.MarkedYAMLError as error:
         line = 1 if error.problem_mark is None else error.problem_mark.line + 1
-        raise SyntaxProblem(line, f"not YAML: {error.problem or error.context}") from error
+        start = f" {error.context} from line {error.context_mark.line + 1}" if error.context_mark else ""
+        raise SyntaxProblem(line, f"not YAML: {error.problem or error.context}{start}") from error
     except yaml.YAMLError as error:
         line = text.count("\n", 0, getattr(error, "position", 0)) + 1
         raise SyntaxProblem(line, f"not YAML: {str(error).splitlines()[0]}") from error
@@ -132,9 +133,9 @@ class _Reader:
     def _line_end(self, node: yaml.Node) -> int:
         """End of the last line that belongs to a node; the next comment does not."""
         *_, last = _leaves(node)
-        stop: int = last.end_mark.index
-        if stop and self._text[stop - 1] in "\r\n":  # the end of a block scalar is the start of a line
-            return stop
+        stop = len(
+            self._text[: last.end_mark.index].rstrip()
+        )  # a block scalar claims the empty lines behind it
         newline = self._text.find("\n", stop)
         return len(self._text) if newline < 0 else newline + 1
 
