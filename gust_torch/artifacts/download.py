@@ -65,10 +65,15 @@ def _download_ranges(remote: RemoteFile, part: Path, size: int, workers: int, wa
         failed = threading.Event()
 
         def transfer(start: int, stop: int) -> None:
-            if not failed.is_set():
+            if failed.is_set():
+                return
+            try:
                 read = functools.partial(_read_range, remote, start, stop)
                 file.write(start, _repeated(read, f"bytes {start} to {stop}", watch))
                 watch.count(stop - start)
+            except BaseException:
+                failed.set()
+                raise
 
         with concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="download") as pool:
             futures = [pool.submit(transfer, *span) for span in file.pending]

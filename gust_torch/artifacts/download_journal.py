@@ -28,16 +28,13 @@ class PartialFile:
         path: The unfinished file.
     """
 
-    def __init__(
-        self, path: Path, size: int, range_bytes: int, *, save_seconds: float = SAVE_SECONDS
-    ) -> None:
+    def __init__(self, path: Path, size: int, range_bytes: int) -> None:
         """Continues the file or begins it.
 
         Args:
             path: The unfinished file; its journal lies beside it.
             size: Bytes of the whole.
             range_bytes: Bytes of each range but the last.
-            save_seconds: Seconds between saves.
 
         Raises:
             OSError: The files cannot be written.
@@ -46,7 +43,7 @@ class PartialFile:
         self._journal = journal_path(path)
         self._finished = read_finished(path, size, range_bytes)
         self._unsaved: list[int] = []
-        self._save_seconds, self._last_save = save_seconds, time.monotonic()
+        self._last_save = time.monotonic()
         self._lock = threading.Lock()
         if not self._finished:
             discard(path)
@@ -80,7 +77,7 @@ class PartialFile:
         with self._lock:
             self._finished.add(start // self._range_bytes)
             self._unsaved.append(start // self._range_bytes)
-            if time.monotonic() - self._last_save >= self._save_seconds:
+            if time.monotonic() - self._last_save >= SAVE_SECONDS:
                 self._save()
 
     def __enter__(self) -> "PartialFile":
