@@ -19,6 +19,9 @@ POSITION_SCALE = 0.02
 LOG_SPAN = 10.0
 """Positive parameters that span a larger factor than this enter by their logarithm."""
 
+SMALLEST_STD = 1e-4
+"""Conditions that vary less are constant."""
+
 
 class ConditionedBlock(nn.Module):
     """Self-attention and MLP whose norms are shifted and scaled, and whose outputs are gated, by a condition.
@@ -147,13 +150,14 @@ class LatentOperator(nn.Module):
             )
         lower, upper = torch.aminmax(parameters, dim=0)
         self.condition_log[1:] = (lower > 0) & (upper > LOG_SPAN * lower)
-        columns = [time_steps[:, None].double(), parameters.double()]
-        logs = [self.condition_log[:1], self.condition_log[1:]]
-        values = [_logarithms(c, is_log.to(c.device)) for c, is_log in zip(columns, logs, strict=True)]
-        std = torch.cat([v.std(0, correction=0) for v in values])
-        self.condition_mean.copy_(torch.cat([v.mean(0) for v in values]))
-        # Float32 times of equal steps differ in their last digits only.
-        self.condition_std.copy_(torch.where(std > 1e-4, std, 1.0))
+        for columns, values in ((slice(0, 1), time_steps[:, None]), (slice(1, None), parameters)):
+            is_log = self.condition_log[columns].to(values.device)
+            values = _logarithms(values.double(), is_log)
+            mean = values.mean(0)
+            std = (values - mean).square().mean(0).sqrt()
+            self.condition_mean[columns] = mean.float()
+            # Float32 differences of equally spaced times differ in their last digits.
+            self.condition_std[columns] = torch.where(std > SMALLEST_STD, std, 1.0).float()
         self.time_step_range.copy_(torch.stack(torch.aminmax(time_steps)))
 
     @torch.no_grad()
