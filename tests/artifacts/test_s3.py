@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gust_torch.artifacts.stores import Upload, filesystem, open_reference, open_store
+from gust_torch.artifacts.stores import Upload, open_reference, open_store
 
 MakeFile = Callable[[int], Path]
 UploadOf = Callable[..., Upload]
@@ -149,7 +149,6 @@ def test_denied_access(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unreachable_endpoint(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filesystem, "ATTEMPTS", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(ValueError, match=r"cannot be reached .* check the network and AWS_ENDPOINT_URL"):
         open_store(f"s3://{s3_bucket}").check("name", "x.tar.gz")

@@ -1,11 +1,14 @@
 """The contract of the stores, on a folder of this machine."""
 
+import functools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -206,6 +209,33 @@ def test_web_server_takes_no_uploads() -> None:
 def test_offline_reads_this_machine_only(reference: str) -> None:
     with pytest.raises(ValueError, match="offline mode forbids the network"):
         open_reference(reference, offline=True)
+
+
+@pytest.fixture
+def web_server(tmp_path: Path) -> Iterator[str]:
+    """URL of a web server for the test's folder; it reads no ranges."""
+    pytest.importorskip("aiohttp")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_web_server(tmp_path: Path, make_file: MakeFile, web_server: str) -> None:
+    path = make_file(1000)
+    stored = open_reference(f"{web_server}/{path.name}")
+    assert (stored.name, stored.size, stored.supports_ranges) == (path.name, 1000, False)
+    stored.download(tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == path.read_bytes()
+    with pytest.raises(ValueError, match=r"1000 bytes came where 10 were asked for"):
+        stored.read_range(0, 10)
+    with pytest.raises(ValueError, match="no such file"):
+        open_reference(f"{web_server}/none.tar.gz")
+    with pytest.raises(ValueError, match="cannot be reached"):
+        open_reference("http://127.0.0.1:1/none.tar.gz")
 
 
 def test_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

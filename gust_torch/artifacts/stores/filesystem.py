@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gust_torch.artifacts.stores.urls import LOCAL, S3, StoreUrl
@@ -10,13 +11,28 @@ from gust_torch.artifacts.stores.urls import LOCAL, S3, StoreUrl
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-CONNECT_TIMEOUT = 5  # seconds until an endpoint counts as unreachable
-READ_TIMEOUT = 60  # seconds without a byte until a transfer is tried again
-ATTEMPTS = 3  # of each request; more would make a user wait minutes for a mistyped endpoint
+CONNECT_TIMEOUT = 5  # seconds
 
 
-def open_filesystem(url: StoreUrl) -> "AbstractFileSystem":
-    """The filesystem of a URL, with short timeouts. Credentials come from the environment.
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for a server.
+
+    Attributes:
+        read_timeout: Seconds without a byte until a request is tried again.
+        attempts: Tries of a request.
+    """
+
+    read_timeout: int
+    attempts: int
+
+
+QUESTION = Patience(10, 2)  # whether something is there: someone waits for the answer
+TRANSFER = Patience(60, 3)
+
+
+def open_filesystem(url: StoreUrl, patience: Patience = TRANSFER) -> "AbstractFileSystem":
+    """The filesystem of a URL. Credentials come from the environment.
 
     Raises:
         ValueError: The scheme is unknown or its package is not installed.
@@ -39,13 +55,13 @@ def open_filesystem(url: StoreUrl) -> "AbstractFileSystem":
     if url.protocol in S3:
         options["config_kwargs"] = {
             "connect_timeout": CONNECT_TIMEOUT,
-            "read_timeout": READ_TIMEOUT,
-            "retries": {"total_max_attempts": ATTEMPTS, "mode": "standard"},
+            "read_timeout": patience.read_timeout,
+            "retries": {"total_max_attempts": patience.attempts, "mode": "standard"},
         }
     with explained(url.text):
         filesystem = kind(**options)
     if url.protocol in S3:
-        filesystem.retries = ATTEMPTS
+        filesystem.retries = 1 if patience is QUESTION else patience.attempts  # s3fs's own, on top
     return filesystem
 
 
@@ -64,6 +80,9 @@ def explained(url: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        if isinstance(error.__cause__, OSError):  # fsspec says so of a web server that cannot be reached
+            text = _text(error.__cause__)
+            raise ValueError(f"{url}: cannot be reached ({text}); check the network") from error.__cause__
         missing = "no such bucket" if no_bucket(error) else "no such file or folder"
         endpoint = " and AWS_ENDPOINT_URL" if url.startswith("s3") else ""
         raise ValueError(f"{url}: {missing}; check the URL{endpoint}") from error
@@ -73,10 +92,10 @@ def explained(url: str) -> Iterator[None]:
         ) from error
     except (TimeoutError, ConnectionError) as error:
         raise ValueError(f"{url}: cannot be reached ({_text(error)}); check the network") from error
-    except OSError as error:
-        raise ValueError(f"{url}: {_text(error)}") from error
     except _client_errors() as error:
         raise ValueError(f"{url}: {_client_remedy(error)}") from error
+    except OSError as error:
+        raise ValueError(f"{url}: {_text(error)}") from error
 
 
 def no_bucket(error: FileNotFoundError) -> bool:
@@ -85,14 +104,21 @@ def no_bucket(error: FileNotFoundError) -> bool:
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
-    """What the S3 client raises that is no OSError; nothing while it is not loaded."""
-    module = sys.modules.get("botocore.exceptions")
-    return () if module is None else (module.BotoCoreError, module.ClientError)
+    """What the S3 and HTTP clients raise that is no OSError; nothing while they are not loaded."""
+    names = (("botocore.exceptions", ("BotoCoreError", "ClientError")), ("aiohttp", ("ClientError",)))
+    return tuple(
+        getattr(sys.modules[module], name)
+        for module, kinds in names
+        if module in sys.modules
+        for name in kinds
+    )
 
 
 def _client_remedy(error: Exception) -> str:
-    """One line for an error of the S3 client."""
+    """One line for an error of a client."""
     kind = type(error).__name__
+    if not type(error).__module__.startswith(("botocore", "aiobotocore")):
+        return f"{_text(error)}; check the URL and the network"
     if "Credentials" in kind:
         return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if kind == "NoRegionError":

@@ -4,7 +4,7 @@ import posixpath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gust_torch.artifacts.stores.filesystem import explained, open_filesystem
+from gust_torch.artifacts.stores.filesystem import QUESTION, explained, open_filesystem
 from gust_torch.artifacts.stores.urls import LOCAL, StoreUrl, path_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class FsspecFile:
         self._filesystem = open_filesystem(url)
         self._path = path_of(self._filesystem, url.text)
         with explained(url.text):
-            info = self._filesystem.info(self._path)
+            info = open_filesystem(url, QUESTION).info(self._path)
         if info["type"] == "directory":
             raise ValueError(f"{url.text} is a folder; name the file in it")
         self.name: str = posixpath.basename(self._path)

@@ -12,7 +12,7 @@ from gust_torch.artifacts.reference import reference_problem
 from gust_torch.artifacts.stores import description
 from gust_torch.artifacts.stores.contract import Reference, Upload
 from gust_torch.artifacts.stores.description import Description
-from gust_torch.artifacts.stores.filesystem import explained, no_bucket, open_filesystem
+from gust_torch.artifacts.stores.filesystem import QUESTION, explained, no_bucket, open_filesystem
 from gust_torch.artifacts.stores.fsspec_file import FsspecFile
 from gust_torch.artifacts.stores.fsspec_write import probe, write_whole
 from gust_torch.artifacts.stores.progress import transfer_bar
@@ -55,7 +55,7 @@ class FsspecStore:
             _check_folder(Path(self._path(url)).parent)
             return
         with explained(self._url.text):
-            probe(self._filesystem, self._url.protocol, self._path(url))
+            probe(open_filesystem(self._url, QUESTION), self._url.protocol, self._path(url))
 
     def put(self, upload: Upload) -> Reference:
         """Stores a file; a second upload of the same bytes does nothing.
