@@ -84,7 +84,7 @@ def test_replaced_in_its_place(registry: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "old",
     [
-        f"first: {{artifact: 'first:v1', kind: grid, splits: {{train: a.h5}},\n  sha256: {SHA}, size: 1}} # c\n",
+        f"first: {{artifact: 'first:v1', kind: grid,\n  sha256: {SHA}, size: 1}} # c\n",
         FIRST.replace("artifact: first:v0", "artifact: >-\n    first:v1"),
         FIRST.replace("size: 1", "size: 3") + "  metadata:\n    note: |\n      text\n\n      text\n",
         FIRST.replace("size: 1", "size: 3") + "  metadata: {}\n",

@@ -1,0 +1,403 @@
+"""Packages: the same bytes twice, readable by everything, and nothing half-written, invalid or changing."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import resource
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from gust_torch.artifacts import packaging_write
+from gust_torch.artifacts.extract import extract
+from gust_torch.artifacts.packaging import package
+from gust_torch.artifacts.registry import check_registry, load_registry
+from solvers.common.hdf5_utils import HDF5Writer
+
+NAME = "burgers1d_subset_v1"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "package_dataset.py"
+TRAJECTORIES = {"train": 3, "val": 2, "test": 1}
+
+
+def write_grid(
+    path: Path, *, num: int = 2, times: int = 3, shape: tuple[int, int] = (16, 1), **kwargs: bool
+) -> Path:
+    """A file of the common format with a last trajectory that is one frame shorter."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(num)
+    metadata = {
+        "solver": "pdebench",
+        "family": "burgers1d",
+        "boundary_x": "periodic",
+        "boundary_y": "periodic",
+        "grid_y": "uniform",
+        "package_version": "0.1.0",
+        "git_commit": "0" * 40,
+        "reynolds": float("nan"),
+    }
+    writer = HDF5Writer(
+        path,
+        fields={"u": shape},
+        coordinates={"x": np.arange(shape[0], dtype="f4"), "y": np.arange(shape[1], dtype="f4")},
+        metadata=metadata,
+        parameters={"nu": [0.1] * num},
+        overwrite=True,
+    )
+    for trajectory in range(num):
+        count = times - (trajectory == num - 1 and num > 1)
+        for step in range(count):
+            frame = generator.standard_normal(shape)
+            writer.append({"u": frame}, time=0.1 * step, trajectory=trajectory)
+    writer.close(complete=kwargs.get("complete", True))
+    return path
+
+
+def write_store(path: Path, *, attributes: dict[str, object] | None = None, reverse: bool = False) -> Path:
+    """The files of a ragged mesh store, of which packing reads the group's attributes only."""
+    files = {
+        "zarr.json": "{}",
+        "mesh_poisson/zarr.json": json.dumps({"attributes": attributes or RAGGED}),
+        "mesh_poisson/coords/zarr.json": "{}",
+        "mesh_poisson/coords/c/0/0": "coords" * 1000,
+        "mesh_poisson/coords/c/0/1": "",
+        "mesh_poisson/coords-2/zarr.json": "{}",
+    }
+    for name in sorted(files, reverse=reverse):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text(files[name])
+    return path
+
+
+RAGGED: dict[str, object] = {
+    "layout": "ragged",
+    "version": 1,
+    "kind": "mesh",
+    "num_samples": 4,
+    "axes": {"coords": "node", "edges": "edge", "pressure": "node", "beta": "sample"},
+    "seed": 3,
+    "git_commit": "1" * 40,
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three splits of a grid, with other files beside them."""
+    root = tmp_path / "data"
+    for split, num in TRAJECTORIES.items():
+        write_grid(root / f"burgers1d_{split}.h5", num=num)
+    write_grid(root / "burgers1d_long_train.h5", times=5)
+    (root / "notes.txt").write_text("not packed")
+    return root
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "artifacts"
+
+
+@pytest.fixture
+def main() -> Callable[[list[str]], int]:
+    specification = importlib.util.spec_from_file_location("package_dataset", SCRIPT)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.main
+
+
+def test_contents(root: Path, out: Path) -> None:
+    result = package(NAME, root, out=out)
+    assert result.written
+    assert (result.kind, result.tarball) == ("grid", out / f"{NAME}.tar.gz")
+    assert result.metadata == {"samples": 6, "resolution": [3, 16], "fields": ["u"], "parameters": ["nu"]}
+    assert result.sha256 == hashlib.sha256(result.tarball.read_bytes()).hexdigest()
+    assert result.size == result.tarball.stat().st_size
+    with tarfile.open(result.tarball) as tar:
+        members = tar.getmembers()
+        assert [item.name for item in members] == [f"burgers1d_{split}.h5" for split in TRAJECTORIES]
+        assert {(m.mode, m.uid, m.gid, m.uname, m.gname, m.mtime) for m in members} == {
+            (0o644, 0, 0, "", "", 0)
+        }
+        for item in members:
+            assert tar.extractfile(item).read() == (root / item.name).read_bytes()
+        assert result.unpacked == sum(item.size for item in members)
+    assert sorted(item.name for item in out.iterdir()) == [f"{NAME}.manifest.json", f"{NAME}.tar.gz"]
+
+
+def test_manifest(root: Path, out: Path) -> None:
+    result = package(NAME, root, out=out)
+    manifest = json.loads(result.manifest.read_text())
+    assert manifest["format_version"] == 1
+    assert (manifest["name"], manifest["task"], manifest["kind"]) == (NAME, "burgers1d", "grid")
+    assert manifest["splits"] == {split: f"burgers1d_{split}.h5" for split in TRAJECTORIES}
+    assert manifest["tarball"]["sha256"] == result.sha256
+    assert (manifest["tarball"]["size"], manifest["tarball"]["unpacked"]) == (result.size, result.unpacked)
+    for item in manifest["files"]:
+        data = (root / item["path"]).read_bytes()
+        assert (item["size"], item["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+    train = manifest["sources"]["train"]
+    assert (train["format"], train["format_version"], train["trajectories"], train["frames"]) == (
+        "hdf5",
+        1,
+        3,
+        8,
+    )
+    assert (train["provenance"]["family"], train["provenance"]["git_commit"]) == ("burgers1d", "0" * 40)
+    assert train["provenance"]["reynolds"] == "nan"
+    assert set(manifest["provenance"]) == {"package_version", "git_commit"}
+    assert str(root.parent) not in result.manifest.read_text()
+
+
+def test_same_bytes(tmp_path: Path) -> None:
+    """From another folder, with other times, modes and threads, written in another order."""
+    first, second = tmp_path / "one", tmp_path / "two" / "deeper"
+    shape = (256, 256)  # several blocks
+    write_grid(first / "burgers1d_train.h5", shape=shape)
+    for split in ("train", "val"):
+        write_store(first / f"darcy2d_mesh_{split}.zarr")
+    old = os.umask(0o077)
+    try:
+        second.mkdir(parents=True)
+        for split in ("val", "train"):
+            write_store(second / f"darcy2d_mesh_{split}.zarr", reverse=True)
+        shutil.copyfile(first / "burgers1d_train.h5", tmp_path / "real.h5")
+        (second / "burgers1d_train.h5").symlink_to(tmp_path / "real.h5")
+        for path in second.rglob("*"):
+            os.utime(path, (1, 1))
+        results = [
+            (
+                package(NAME, first, out=tmp_path / "a", workers=1),
+                package(NAME, second, out=tmp_path / "b", workers=5),
+            ),
+            (
+                package("darcy2d_mesh", first, out=tmp_path / "a"),
+                package("darcy2d_mesh", second, out=tmp_path / "b"),
+            ),
+        ]
+    finally:
+        os.umask(old)
+    for one, two in results:
+        assert one.tarball.read_bytes() == two.tarball.read_bytes()
+        assert one.manifest.read_bytes() == two.manifest.read_bytes()
+        assert one.entry_yaml() == two.entry_yaml()
+
+
+def test_stores(tmp_path: Path, out: Path) -> None:
+    for split in ("train", "val"):
+        write_store(tmp_path / f"darcy2d_mesh_{split}.zarr")
+    write_grid(tmp_path / "darcy2d_train.h5")  # a shorter task that the name begins with, too
+    result = package("darcy2d_mesh_v1", tmp_path, out=out)
+    assert result.kind == "mesh"
+    assert result.splits == {"train": "darcy2d_mesh_train.zarr", "val": "darcy2d_mesh_val.zarr"}
+    assert result.metadata == {"samples": 8, "fields": ["pressure"], "parameters": ["beta"]}
+    with tarfile.open(result.tarball) as tar:
+        members = tar.getmembers()
+    assert [m.name for m in members] == sorted((m.name for m in members), key=lambda name: name.split("/"))
+    assert {m.mode for m in members if m.isdir()} == {0o755}
+    listing = json.loads(result.manifest.read_text())["files"]
+    assert [item["path"] for item in listing] == [m.name for m in members]
+    assert {item["path"] for item in listing if "sha256" not in item} == {
+        m.name for m in members if m.isdir()
+    }
+    source = json.loads(result.manifest.read_text())["sources"]["val"]
+    assert (source["format"], source["format_version"], source["provenance"]["seed"]) == ("zarr ragged", 1, 3)
+
+
+@pytest.mark.parametrize("layout", ["ragged", "groups"])
+def test_stores_of_the_converters(tmp_path: Path, out: Path, layout: str) -> None:
+    pytest.importorskip("zarr")
+    from gust_torch.convert.graphs import GraphExecution, convert_graphs
+    from gust_torch.convert.plan import Options
+    from gust_torch.data.graphs.synthetic import random_mesh
+
+    for index in range(4):
+        arrays = random_mesh(10 + index, index)
+        (tmp_path / "raw").mkdir(exist_ok=True)
+        np.savez(tmp_path / "raw" / f"{index}.npz", **arrays, pressure=arrays["coords"][:, 0])
+    options = Options(limit=None, samples=None, fractions=(0.5, 0.5, 0.0), seed=0, compression=None)
+    convert_graphs("darcy2d_mesh", tmp_path / "raw", tmp_path, options, GraphExecution(layout=layout))
+    result = package("darcy2d_mesh_v1", tmp_path, out=out)
+    assert result.metadata == {"samples": 4, **({"fields": ["pressure"]} if layout == "ragged" else {})}
+    (tmp_path / "unpacked").mkdir()
+    members = tuple(result.splits.values())
+    extract(result.tarball, tmp_path / "unpacked", members=members, unpacked=result.unpacked)
+    for path in tmp_path.glob("*.zarr/**/*"):
+        assert (
+            path.is_dir()
+            or path.read_bytes() == (tmp_path / "unpacked" / path.relative_to(tmp_path)).read_bytes()
+        )
+
+
+@pytest.mark.parametrize("reader", ["tar", "stream", "fetch"])
+def test_readers(root: Path, out: Path, tmp_path: Path, reader: str) -> None:
+    write_grid(root / "burgers1d_train.h5", shape=(256, 256))
+    write_grid(root / "burgers1d_val.h5", shape=(256, 256))
+    result = package(NAME, root, out=out, splits=["train", "val"], workers=3)
+    target = tmp_path / "unpacked"
+    target.mkdir()
+    if reader == "tar":
+        if shutil.which("tar") is None:
+            pytest.skip("no tar")
+        subprocess.run(["tar", "-xzf", str(result.tarball), "-C", str(target)], check=True)
+    elif reader == "stream":
+        with result.tarball.open("rb") as file, tarfile.open(fileobj=file, mode="r|gz") as tar:
+            for member in tar:
+                (target / member.name).write_bytes(tar.extractfile(member).read())
+    else:
+        extract(result.tarball, target, members=tuple(result.splits.values()), unpacked=result.unpacked)
+    for member in result.splits.values():
+        assert (target / member).read_bytes() == (root / member).read_bytes()
+
+
+def test_twice(root: Path, out: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = package(NAME, root, out=out)
+    stamps = [path.stat().st_mtime_ns for path in sorted(out.iterdir())]
+    with caplog.at_level("INFO", "gust_torch"):
+        second = package(NAME, root, out=out, overwrite=True)
+    assert "has these files already; nothing to do" in caplog.text
+    assert not second.written
+    assert second.entry_yaml() == first.entry_yaml()
+    assert [path.stat().st_mtime_ns for path in sorted(out.iterdir())] == stamps
+
+
+@pytest.mark.parametrize("damage", ["other file", "tarball", "no manifest", "manifest", "other recipe"])
+def test_another_package_is_kept(root: Path, out: Path, damage: str) -> None:
+    result = package(NAME, root, out=out)
+    good = result.tarball.read_bytes()
+    manifest = result.manifest.read_text()
+    if damage == "other file":
+        write_grid(root / "burgers1d_val.h5", times=4)
+    elif damage == "tarball":
+        result.tarball.write_bytes(good[:-1] + b"\x01")
+    elif damage == "no manifest":
+        result.manifest.unlink()
+    else:
+        result.manifest.write_text(
+            {"manifest": "[]", "other recipe": manifest.replace('"level": 1', '"level": 9')}[damage]
+        )
+    before = result.tarball.read_bytes()
+    with pytest.raises(
+        ValueError, match="has other contents, or its manifest does not fit it; give --overwrite"
+    ):
+        package(NAME, root, out=out)
+    assert result.tarball.read_bytes() == before
+    replaced = package(NAME, root, out=out, overwrite=True)
+    assert replaced.written
+    assert (replaced.tarball.read_bytes() == good) == (damage != "other file")
+    assert not package(NAME, root, out=out).written
+
+
+def test_after_a_kill(root: Path, out: Path) -> None:
+    """What a killed run leaves: a part of the tarball, and perhaps a manifest that fits nothing yet."""
+    result = package(NAME, root, out=out)
+    good = result.tarball.read_bytes()
+    result.tarball.rename(result.tarball.with_name(f".{result.tarball.name}.part"))
+    (out / f".{NAME}.tar.gz.lock").touch()
+    assert package(NAME, root, out=out).written
+    assert result.tarball.read_bytes() == good
+    assert len(list(out.iterdir())) == 2
+
+
+@pytest.mark.parametrize("when", ["longer", "shorter", "rewritten", "gone", "new member"])
+def test_changing_files(tmp_path: Path, out: Path, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = write_store(tmp_path / "darcy2d_mesh_train.zarr")
+    chunk = store / "mesh_poisson/coords/c/0/0"
+
+    def change(pieces: Iterator[bytes], workers: int) -> Iterator[bytes]:
+        """Lets the last file change after the first header went by."""
+        for index, piece in enumerate(pieces):
+            if index == 0:
+                {
+                    "longer": lambda: chunk.write_text("coords" * 1001),
+                    "shorter": lambda: chunk.write_text("coords"),
+                    "rewritten": lambda: chunk.write_text("COORDS" * 1000),
+                    "gone": (store / "mesh_poisson/coords-2/zarr.json").unlink,
+                    "new member": (store / "x").touch,
+                }[when]()
+            yield piece
+
+    monkeypatch.setattr(packaging_write, "gzip_stream", change)
+    with pytest.raises((ValueError, FileNotFoundError), match=r"changed while it was packed|No such file"):
+        package("darcy2d_mesh", tmp_path, out=out)
+    assert list(out.iterdir()) == []
+
+
+def test_full_disk(
+    root: Path, out: Path, main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in TRAJECTORIES:
+        write_grid(root / f"burgers1d_{split}.h5", shape=(256, 256))
+    result = package(NAME, root, out=out, splits=["test"])
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # writes fail as on a full disk
+    try:
+        code = main([NAME, "--root", str(root), "--out", str(out), "--overwrite"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {result.tarball}: file too large")
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_command(
+    root: Path,
+    out: Path,
+    tmp_path: Path,
+    main: Callable[[list[str]], int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = [NAME, "--root", str(root), "--out", str(out)]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    values = yaml.safe_load(printed.out)[NAME]
+    assert values["artifact"] == "<entity>/<project>/burgers1d-subset:v0"
+    assert values["metadata"] == {"samples": 6, "resolution": [3, 16], "fields": ["u"], "parameters": ["nu"]}
+    registry = tmp_path / "registry.yaml"
+    registry.write_text(printed.out)
+    (problem,) = check_registry(registry)
+    assert "a placeholder" in problem
+    rest = ["--registry", str(registry), "--register", "--artifact", "me/sims/burgers1d-subset:v3"]
+    assert main([*command, *rest]) == 1
+    assert "has another 'burgers1d_subset_v1'; give --overwrite" in capsys.readouterr().err
+    assert main([*command, *rest, "--overwrite", "--metadata", '{"samples": 20}']) == 0
+    assert yaml.safe_load(capsys.readouterr().out)[NAME]["metadata"] == {"samples": 20}
+    entry = load_registry(registry)[NAME]
+    assert entry.artifact == "me/sims/burgers1d-subset:v3"
+    assert entry.metadata == {"samples": 20}
+    assert registry.read_text() == entry.to_yaml()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--register"], "--register needs --artifact"),
+        (["--artifact", "<entity>/p/b:v0"], "--artifact is '<entity>/p/b:v0', a placeholder"),
+        (["--artifact", "b"], "without a version"),
+        (["--metadata", "{samples: 20}"], "--metadata is not JSON"),
+        (["--metadata", "[1]"], "expected a JSON object"),
+        (["--metadata", '{"a": NaN}'], "metadata/a is nan"),
+        (["--workers", "0"], "expected workers >= 1"),
+        (["--task", "cfd2d"], "/cfd2d_{train,val,test}.h5 (or .zarr); convert the task first"),
+    ],
+)
+def test_wrong_arguments(
+    root: Path,
+    out: Path,
+    main: Callable[[list[str]], int],
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    assert main([NAME, "--root", str(root), "--out", str(out), *arguments]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert words in printed.err
+    assert not out.exists()

@@ -1,0 +1,227 @@
+"""Which files make up a package, and which are refused."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from gust_torch.artifacts.packaging import package
+from gust_torch.artifacts.packaging_describe import describe
+from gust_torch.artifacts.packaging_result import placeholder
+from gust_torch.artifacts.packaging_sources import find_splits, find_task
+from solvers.common.hdf5_utils import HDF5Writer
+
+
+def write_grid(
+    path: Path,
+    *,
+    fields: Sequence[str] = ("u",),
+    shape: tuple[int, int] = (8, 4),
+    complete: bool = True,
+    note: str = "x",
+) -> Path:
+    """Two trajectories of two frames."""
+    metadata = {
+        "solver": "s",
+        "boundary_x": "wall",
+        "boundary_y": "wall",
+        "grid_y": "uniform",
+        "package_version": "1",
+    }
+    writer = HDF5Writer(
+        path,
+        fields=dict.fromkeys(fields, shape),
+        coordinates={"x": np.arange(shape[0], dtype="f4"), "y": np.arange(shape[1], dtype="f4")},
+        metadata={**metadata, "git_commit": "unknown"},
+        texts={"split/manifest": note},
+    )
+    for step in range(4):
+        frame = np.full(shape, step, "f4")
+        writer.append(dict.fromkeys(fields, frame), time=step % 2, trajectory=step // 2)
+    writer.close(complete=complete)
+    return path
+
+
+def write_store(path: Path, attributes: object, group: str = "particles_advect") -> Path:
+    """A Zarr group and its attributes."""
+    (path / group).mkdir(parents=True)
+    text = attributes if isinstance(attributes, str) else json.dumps({"attributes": attributes})
+    (path / group / "zarr.json").write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("darcy2d", "darcy2d"),
+        ("darcy2d_v1", "darcy2d"),
+        ("darcy2d-v1", "darcy2d"),
+        ("darcy2d_mesh", "darcy2d_mesh"),
+        ("darcy2d_mesh_v1", "darcy2d_mesh"),
+        ("darcy2d_meshes", "darcy2d"),
+    ],
+)
+def test_longest_task(tmp_path: Path, name: str, task: str) -> None:
+    for file in (
+        "darcy2d_train.h5",
+        "darcy2d_mesh_val.zarr",
+        "burgers1d_test.h5",
+        "darcy2d_v1.h5",
+        "darcy2d_v1_all.h5",
+    ):
+        (tmp_path / file).touch()
+    assert find_task(name, tmp_path) == task
+
+
+def test_no_task(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="it has files of no task: give --task, change --root"):
+        find_task("burgers1d_v1", tmp_path)
+    (tmp_path / "burgers1d_train.h5").touch()
+    for name in ("burgers", "burgers1dx", "x_burgers1d"):
+        with pytest.raises(ValueError, match="it has burgers1d: give --task"):
+            find_task(name, tmp_path)
+    with pytest.raises(ValueError, match="no such folder; convert the task first"):
+        find_task("burgers1d_v1", tmp_path / "other")
+
+
+def test_splits(tmp_path: Path) -> None:
+    for file in ("a_test.h5", "a_train.zarr", "a_all.h5", "ab_val.h5"):
+        (tmp_path / file).touch()
+    assert find_splits("a", tmp_path, None) == {
+        "train": tmp_path / "a_train.zarr",
+        "test": tmp_path / "a_test.h5",
+    }
+    assert find_splits("a", tmp_path, ["test"]) == {"test": tmp_path / "a_test.h5"}
+    assert list(find_splits("a", tmp_path, ["test", "train"])) == ["train", "test"]
+    with pytest.raises(ValueError, match=r"no .*/a_\{val\}\.h5 \(or \.zarr\); convert the task first"):
+        find_splits("a", tmp_path, ["train", "val"])
+    with pytest.raises(ValueError, match=r"no .*/b_\{train,val,test\}\.h5"):
+        find_splits("b", tmp_path, None)
+    (tmp_path / "a_train.h5").touch()
+    with pytest.raises(ValueError, match=r"a_train\.h5 and .*a_train\.zarr are both there"):
+        find_splits("a", tmp_path, None)
+    assert list(find_splits("a", tmp_path, ["test"])) == ["test"]
+
+
+def test_description_of_a_grid(tmp_path: Path) -> None:
+    item = describe(write_grid(tmp_path / "a_train.h5", fields=("u", "v")))
+    assert (item.kind, item.samples, item.resolution) == ("grid", 2, (2, 8, 4))
+    assert (item.fields, item.parameters, item.conversion) == (("u", "v"), (), "x")
+
+
+def test_older_files_need_not_say_that_they_are_complete(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a_train.h5", "w") as file:
+        file["fields/omega"] = np.zeros((5, 4, 4), "f4")
+        file["coordinates/x"] = file["coordinates/y"] = np.arange(4, dtype="f4")
+        file.create_group("metadata")
+    item = describe(tmp_path / "a_train.h5")
+    assert (item.samples, item.resolution, item.record["format_version"]) == (1, (5, 4, 4), None)
+
+
+def test_unfinished_and_broken_grids(tmp_path: Path) -> None:
+    path = write_grid(tmp_path / "a_train.h5", complete=False)
+    with pytest.raises(ValueError, match="its writer did not finish"):
+        describe(path)
+    path = write_grid(tmp_path / "b_train.h5")
+    with h5py.File(path, "a") as file:
+        file["coordinates/x"][0] = np.nan
+        file["coordinates/y"][0] = np.nan
+    with pytest.raises(
+        ValueError, match=r"b_train.h5: /coordinates/x: expected finite.* and 1 more problem.* validate"
+    ):
+        describe(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="truncated"):
+        describe(path)
+    path.write_text("text")
+    with pytest.raises(ValueError, match=r"^[^ ]*b_train.h5: expected an HDF5 file"):
+        describe(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match="found a folder"):
+        describe(path)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"layout": "ragged", "axes": {}}, "an unfinished store"),
+        ({"layout": "ragged", "axes": {}, "num_samples": 0}, "an unfinished store"),
+        ({"layout": "ragged", "axes": [], "num_samples": 2}, "an unfinished store"),
+        ({}, "or one without samples"),
+        ("{", "damaged attributes"),
+        ("[]", "or one without samples"),
+        ('{"attributes": 1}', "damaged attributes"),
+    ],
+)
+def test_broken_stores(tmp_path: Path, attributes: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        describe(write_store(tmp_path / "a_train.zarr", attributes))
+
+
+def test_foreign_stores(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected a Zarr store with one group"):
+        describe(write_store(tmp_path / "a.zarr", {}, group="other"))
+    store = write_store(tmp_path / "b.zarr", "{}")
+    (store / "particles_advect" / "sample_0").mkdir()
+    (store / "particles_advect" / "zarr.json").rename(store / "particles_advect" / ".zattrs")  # format 2
+    assert (describe(store).kind, describe(store).samples) == ("particles", 1)
+
+
+def test_splits_of_different_data(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_grid(tmp_path / "a_train.h5")
+    write_grid(tmp_path / "a_val.h5", shape=(4, 4))
+    with pytest.raises(
+        ValueError, match=r"a_val.h5: grid \(4, 4\), a_train.h5 has \(8, 4\); convert them together"
+    ):
+        package("a", tmp_path, out=tmp_path / "out")
+    (tmp_path / "a_val.h5").unlink()
+    write_grid(tmp_path / "a_val.h5", fields=("v",))
+    with pytest.raises(ValueError, match=r"a_val.h5: fields \('v',\), a_train.h5 has \('u',\)"):
+        package("a", tmp_path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "a_val.h5").unlink()
+    write_grid(tmp_path / "a_val.h5", note="y")
+    package("a", tmp_path, out=tmp_path / "out")
+    assert "come from different conversions; make sure that they share no trajectory" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["link", "folder link", "pipe", "name", "dangling"])
+def test_what_a_store_may_not_hold(tmp_path: Path, what: str) -> None:
+    store = write_store(tmp_path / "a_train.zarr", {"layout": "ragged", "num_samples": 1, "axes": {}})
+    odd = store / ("a:b" if what == "name" else "odd")
+    if what == "pipe":
+        os.mkfifo(odd)
+    elif what == "name":
+        odd.touch()
+    else:
+        odd.symlink_to({"link": "/etc/passwd", "folder link": "..", "dangling": "nowhere"}[what])
+    with pytest.raises(
+        ValueError, match=r"odd: expected files and folders|a:b: .*; rename or remove it"
+    ):
+        package("a", tmp_path, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["../a", "a/b", "", ".a", "a b"])
+def test_wrong_names(tmp_path: Path, name: str) -> None:
+    write_grid(tmp_path / "a_train.h5")
+    with pytest.raises(ValueError, match="expected a name of letters, digits"):
+        package(name, tmp_path, task="a", out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("burgers1d_subset_v1", "burgers1d-subset:v0"),
+        ("burgers1d", "burgers1d:v0"),
+        ("burgers1d_viscous", "burgers1d-viscous:v0"),
+        ("_v1", "-v1:v0"),
+    ],
+)
+def test_placeholder(name: str, expected: str) -> None:
+    assert placeholder(name) == f"<entity>/<project>/{expected}"
