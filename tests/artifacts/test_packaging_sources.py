@@ -200,9 +200,7 @@ def test_what_a_store_may_not_hold(tmp_path: Path, what: str) -> None:
         odd.touch()
     else:
         odd.symlink_to({"link": "/etc/passwd", "folder link": "..", "dangling": "nowhere"}[what])
-    with pytest.raises(
-        ValueError, match=r"odd: expected files and folders|a:b: .*; rename or remove it"
-    ):
+    with pytest.raises(ValueError, match=r"odd: expected files and folders|a:b: .*; rename or remove it"):
         package("a", tmp_path, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
