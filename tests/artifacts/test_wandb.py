@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gust_torch.artifacts.reference import reference_problem
 from gust_torch.artifacts.stores import Store, Upload, open_reference, open_store
-from gust_torch.artifacts.stores.wandb_client import remedy
+from gust_torch.artifacts.stores.wandb_client import remedy, wandb_session
 
 MakeFile = Callable[[int], Path]
 UploadOf = Callable[..., Upload]
@@ -130,6 +133,26 @@ def test_incomplete_upload_is_noticed(
         store().put(upload_of(make_file(10)))
 
 
+def test_threads_take_turns(fake_wandb: Any, tmp_path: Path) -> None:
+    def folder_seen(number: int) -> bool:
+        with wandb_session(tmp_path / str(number), "test"):
+            time.sleep(0.002)  # lets another thread run, which would change or unset the variable
+            return os.environ.get("WANDB_CACHE_DIR") == str(tmp_path / str(number) / "wandb" / "cache")
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(folder_seen, range(20)))
+    assert "WANDB_CACHE_DIR" not in os.environ
+
+
+def test_folders_that_the_user_chose(
+    fake_wandb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "chosen"))
+    with wandb_session(tmp_path / "cache", "test"):
+        assert os.environ["WANDB_DIR"] == str(tmp_path / "chosen")
+    assert os.environ["WANDB_DIR"] == str(tmp_path / "chosen")
+
+
 def test_missing_artifact_is_one_line(fake_wandb: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a/b/c:v0: .* not found; check entity, project, name and version"):
         open_reference("a/b/c:v0", cache_dir=tmp_path)
@@ -228,6 +251,7 @@ def test_real_offline_run(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     *notes, last = result.stdout.splitlines()
     assert last == "<entity>/flows/burgers1d-subset:<version>"
+    assert "placeholder" in (reference_problem(last) or "")  # the registry does not take it as it is
     folder = Path(next(note for note in notes if "wandb sync" in note).rpartition(" ")[2])
     assert folder.parent == tmp_path / "artifacts" / "cache" / "wandb"
     log = next(folder.glob("*.wandb")).read_bytes()

@@ -1,56 +1,50 @@
 """Writes a file behind a URL so that readers see all of it or nothing."""
 
 import contextlib
-import logging
-import math
 import os
 import posixpath
 import uuid
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from gust_torch.artifacts.stores.s3_parts import S3Parts
 from gust_torch.artifacts.stores.urls import LOCAL, S3
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-# Object stores whose objects appear when their last part is confirmed. Elsewhere a file is written under
-# another name and renamed.
-_APPEARS_WHOLE = (*S3, "gs", "gcs")
-_PART_SIZE = 16 * 2**20
-_MAX_PARTS = 9_000  # S3 takes 10,000
 
-log = logging.getLogger(__name__)
+class Target(Protocol):
+    """Something that takes bytes."""
+
+    def write(self, data: bytes) -> object:
+        """Takes the next bytes."""
 
 
 @contextlib.contextmanager
-def write_whole(filesystem: "AbstractFileSystem", protocol: str, path: str, size: int) -> Iterator[IO[bytes]]:
+def write_whole(filesystem: "AbstractFileSystem", protocol: str, path: str, size: int) -> Iterator[Target]:
     """A file to write to; it appears at `path` when the block ends without an exception.
 
     Args:
         filesystem: Where to write.
         protocol: Its scheme.
         path: Where the file shall appear; missing folders are made.
-        size: About how many bytes will be written, which decides the size of an upload's parts.
+        size: How many bytes will be written.
     """
-    write = (
-        _in_parts(filesystem, path, size)
-        if protocol in _APPEARS_WHOLE
-        else _aside(filesystem, protocol, path)
-    )
+    write = _in_parts(filesystem, path, size) if protocol in S3 else _aside(filesystem, protocol, path)
     with write as file:
         yield file
 
 
 def probe(filesystem: "AbstractFileSystem", protocol: str, path: str) -> None:
     """Writes a byte and takes it back; raises what the filesystem raises."""
-    if protocol in _APPEARS_WHOLE:
-        file = filesystem.open(path, "wb", block_size=_PART_SIZE, autocommit=False)
+    if protocol in S3:
+        upload = S3Parts(filesystem, path, 1)
         try:
-            file.write(b"0")
-            file.close()  # sends the part; without commit() there is no object
+            upload.write(b"0")
+            upload.flush()
         finally:
-            _discard(file)
+            upload.discard()
         return
     temporary = _temporary(path)
     filesystem.makedirs(posixpath.dirname(temporary), exist_ok=True)
@@ -59,22 +53,22 @@ def probe(filesystem: "AbstractFileSystem", protocol: str, path: str) -> None:
 
 
 @contextlib.contextmanager
-def _in_parts(filesystem: "AbstractFileSystem", path: str, size: int) -> Iterator[IO[bytes]]:
-    """A multipart upload, confirmed at the end or given up."""
-    part = max(_PART_SIZE, math.ceil(size / _MAX_PARTS))
-    file = filesystem.open(path, "wb", block_size=part, autocommit=False)
+def _in_parts(filesystem: "AbstractFileSystem", path: str, size: int) -> Iterator[Target]:
+    """An upload in parts, confirmed at the end or given up.
+
+    fsspec's own files confirm what was sent so far when a `with` ends with an exception: a truncated object.
+    """
+    upload = S3Parts(filesystem, path, size)
     try:
-        yield file
-        file.close()
-        file.commit()
+        yield upload
+        upload.commit()
     except BaseException:
-        # Leaving fsspec's own `with` would confirm what was sent so far, a truncated file.
-        _discard(file)
+        upload.discard()
         raise
 
 
 @contextlib.contextmanager
-def _aside(filesystem: "AbstractFileSystem", protocol: str, path: str) -> Iterator[IO[bytes]]:
+def _aside(filesystem: "AbstractFileSystem", protocol: str, path: str) -> Iterator[Target]:
     """A file under another name, renamed at the end or removed."""
     temporary = _temporary(path)
     filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
@@ -97,13 +91,3 @@ def _temporary(path: str) -> str:
     """A hidden name beside a path."""
     folder, name = posixpath.split(path)
     return posixpath.join(folder, f".{name}.{uuid.uuid4().hex[:8]}.part")
-
-
-def _discard(file: IO[bytes]) -> None:
-    """Gives an upload up; what goes wrong now hides no earlier error."""
-    try:
-        file.discard()  # type: ignore[attr-defined]
-    except OSError as error:
-        log.debug("parts of an upload were left behind: %s", error)
-    finally:
-        file.closed = True  # type: ignore[misc]  # or it would try to send the rest when collected

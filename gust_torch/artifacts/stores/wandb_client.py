@@ -3,12 +3,17 @@
 import contextlib
 import importlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 API_TIMEOUT = 10  # seconds
 INIT_TIMEOUT = 30  # seconds
+
+# The environment and wandb's file cache belong to the whole process; one download of wandb's uses several
+# connections by itself.
+_one_at_a_time = threading.RLock()
 
 
 def import_wandb() -> ModuleType:
@@ -27,6 +32,8 @@ def import_wandb() -> ModuleType:
 def wandb_session(cache_dir: Path, subject: str) -> Iterator[ModuleType]:
     """wandb, with its files below `cache_dir`, unless its own variables say where, and without its chatter.
 
+    A second thread waits until the first has left the block.
+
     Args:
         cache_dir: Folder for runs, staged files and caches.
         subject: What is done, for messages.
@@ -42,7 +49,7 @@ def wandb_session(cache_dir: Path, subject: str) -> Iterator[ModuleType]:
         "WANDB_ARTIFACT_DIR": folder / "artifacts",
         "WANDB_SILENT": "true",
     }
-    with _environment({name: str(value) for name, value in settings.items() if not os.environ.get(name)}):
+    with _one_at_a_time, _environment({name: str(value) for name, value in settings.items()}):
         # wandb falls back to a temporary folder, without a word, where it finds none
         Path(os.environ["WANDB_DIR"]).mkdir(parents=True, exist_ok=True)
         wandb = import_wandb()
@@ -55,11 +62,12 @@ def wandb_session(cache_dir: Path, subject: str) -> Iterator[ModuleType]:
 @contextlib.contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
     """Sets variables that are not set, for the time of the block."""
-    os.environ.update(variables)
+    added = {name: value for name, value in variables.items() if not os.environ.get(name)}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for name in variables:
+        for name in added:
             os.environ.pop(name, None)
 
 
