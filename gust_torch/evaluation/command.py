@@ -16,7 +16,7 @@ from gust_torch.evaluation.report import notes, summarize, table
 from gust_torch.evaluation.rollout import errors, roll_out
 from gust_torch.evaluation.schedule import Schedule, Settings, make_schedule
 from gust_torch.evaluation.scores import Scores
-from gust_torch.evaluation.source import open_source, rollout_parameters
+from gust_torch.evaluation.source import open_source, rollout_parameters, time_step_note
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.tokenizer.pipeline import sha256
 from solvers.common.progress import Progress
@@ -99,7 +99,11 @@ def evaluate_checkpoint(
     }
     written = write_evaluation(evaluation.scores, evaluation.example, operator.spec, metrics, output_dir)
     names = operator.spec.names
-    return Written(table(evaluation.scores, names), tuple(notes(evaluation.scores, names)), tuple(written))
+    return Written(
+        table(evaluation.scores, names),
+        (*time_step_note(schedule, operator), *notes(evaluation.scores, names)),
+        tuple(written),
+    )
 
 
 @torch.inference_mode()

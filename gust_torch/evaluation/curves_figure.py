@@ -22,10 +22,10 @@ LINES: dict[str, dict[str, Any]] = {
     "autoencoder": {"color": BLUE, "linestyle": ":", "linewidth": 1.8, "zorder": 2},
 }
 CURVE_LABELS = {"operator": "operator", "persistence": "persistence", "autoencoder": "autoencoder alone"}
-# An axis is logarithmic where the medians span more than this factor.
+# An axis is logarithmic where what it shows spans more than this factor.
 LOG_SPAN = 5.0
-# A rollout that blows up leaves the picture here; an exact one stays this far below the top.
-LARGEST, LOWEST_SHARE = 100.0, 1e-6
+# A rollout that blows up leaves the picture at so many times the yardsticks; an exact one ends so far below.
+LARGEST, LOWEST_SHARE = 10.0, 1e-6
 
 
 def curves_figure(scores: Scores, spec: Spec) -> Figure:
@@ -69,7 +69,7 @@ def _note(scores: Scores) -> str:
 
 def _draw(axes: Axes, scores: Scores, metric: str, channel: int, lead: NDArray[np.float64]) -> None:
     """One panel."""
-    medians = []
+    shown = {}
     for curve, style in LINES.items():
         statistics = scores.per_lead(curve, metric, channel)
         # A lone lead would draw nothing.
@@ -78,21 +78,22 @@ def _draw(axes: Axes, scores: Scores, metric: str, channel: int, lead: NDArray[n
         if len(lead) > 1:
             low, _, high = np.minimum(statistics.quantiles, 1e30)
             axes.fill_between(lead, low, high, color=style["color"], alpha=0.15, linewidth=0, zorder=1)
-        medians.append(statistics.median)
+        shown[curve] = statistics.quantiles
         if curve == "operator":
             _mark_blow_up(axes, statistics, lead)
-    _set_scale(axes, np.concatenate(medians))
+    _set_scale(axes, shown.pop("operator"), np.concatenate(list(shown.values())))
     if len(lead) > 1:
         axes.set_xlim(lead[0], lead[-1])
 
 
-def _set_scale(axes: Axes, medians: NDArray[np.float64]) -> None:
-    """Limits that show all finite medians; logarithmic where they span much."""
-    positive = medians[np.isfinite(medians) & (medians > 0)]
-    if not positive.size:
+def _set_scale(axes: Axes, operator: NDArray[np.float64], yardsticks: NDArray[np.float64]) -> None:
+    """Limits that show all finite quartiles; logarithmic where they span much."""
+    positive = [v[np.isfinite(v) & (v > 0)] for v in (operator, yardsticks)]
+    if not any(values.size for values in positive):
         return
-    top = min(float(positive.max()), LARGEST)
-    bottom = max(float(positive.min()), LOWEST_SHARE * top)
+    tops = [float(values.max()) for values in positive if values.size]
+    top = max(tops[-1], min(tops[0], LARGEST * tops[-1]))  # of the yardsticks, where they are not zero
+    bottom = max(float(np.concatenate(positive).min()), LOWEST_SHARE * top)
     if top > LOG_SPAN * bottom:
         axes.set_yscale("log")
         axes.set_ylim(bottom / 1.5, top * 1.8)

@@ -81,7 +81,8 @@ def _draw_field(
     frames = [frame for group in groups for frame in group]
     reference = np.concatenate([frame.reference[:, channel] for frame in frames])
     error = np.concatenate([(frame.prediction - frame.reference)[:, channel] for frame in frames])
-    norm, error_norm = value_norm(reference), symmetric_norm(error[np.isfinite(error)])
+    # A rollout may blow up: colours go by what is finite, and 0 stands for nothing at all.
+    norm, error_norm = value_norm(reference), symmetric_norm(np.append(error[np.isfinite(error)], 0.0))
     colors = DIVERGING if norm.vmin == -(norm.vmax or 0.0) else SEQUENTIAL
     looks = {"truth": (colors, norm), "prediction": (colors, norm), "error": (ERROR, error_norm)}
     for row, group in zip(block, groups, strict=True):
@@ -122,7 +123,8 @@ def _values(frame: Frame, kind: str) -> Array:
 def _draw_panel(
     axes: Axes, values: Sequence[tuple[Frame, Array]], spec: Spec, colors: str, norm: Normalize
 ) -> None:
-    """Values (n,) of one frame in the plane, or of many frames over time."""
+    """Values (n,) of one frame in the plane, or of many frames over time; grey where they are NaN."""
+    axes.set_facecolor("0.92" if isinstance(spec, GraphSpec) else "0.6")
     if isinstance(spec, GraphSpec):
         _draw_particles(axes, values, spec, colors, norm)
     elif len(values) == 1 and num_dims(spec) > 1:
@@ -157,7 +159,6 @@ def _draw_particles(
     size = float(np.clip(3000 / len(first), 0.5, 14))
     shown = np.concatenate([row for _, row in values])
     axes.scatter(first, second, s=size, c=shown, cmap=colors, norm=norm, linewidths=0, rasterized=True)
-    axes.set_facecolor("0.92")
 
 
 def _box(frames: Sequence[Frame]) -> list[tuple[float, float]]:

@@ -68,3 +68,15 @@ def rollout_parameters(
             "convert the data again, or leave them out by --limit"
         )
     return torch.from_numpy(values).float()
+
+
+def time_step_note(schedule: Schedule, operator: LatentOperator) -> list[str]:
+    """A line where the data's steps are not those that the operator was trained with, to a thousandth."""
+    steps = np.concatenate([np.diff(rollout.times) for rollout in schedule.rollouts])
+    low, high = operator.time_step_range.tolist()
+    if steps.min() >= 0.999 * low and steps.max() <= 1.001 * high:
+        return []
+    return [
+        f"time steps of {steps.min():.4g} to {steps.max():.4g} lie beyond those that the operator was "
+        f"trained with, {low:.4g} to {high:.4g}"
+    ]

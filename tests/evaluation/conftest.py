@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from gust_torch.checkpoint import save_model
 from gust_torch.data import HDF5Dataset
+from gust_torch.data.graphs import ParticleZarrDataset
 from gust_torch.evaluation.command import Evaluation, evaluate
 from gust_torch.evaluation.reference import open_reference
 from gust_torch.evaluation.schedule import Settings, make_schedule
-from gust_torch.latents.frames import GridFrames
+from gust_torch.latents.frames import GraphFrames, GridFrames
 from gust_torch.models import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.models.points import grid_points
@@ -108,7 +109,7 @@ class StandInOperator(nn.Module):
 
 def _evaluate(operator: StandInOperator, path: Path, **settings: int | None) -> Evaluation:
     """Evaluate a stand-in on a file."""
-    source = GridFrames(HDF5Dataset(path))
+    source = GraphFrames(ParticleZarrDataset(path), operator.spec) if path.is_dir() else _grid(path)
     chosen = Settings(**settings)
     schedule = make_schedule(source.trajectories, source.times, chosen, str(path))
     names = operator.parameter_names
@@ -117,6 +118,10 @@ def _evaluate(operator: StandInOperator, path: Path, **settings: int | None) -> 
     ).float()
     reference = open_reference(source, operator.autoencoder)
     return evaluate(operator, reference, schedule, parameters, batch_size=chosen.batch_size)
+
+
+def _grid(path: Path) -> GridFrames:
+    return GridFrames(HDF5Dataset(path))
 
 
 def advect(spec: FieldSpec) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

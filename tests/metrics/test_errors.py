@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from gust_torch.metrics import mse, vrmse
+from gust_torch.metrics import mse, nrmse, vrmse
+from gust_torch.metrics.points import point_nrmse, point_vrmse
 
 
 def test_mse_is_per_sample_and_field() -> None:
@@ -35,3 +36,31 @@ def test_vrmse_is_differentiable() -> None:
     x = torch.randn(1, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     x_hat = (x + 0.5).requires_grad_()
     assert torch.autograd.gradcheck(vrmse, (x_hat, x))
+
+
+def test_nrmse_by_hand() -> None:
+    x = torch.tensor([[[[3.0], [-4.0]]], [[[1.0], [1.0]]]])
+    x_hat = torch.tensor([[[[3.0], [-3.0]]], [[[0.0], [0.0]]]])
+    # sqrt((1 / 2) / (25 / 2)); nothing but zeros scores 1.
+    torch.testing.assert_close(nrmse(x_hat, x), torch.tensor([[0.2], [1.0]]))
+
+
+def test_nrmse_does_not_depend_on_units_but_on_the_mean() -> None:
+    x, error = torch.randn(2, 3, 2, 16, 16, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(nrmse(1e-6 * (x + error), 1e-6 * x), nrmse(x + error, x), rtol=1e-4, atol=0)
+    assert bool((nrmse(x + error + 10, x + 10) < 0.2 * nrmse(x + error, x)).all())
+
+
+def test_nrmse_of_a_field_of_zeros() -> None:
+    x = torch.zeros(1, 1, 4, 4)
+    assert float(nrmse(x, x)) == 0.0
+    assert float(nrmse(x + 1, x)) == pytest.approx(1e12, rel=1e-5)
+    assert torch.isnan(nrmse(x * torch.nan, x)).all()
+
+
+def test_errors_at_points_are_those_on_grids() -> None:
+    x, x_hat = 1 + torch.randn(2, 3, 2, 4, 5, generator=torch.Generator().manual_seed(3))
+    sample = torch.arange(3).repeat_interleave(20)
+    values, estimates = (field.movedim(1, -1).reshape(-1, 2) for field in (x, x_hat))
+    for at_points, on_grid in ((point_nrmse, nrmse), (point_vrmse, vrmse)):
+        torch.testing.assert_close(at_points(estimates, values, sample, 3), on_grid(x_hat, x))
