@@ -56,9 +56,10 @@ def window_frames(
     first = first[trajectories[grouped[first]] == trajectories[grouped[first + span]]]
     if not len(first):
         longest = int(np.unique(trajectories[sample_start:stop], return_counts=True)[1].max())
+        remedy = "lower n_steps or stride" if longest > 1 else "steady: no times to step through"
         raise ValueError(
             f"{where}: windows of n_steps {n_steps} with stride {stride} span {span + 1} frames, but the "
-            f"longest trajectory in the range has {longest}; lower n_steps or stride"
+            f"longest trajectory in the range has {longest}; {remedy}"
         )
     windows = grouped[first[:, None] + stride * np.arange(n_steps)]
     return windows[np.argsort(windows[:, 0], kind="stable")]
