@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +271,33 @@ def test_real_refusal_of_a_key_keeps_it_secret(tmp_path: Path) -> None:
     assert result.stderr.startswith("error: W&B project flows: WANDB_API_KEY invalid")
     assert result.stderr.count("\n") == 1
     assert "5ec2e7" not in result.stderr
+
+
+class Refuses(BaseHTTPRequestHandler):
+    """A W&B server that knows no login."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Says nothing."""
+
+
+@needs_wandb
+def test_real_refusal_by_a_server(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        result = run_upload(tmp_path, WANDB_BASE_URL=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: W&B project flows: ")
+    assert result.stderr.rstrip().endswith("check WANDB_API_KEY or run `wandb login --relogin`")
+    assert result.stderr.count("\n") == 1
+    assert KEY not in result.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 
 @needs_wandb
