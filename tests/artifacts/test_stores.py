@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import fsspec
 import pytest
+from fsspec.registry import _registry
 
 from gust_torch.artifacts.stores import Reference, Upload, open_reference, open_store
 from gust_torch.artifacts.stores.urls import parse_url
@@ -241,7 +241,7 @@ def test_web_server(tmp_path: Path, make_file: MakeFile, web_server: str) -> Non
 
 def test_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    monkeypatch.delitem(fsspec.registry._registry, "s3", raising=False)  # of an earlier test
+    monkeypatch.delitem(_registry, "s3", raising=False)  # of an earlier test
     with pytest.raises(ValueError, match=r"pip install 'gust_torch\[s3\]'"):
         open_store("s3://bucket/folder")
 
