@@ -278,7 +278,7 @@ def test_another_package_is_kept(root: Path, out: Path, damage: str) -> None:
         result.manifest.unlink()
     else:
         result.manifest.write_text(
-            {"manifest": "[]", "other recipe": manifest.replace('"level": 1', '"level": 9')}[damage]
+            {"manifest": "[]", "other recipe": manifest.replace('"method": 1', '"method": 0')}[damage]
         )
     before = result.tarball.read_bytes()
     with pytest.raises(
