@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from gust_torch.latents.index import (
     ENCODER,
@@ -108,17 +109,27 @@ class LatentCache:
             return out
         if rows.min() < 0 or rows.max() >= len(self):
             raise IndexError(f"samples {rows.min()} to {rows.max()} of {len(self)}")
+        stored = np.dtype(self.key.dtype)
+        if stored == out.dtype:
+            self._gather(rows, out)
+        else:
+            # torch casts float16 eight times as fast as numpy; one large cast beats many small ones.
+            gathered = np.empty(out.shape, stored)
+            self._gather(rows, gathered)
+            torch.from_numpy(out).copy_(torch.from_numpy(gathered))
+        return out
+
+    def _gather(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Copy samples (n,) as they are stored; runs of neighbours in one shard at once."""
         if self._maps is None:
             self._maps = self._map_shards()
         shard = np.searchsorted(self._starts, rows, side="right") - 1
-        # Runs of neighbours in one shard are copied at once.
         breaks = np.flatnonzero((np.diff(rows) != 1) | (np.diff(shard) != 0)) + 1
         edges = [0, *breaks.tolist(), len(rows)]
-        places = (rows - self._starts[shard])[edges[:-1]].tolist()
-        for i, (number, place) in enumerate(zip(shard[edges[:-1]].tolist(), places, strict=True)):
-            start, stop = edges[i], edges[i + 1]
+        firsts = edges[:-1]
+        numbers, places = shard[firsts].tolist(), (rows - self._starts[shard])[firsts].tolist()
+        for start, stop, number, place in zip(firsts, edges[1:], numbers, places, strict=True):
             out[start:stop] = self._maps[number][place : place + stop - start]
-        return out
 
     def check_fresh(
         self, *, data_path: str | os.PathLike[str] | None = None, encoder_digest: str | None = None

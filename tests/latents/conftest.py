@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,6 +94,18 @@ def make_cache(folder: Path, plan: CachePlan, *, overwrite: bool = False) -> Pat
             pass
         writer.finish()
     return folder
+
+
+@pytest.fixture(scope="session")
+def helpers() -> SimpleNamespace:
+    """The functions above, for tests that make their own."""
+    return SimpleNamespace(
+        write_task=write_task,
+        make_model=make_model,
+        make_plan=make_plan,
+        encode=encode,
+        make_cache=make_cache,
+    )
 
 
 @pytest.fixture

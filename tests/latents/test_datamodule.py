@@ -1,0 +1,275 @@
+"""Windows of latents and of raw frames: the same ones in the same order, resumable, refused when stale."""
+
+import copy
+import logging
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from gust_torch.checkpoint import save_model
+from gust_torch.data import HDF5Dataset
+from gust_torch.latents import (
+    FrameWindowDataset,
+    LatentBatch,
+    LatentCache,
+    LatentDataModule,
+    LatentDataset,
+    collate_windows,
+)
+from gust_torch.models import LatentAutoencoder
+
+
+@pytest.fixture
+def encoder(tmp_path: Path, model: LatentAutoencoder) -> str:
+    """Checkpoint of the autoencoder."""
+    save_model(model, tmp_path / "encoder.ckpt")
+    return str(tmp_path / "encoder.ckpt")
+
+
+@torch.no_grad()
+def encoded(model: LatentAutoencoder, batch: LatentBatch) -> torch.Tensor:
+    """Latents of a batch of raw frames."""
+    assert not batch.encoded
+    return model.encode(batch.states.flatten(0, 1)).unflatten(0, batch.states.shape[:2])
+
+
+@pytest.mark.parametrize(("n_steps", "stride"), [(1, 1), (2, 1), (3, 2)])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_both_modes_give_the_same(
+    root: Path, caches: Path, model: LatentAutoencoder, encoder: str, n_steps: int, stride: int, num_workers
+) -> None:
+    options = {"batch_size": 4, "n_steps": n_steps, "stride": stride, "seed": 3, "num_workers": num_workers}
+    cached = LatentDataModule("burgers1d", str(root), str(caches), **options)
+    raw = LatentDataModule("burgers1d", str(root), encoder=encoder, **options)
+    assert cached.encoded
+    assert not raw.encoded
+    assert cached.spec == raw.spec
+    for name in ("train_dataloader", "val_dataloader"):
+        pairs = list(zip(getattr(cached, name)(), getattr(raw, name)(), strict=True))
+        assert pairs
+        for a, b in pairs:
+            assert a.encoded
+            assert a.states.shape[1:] == (n_steps, 3, 8)
+            assert b.states.shape[1:] == (n_steps, 1, 16, 1)
+            assert a.states.dtype == b.states.dtype == torch.float32
+            # The composition of batches differs, and with it the rounding.
+            torch.testing.assert_close(a.states, encoded(model, b), rtol=0, atol=1e-5)
+            assert torch.equal(a.time_steps, b.time_steps)
+            assert torch.equal(a.parameters, b.parameters)
+
+
+def test_windows(root: Path, caches: Path) -> None:
+    cache = LatentCache.open(caches / "burgers1d_train")
+    windows = LatentDataset(cache, n_steps=3, stride=2)
+    assert windows.rows.tolist() == [[i, i + 2, i + 4] for i in (0, 1, 6, 7, 8, 9, 10, 15)]
+    item = windows[5]
+    np.testing.assert_array_equal(item.states[0], cache.latents([9, 11, 13]))
+    times = cache.times[[9, 11, 13]]
+    np.testing.assert_array_equal(item.time_steps[0], np.diff(times).astype(np.float32))
+    np.testing.assert_allclose(item.parameters, [[0.2, 2.0]])
+    assert torch.equal(windows[-3].states, item.states)
+    with pytest.raises(IndexError, match="window 8 of 8"):
+        windows[8]
+    raw = FrameWindowDataset(HDF5Dataset(root / "burgers1d_train.h5", n_steps=3, stride=2), "file")
+    assert len(raw) == 8
+    assert raw.parameter_names == ("nu", "rho")
+    np.testing.assert_array_equal(raw.trajectories, windows.trajectories)
+
+
+def test_batches_are_not_overwritten(caches: Path) -> None:
+    windows = LatentDataset(LatentCache.open(caches / "burgers1d_train"))
+    kept = [windows.__getitems__([i, i + 1])[0].states for i in range(10)]
+    fresh = [torch.cat([windows[i].states, windows[i + 1].states]) for i in range(10)]
+    assert all(torch.equal(a, b) for a, b in zip(kept, fresh, strict=True))
+
+
+def test_workers(caches: Path) -> None:
+    windows = LatentDataset(LatentCache.open(caches / "burgers1d_train"))
+    own = windows.__getitems__(range(len(windows)))[0]
+    spawned = pickle.loads(pickle.dumps(windows))  # what a spawned worker gets
+    for dataset in (windows, spawned):
+        loader = DataLoader(dataset, batch_size=5, num_workers=1, collate_fn=collate_windows)
+        assert torch.equal(torch.cat([batch.states for batch in loader]), own.states)
+
+
+def test_collate_joins_what_a_plain_fetcher_gives(caches: Path) -> None:
+    windows = LatentDataset(LatentCache.open(caches / "burgers1d_train"))
+    joined = collate_windows([windows[2], windows[0]])
+    at_once = collate_windows(windows.__getitems__([2, 0]))
+    assert len(joined) == 2
+    for name in ("states", "time_steps", "parameters"):
+        assert torch.equal(getattr(joined, name), getattr(at_once, name))
+
+
+def test_a_batch_moves(caches: Path) -> None:
+    batch = LatentDataset(LatentCache.open(caches / "burgers1d_train"))[0]
+    moved = batch.to(torch.device("meta"), non_blocking=True)
+    assert {moved.states.device.type, moved.time_steps.device.type, moved.parameters.device.type} == {"meta"}
+    assert moved.encoded
+    assert batch.states.device.type == "cpu"
+
+
+def test_properties(root: Path, caches: Path, model: LatentAutoencoder) -> None:
+    data = LatentDataModule("burgers1d", str(root), str(caches))
+    data.setup("fit")
+    assert data.parameter_names == ("nu", "rho")
+    assert data.train_parameters.shape == (17, 2)
+    assert data.train_time_steps.shape == (17,)
+    assert not data.autoencoder.training
+    assert not any(p.requires_grad for p in data.autoencoder.parameters())
+    for name, value in model.state_dict().items():
+        assert torch.equal(data.autoencoder.state_dict()[name], value)
+
+
+def test_a_cache_without_its_data(root: Path, caches: Path, tmp_path: Path, caplog) -> None:
+    with caplog.at_level(logging.INFO):
+        data = LatentDataModule("burgers1d", str(tmp_path / "nowhere"), str(caches))
+        data.setup("fit")
+    assert "burgers1d_train.h5 (or .zarr) is not there to compare" in caplog.text
+    assert len(next(iter(data.train_dataloader()))) == 17
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_changed_data(root: Path, caches: Path, helpers, split: str) -> None:
+    path = root / f"burgers1d_{split}.h5"
+    path.unlink()
+    helpers.write_task(path, (6, 9), seed=9)
+    with pytest.raises(ValueError, match=rf"burgers1d_{split} is stale: the data file differs"):
+        LatentDataModule("burgers1d", str(root), str(caches)).setup("fit")
+
+
+def test_another_encoder(root: Path, caches: Path, encoder: str, helpers) -> None:
+    LatentDataModule("burgers1d", str(root), str(caches), encoder).setup("fit")
+    save_model(helpers.make_model(seed=1), encoder)
+    with pytest.raises(ValueError, match="burgers1d_train is stale: the encoder differs"):
+        LatentDataModule("burgers1d", str(root), str(caches), encoder).setup("fit")
+
+
+def test_splits_of_different_encoders(root: Path, caches: Path, helpers) -> None:
+    plan = helpers.make_plan(root / "burgers1d_val.h5", helpers.make_model(seed=1), split="val")
+    helpers.make_cache(caches / "burgers1d_val", plan, overwrite=True)
+    with pytest.raises(ValueError, match="made by different encoders"):
+        LatentDataModule("burgers1d", str(root), str(caches)).setup("fit")
+
+
+def test_an_exchanged_encoder_checkpoint(root: Path, caches: Path, helpers) -> None:
+    save_model(helpers.make_model(seed=1), caches / "burgers1d_train" / "encoder.ckpt")
+    with pytest.raises(ValueError, match=r"is damaged: encoder\.ckpt is not its encoder"):
+        LatentDataModule("burgers1d", str(root), str(caches)).setup("fit")
+
+
+def test_refusals(root: Path, caches: Path, encoder: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"training\.latent_cache_dir.*data\.encoder"):
+        LatentDataModule("burgers1d")
+    for options in ({"batch_size": 0}, {"num_workers": -1}, {"block_size": 0}, {"n_steps": 0}, {"stride": 0}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            LatentDataModule("burgers1d", str(root), str(caches), **options)
+    with pytest.raises(ValueError, match=r"no .*advection1d_train\.h5 \(or \.zarr\); convert"):
+        LatentDataModule("advection1d", str(root), encoder=encoder).setup("fit")
+    with pytest.raises(ValueError, match="no latent cache at"):
+        LatentDataModule("advection1d", str(root), str(caches)).setup("fit")
+    (root / "darcy2d_mesh_train.zarr").mkdir()
+    with pytest.raises(ValueError, match="graphs, which are not encoded on the fly; make caches"):
+        LatentDataModule("darcy2d_mesh", str(root), encoder=encoder).setup("fit")
+    with pytest.raises(ValueError, match="longest trajectory in the range has 9"):
+        LatentDataModule("burgers1d", str(root), str(caches), n_steps=10).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("array", "value", "match"),
+    [
+        ("times", np.nan, "do not increase"),
+        ("times", -1.0, "do not increase"),
+        ("nu", np.inf, "nu holds NaN"),
+    ],
+)
+def test_times_and_parameters_that_make_no_sense(caches: Path, array: str, value: float, match: str) -> None:
+    cache = LatentCache.open(caches / "burgers1d_train")
+    changed = cache.times if array == "times" else cache.parameters[array]
+    changed[2] = value
+    with pytest.raises(ValueError, match=match):
+        LatentDataset(cache)
+
+
+class Recorder(LightningModule):
+    """Notes the batches of each finished training step; fails in a chosen one."""
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.fail_at = fail_at
+        self.seen: list[torch.Tensor] = []
+
+    def training_step(self, batch: LatentBatch, batch_idx: int) -> torch.Tensor:
+        if self.fail_at is not None and self.global_step == self.fail_at:
+            raise RuntimeError("power cut")
+        return (self.weight * batch.states).mean()
+
+    def on_train_batch_end(self, outputs: object, batch: LatentBatch, batch_idx: int) -> None:
+        self.seen.append(copy.deepcopy(batch.states))
+
+    def validation_step(self, batch: LatentBatch, batch_idx: int) -> None:
+        pass
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(
+    data: LatentDataModule, model: Recorder, *callbacks: object, ckpt_path: Path | None = None
+) -> Recorder:
+    """Train for three epochs of four steps."""
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=3,
+        logger=False,
+        callbacks=list(callbacks),
+        enable_checkpointing=bool(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
+    return model
+
+
+@pytest.mark.parametrize(("num_workers", "block_size"), [(0, 1), (1, 2)])
+def test_resuming_within_an_epoch(
+    root: Path, caches: Path, tmp_path: Path, num_workers: int, block_size: int
+) -> None:
+    def data() -> LatentDataModule:
+        return LatentDataModule(
+            "burgers1d", str(root), str(caches), batch_size=4, num_workers=num_workers, block_size=block_size
+        )
+
+    uninterrupted = fit(data(), Recorder()).seen
+    assert len(uninterrupted) == 12
+    assert not torch.equal(uninterrupted[0], uninterrupted[4])
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(data(), Recorder(fail_at=7), ModelCheckpoint(tmp_path, every_n_train_steps=3, save_last=True))
+    resumed = fit(data(), Recorder(), ckpt_path=tmp_path / "last.ckpt").seen
+    assert len(resumed) == 6
+    assert all(torch.equal(a, b) for a, b in zip(resumed, uninterrupted[6:], strict=True))
+
+
+def test_ranks_share_the_windows(root: Path, caches: Path) -> None:
+    data = LatentDataModule("burgers1d", str(root), str(caches), batch_size=4)
+
+    class Rank:
+        world_size, current_epoch = 2, 1
+
+        def __init__(self, rank: int) -> None:
+            self.global_rank = rank
+
+    seen = []
+    for rank in range(2):
+        data.trainer = Rank(rank)  # type: ignore[assignment]
+        seen.append([tuple(batch.states.flatten(1)[:, 0].tolist()) for batch in data.train_dataloader()])
+    assert [len(batches) for batches in seen] == [2, 2]
+    assert not {x for batch in seen[0] for x in batch} & {x for batch in seen[1] for x in batch}

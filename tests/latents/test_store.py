@@ -1,0 +1,180 @@
+"""Reading caches: the right latents in any order and process; nothing stale or damaged."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gust_torch.checkpoint import load_model
+from gust_torch.data import HDF5Dataset
+from gust_torch.latents import LatentCache, encoder_digest
+from gust_torch.models import LatentAutoencoder
+
+
+@pytest.fixture
+def cache(caches: Path) -> LatentCache:
+    """That of the training split, three shards."""
+    return LatentCache.open(caches / "burgers1d_train")
+
+
+@pytest.fixture
+def expected(root: Path, model: LatentAutoencoder) -> np.ndarray:
+    """Its latents."""
+    frames = torch.stack(list(HDF5Dataset(root / "burgers1d_train.h5")))
+    with torch.no_grad():
+        return model.encode(frames).numpy()
+
+
+def test_rows_in_any_order(cache: LatentCache, expected: np.ndarray) -> None:
+    for rows in (range(20), [19, 0, 7, 8, 9, 9, 3], [5], np.arange(20)[::-1]):
+        np.testing.assert_allclose(cache.latents(rows), expected[np.asarray(rows)], rtol=0, atol=1e-5)
+    assert cache.latents([]).shape == (0, 3, 8)
+    out = np.empty((2, 3, 8), np.float32)
+    assert cache.latents([7, 8], out) is out
+    for row in (-1, 20):
+        with pytest.raises(IndexError, match="of 20"):
+            cache.latents([0, row])
+
+
+def test_a_copy_is_handed_out(cache: LatentCache) -> None:
+    first = cache.latents([0])
+    first[:] = 0
+    assert cache.latents([0]).any()
+
+
+def test_what_belongs_to_the_latents(cache: LatentCache, root: Path, model: LatentAutoencoder) -> None:
+    data = HDF5Dataset(root / "burgers1d_train.h5")
+    np.testing.assert_array_equal(cache.trajectories, data.trajectories)
+    np.testing.assert_array_equal(cache.times, data.times)
+    assert list(cache.parameters) == ["nu", "rho"]
+    np.testing.assert_allclose(cache.parameters["nu"], [0.1, 0.2, 0.3])
+    assert cache.index.spec == data.spec
+    assert (cache.index.task, cache.index.split, cache.index.device) == ("burgers1d", "train", "cpu")
+    assert set(cache.index.provenance) == {"package_version", "git_commit"}
+    assert encoder_digest(load_model(cache.encoder_path, LatentAutoencoder)) == cache.key.encoder
+
+
+def test_float16_is_cast(root: Path, model: LatentAutoencoder, helpers, tmp_path: Path, expected) -> None:
+    plan = helpers.make_plan(root / "burgers1d_train.h5", model, dtype="float16")
+    folder = helpers.make_cache(tmp_path / "half", plan)
+    latents = LatentCache.open(folder).latents([3, 1])
+    assert latents.dtype == np.float32
+    # Rounding to 11 bits, of values up to 4.
+    np.testing.assert_allclose(latents, expected[[3, 1]], rtol=2**-11, atol=1e-4)
+
+
+def test_copies_for_other_processes(cache: LatentCache) -> None:
+    text = pickle.dumps(cache)
+    assert len(text) < 5000 + 20 * 16  # the latents stay on the disk
+    np.testing.assert_array_equal(pickle.loads(text).latents([8, 3]), cache.latents([8, 3]))
+
+
+def test_a_moved_cache_stands_alone(cache: LatentCache, tmp_path: Path) -> None:
+    shutil.copytree(cache.folder, tmp_path / "elsewhere")
+    moved = LatentCache.open(tmp_path / "elsewhere")
+    np.testing.assert_array_equal(moved.latents(range(20)), cache.latents(range(20)))
+
+
+def test_nothing_is_written(cache: LatentCache, root: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in cache.folder.parent.rglob("*")}
+    (root / "burgers1d_train.h5").touch()
+    LatentCache.open(cache.folder).check_fresh(data_path=root / "burgers1d_train.h5")
+    assert {path: path.stat().st_mtime_ns for path in cache.folder.parent.rglob("*")} == before
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def extend(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"\x93garbage" * 20)
+
+
+def other_dtype(path: Path) -> None:
+    np.save(path, np.load(path).astype(np.int32))
+
+
+def other_shape(path: Path) -> None:
+    np.save(path, np.load(path)[:-1])
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, truncate, garbage, other_dtype, other_shape])
+@pytest.mark.parametrize("name", ["latents_00001.npy", "latents_00002.npy", "trajectory.npy", "time.npy"])
+def test_damaged_arrays(caches: Path, name: str, damage: Callable[[Path], None]) -> None:
+    folder = caches / "burgers1d_train"
+    damage(folder / name)
+    with pytest.raises(ValueError, match=rf"burgers1d_train is damaged: {name}.*--overwrite") as caught:
+        LatentCache.open(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_behind_the_end(caches: Path) -> None:
+    extend(caches / "burgers1d_train" / "latents_00001.npy")
+    with pytest.raises(ValueError, match=r"latents_00001\.npy has bytes behind its end"):
+        LatentCache.open(caches / "burgers1d_train")
+
+
+def test_parameters_that_lack_trajectories(caches: Path) -> None:
+    path = caches / "burgers1d_train" / "parameters.npy"
+    np.save(path, np.load(path)[:-1])
+    with pytest.raises(ValueError, match=r"parameters\.npy lacks trajectories"):
+        LatentCache.open(path.parent)
+
+
+def test_no_encoder(caches: Path) -> None:
+    (caches / "burgers1d_train" / "encoder.ckpt").unlink()
+    with pytest.raises(ValueError, match=r"encoder\.ckpt is missing"):
+        LatentCache.open(caches / "burgers1d_train")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"format_version": 2}, "format version 2, this version reads 1"),
+        ({"format_version": None}, "format version None"),
+        ({"shards": []}, "shards do not cover"),
+        ({"shards": [{"file": "latents_00000.npy", "start": 0, "stop": 8}]}, "shards do not cover"),
+        ({"shards": [{"file": "latents_00000.npy"}]}, "missing or unknown"),
+        ({"key_hex": "0" * 64}, "key does not belong"),
+        ({"surprise": 1}, "missing or unknown"),
+        ({"data": {"sha256": "0" * 64, "size": 1, "stamp": ""}}, "key does not belong"),
+    ],
+)
+def test_a_changed_index(caches: Path, change: dict, match: str) -> None:
+    path = caches / "burgers1d_train" / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=rf"index\.json cannot be used: .*{match}.*--overwrite"):
+        LatentCache.open(path.parent)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", "{}", "\x00\xff"])
+def test_an_index_that_is_none(caches: Path, content: str) -> None:
+    path = caches / "burgers1d_train" / "index.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"index\.json cannot be used"):
+        LatentCache.open(path.parent)
+
+
+def test_no_cache(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no latent cache at .*scripts/precompute_latent_cache\.py"):
+        LatentCache.open(tmp_path / "burgers1d_train")
+
+
+def test_stale_caches(cache: LatentCache, root: Path, helpers) -> None:
+    path = root / "burgers1d_train.h5"
+    cache.check_fresh(data_path=path, encoder_digest=cache.key.encoder)
+    with pytest.raises(ValueError, match=r"is stale: the encoder differs .*--overwrite"):
+        cache.check_fresh(encoder_digest=encoder_digest(helpers.make_model(seed=1)))
+    path.unlink()
+    helpers.write_task(path, (6, 9, 5), seed=7)
+    with pytest.raises(ValueError, match=r"is stale: the data file differs .*--overwrite"):
+        cache.check_fresh(data_path=path)

@@ -1,0 +1,293 @@
+"""Making caches: killed, continued, shared out, refused, replaced; always the same bytes."""
+
+import errno
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gust_torch.latents import CachePlan, CacheWriter, LatentCache, writer
+from gust_torch.models import LatentAutoencoder
+
+pytestmark = pytest.mark.usefixtures("small_shards")
+
+# Twenty samples in batches of four and shards of eight.
+NUM_SHARDS = 3
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def in_process(work: Callable[[], None]) -> int | None:
+    """Run in a process of its own; its exit code."""
+
+    def run() -> None:
+        torch.set_num_threads(1)  # thread pools do not survive a fork
+        work()
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def plan(root: Path, model: LatentAutoencoder, helpers) -> CachePlan:
+    """Plan of the training split."""
+    return helpers.make_plan(root / "burgers1d_train.h5", model)
+
+
+@pytest.fixture
+def reference(tmp_path: Path, plan: CachePlan, helpers) -> dict[str, bytes]:
+    """Files of a cache that was made without interruption."""
+    return contents(helpers.make_cache(tmp_path / "reference" / "burgers1d_train", plan))
+
+
+def test_what_a_cache_holds(tmp_path: Path, plan: CachePlan, reference: dict[str, bytes]) -> None:
+    names = [f"latents_{i:05d}.npy" for i in range(NUM_SHARDS)]
+    assert sorted(reference) == sorted(
+        [*names, "encoder.ckpt", "index.json", "parameters.npy", "time.npy", "trajectory.npy"]
+    )
+    folder = tmp_path / "reference"
+    assert [path.name for path in folder.iterdir()] == ["burgers1d_train"]  # no lock, no hidden folder
+    array = np.load(folder / "burgers1d_train" / names[-1])
+    assert array.shape == (4, 3, 8)
+    assert array.dtype == np.float32
+
+
+@pytest.mark.parametrize("num_batches", [0, 1, 2, 3, 4])
+def test_a_killed_run_continues(
+    tmp_path: Path, plan: CachePlan, reference: dict[str, bytes], helpers, num_batches: int
+) -> None:
+    folder = tmp_path / "cache" / "burgers1d_train"
+
+    def work() -> None:
+        killed = CacheWriter(folder, plan)
+        killed.begin()
+        for count, _ in enumerate(helpers.encode(killed, Path(plan.source))):
+            if count == num_batches:
+                kill_self()
+
+    assert in_process(work) == -signal.SIGKILL
+    with pytest.raises(ValueError, match=r"no finished latent cache at .*repeat the command"):
+        LatentCache.open(folder)
+    with CacheWriter(folder, plan) as again:
+        again.begin()
+        assert len(again.pending) == NUM_SHARDS - num_batches // 2
+        for _ in helpers.encode(again, Path(plan.source)):
+            pass
+        again.finish()
+    assert contents(folder) == reference
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("step", range(10))
+def test_a_kill_at_any_change_of_names(
+    tmp_path: Path, plan: CachePlan, reference: dict[str, bytes], helpers, step: int, overwrite: bool
+) -> None:
+    folder = tmp_path / "cache" / "burgers1d_train"
+    if overwrite:
+        older = helpers.make_plan(Path(plan.source), helpers.make_model(seed=1))
+        helpers.make_cache(folder, older)
+
+    def work() -> None:
+        remaining = iter(range(step))
+
+        def counted(original: Callable) -> Callable:
+            def call(*arguments: object, **options: object) -> object:
+                if next(remaining, None) is None:
+                    kill_self()
+                return original(*arguments, **options)
+
+            return call
+
+        for module, name in ((os, "replace"), (writer.shutil, "rmtree"), (Path, "unlink")):
+            setattr(module, name, counted(getattr(module, name)))
+        helpers.make_cache(folder, plan, overwrite=overwrite)
+
+    exitcode = in_process(work)
+    assert exitcode in (0, -signal.SIGKILL)
+    if exitcode != 0 and folder.exists():  # either the old one or the new one, whole
+        state = LatentCache.open(folder).key.differences(plan.key)
+        assert state == [] if not overwrite else state in ([], ["the encoder's weights differ"])
+    helpers.make_cache(folder, plan, overwrite=overwrite)
+    assert contents(folder) == reference
+    left = {path.name for path in folder.parent.iterdir()} - {".burgers1d_train.lock"}
+    assert left == {"burgers1d_train"}
+
+
+def test_two_processes_share_the_shards(
+    tmp_path: Path, plan: CachePlan, reference: dict[str, bytes], helpers
+) -> None:
+    folder = tmp_path / "cache" / "burgers1d_train"
+    with CacheWriter(folder, plan) as first:
+        first.begin()
+        pending = first.pending
+
+        def work(rank: int) -> None:
+            torch.set_num_threads(1)
+            other = CacheWriter(folder, plan)
+            type(other).pending = property(lambda self: pending[rank::2])
+            for _ in helpers.encode(other, Path(plan.source)):
+                pass
+
+        context = multiprocessing.get_context("fork")
+        processes = [context.Process(target=work, args=(rank,)) for rank in range(2)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+        first.finish()
+    assert contents(folder) == reference
+
+
+def test_a_second_run_does_nothing(tmp_path: Path, plan: CachePlan, reference: dict, helpers) -> None:
+    folder = tmp_path / "reference" / "burgers1d_train"
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    with CacheWriter(folder, plan) as again:
+        assert again.is_complete
+        again.begin()
+        assert again.pending == []
+        again.finish()
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_another_key_is_refused(tmp_path: Path, plan: CachePlan, reference: dict, helpers) -> None:
+    folder = tmp_path / "reference" / "burgers1d_train"
+    other = helpers.make_plan(Path(plan.source), helpers.make_model(seed=1))
+    with pytest.raises(ValueError, match="is stale: the encoder's weights differ; give --overwrite"):
+        helpers.make_cache(folder, other)
+    assert contents(folder) == reference
+    with CacheWriter(folder, other, overwrite=True) as replacing:
+        replacing.begin()
+        for _ in helpers.encode(replacing, Path(plan.source)):
+            assert contents(folder) == reference  # until the new one is complete
+        replacing.finish()
+        assert replacing.pending == []
+    assert LatentCache.open(folder).key == other.key
+
+
+def test_an_unfinished_cache_with_another_key(tmp_path: Path, plan: CachePlan, helpers) -> None:
+    folder = tmp_path / "cache" / "burgers1d_train"
+    with CacheWriter(folder, plan) as stopped:
+        stopped.begin()
+        next(helpers.encode(stopped, Path(plan.source)))
+    source = Path(plan.source)
+    for other, words in (
+        (helpers.make_plan(source, plan.model, dtype="float16"), "dtype differs"),
+        (helpers.make_plan(source, plan.model, batch_items=8), "batches of 4 samples were encoded, 8 now"),
+        (helpers.make_plan(source, plan.model, num_items=8), "number of samples differs"),
+    ):
+        with pytest.raises(ValueError, match=f"unfinished cache: .*{words}.*--overwrite"):
+            helpers.make_cache(folder, other)
+    helpers.make_cache(folder, other, overwrite=True)
+    assert len(LatentCache.open(folder)) == 8
+
+
+def test_a_damaged_journal_begins_again(
+    tmp_path: Path, plan: CachePlan, reference: dict[str, bytes], helpers, caplog
+) -> None:
+    folder = tmp_path / "cache" / "burgers1d_train"
+    part = folder.with_name(".burgers1d_train.part")
+    part.mkdir(parents=True)
+    (part / "journal.json").write_text('{"key": {')
+    (part / "latents_00000.npy").write_bytes(b"old")
+    helpers.make_cache(folder, plan)
+    assert "starting again" in caplog.text
+    assert contents(folder) == reference
+
+
+def test_foreign_folders_stay(tmp_path: Path, plan: CachePlan, helpers) -> None:
+    folder = tmp_path / "cache" / "burgers1d_train"
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("ten years of work")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="not a latent cache"):
+            helpers.make_cache(folder, plan, overwrite=overwrite)
+    assert contents(folder) == {"thesis.tex": b"ten years of work"}
+
+
+def test_a_full_disk_leaves_a_state_that_continues(
+    tmp_path: Path, plan: CachePlan, reference: dict[str, bytes], helpers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cache" / "burgers1d_train"
+    room = iter(range(5))
+    original = os.pwrite
+
+    def full(descriptor: int, data: memoryview, offset: int) -> int:
+        if next(room, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(descriptor, data[: len(data) // 2 + 1], offset)  # short writes are legal
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            helpers.make_cache(folder, plan)
+    assert Path(caught.value.filename).name == "latents_00000.npy.part"
+    helpers.make_cache(folder, plan)
+    assert contents(folder) == reference
+
+
+def test_the_lock(tmp_path: Path, plan: CachePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "LOCK_SECONDS", 0.0)
+    folder = tmp_path / "cache" / "burgers1d_train"
+    with CacheWriter(folder, plan) as first:
+        first.begin()
+        with pytest.raises(BlockingIOError, match="another process"):
+            CacheWriter(folder, plan).begin()
+    with CacheWriter(folder, plan) as second:
+        second.begin()
+
+
+def test_wrong_latents(tmp_path: Path, plan: CachePlan) -> None:
+    folder = tmp_path / "cache" / "burgers1d_train"
+    with CacheWriter(folder, plan) as writing:
+        writing.begin()
+        shard = writing.pending[1]
+        good = np.zeros((4, 3, 8), np.float32)
+        for row, latents in ((4, good), (14, good), (8, good[:, :2]), (8, np.zeros((9, 3, 8)))):
+            with pytest.raises(ValueError, match="expected latents"):
+                writing.write(shard, row, latents)
+        bad = good.copy()
+        bad[2, 1, 1] = np.nan
+        with pytest.raises(ValueError, match="latents of sample 10 hold NaN"):
+            writing.write(shard, 8, bad)
+        writing.write(shard, 12, good)
+        with pytest.raises(ValueError, match="4 of 8 samples were not written, the first is 8"):
+            writing.finish_shard(shard)
+        with pytest.raises(ValueError, match="3 of 3 shards are missing"):
+            writing.finish()
+
+
+def test_float16_overflow(tmp_path: Path, root: Path, model: LatentAutoencoder, helpers) -> None:
+    plan = helpers.make_plan(root / "burgers1d_train.h5", model, dtype="float16")
+    with CacheWriter(tmp_path / "cache" / "burgers1d_train", plan) as writing:
+        writing.begin()
+        with pytest.raises(ValueError, match=r"float16.*store float32"):
+            writing.write(writing.pending[0], 0, np.full((1, 3, 8), 1e5, np.float32))
+
+
+def test_a_shard_is_64_mib_or_a_256th(root: Path, model: LatentAutoencoder, helpers, monkeypatch) -> None:
+    monkeypatch.undo()
+    plan = helpers.make_plan(root / "burgers1d_train.h5", model)
+    assert [len(shard) for shard in plan.shards] == [20]
+    monkeypatch.setattr("gust_torch.latents.plan.SHARD_BYTES", 1)
+    monkeypatch.setattr("gust_torch.latents.plan.MAX_SHARDS", 2)
+    assert [(shard.start, shard.stop) for shard in plan.shards] == [(0, 12), (12, 20)]
+
+
+def test_bad_plans(root: Path, model: LatentAutoencoder, helpers) -> None:
+    for options in ({"batch_items": 0}, {"num_items": 0}):
+        with pytest.raises(ValueError, match="expected"):
+            helpers.make_plan(root / "burgers1d_train.h5", model, **options)
