@@ -1,7 +1,6 @@
 """One pass over the pending shards of a cache: each process encodes whole shards of its own."""
 
 import os
-import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -83,11 +82,6 @@ class ShardWriting(Callback):
         self._dtype = torch.float16 if writer.plan.key.dtype == "float16" else torch.float32
         self._waiting: tuple[int, int, Tensor, torch.cuda.Event | None] | None = None
         self._parent = os.getppid()
-        self._handler = signal.getsignal(signal.SIGTERM)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take SIGTERM back: Lightning's handler waits for all processes, and only this one may have it."""
-        signal.signal(signal.SIGTERM, self._handler)
 
     def on_predict_batch_end(
         self,

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
@@ -10,17 +11,36 @@ from typing import Any, TypeVar
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from gust_torch.precompute.options import Compute
 
 Value = TypeVar("Value")
 
+POLL_SECONDS = 0.05
 NO_SCRIPT = ("spawn", "fork", "notebook")
 
 
 class Interrupted(BaseException):
     """Ctrl-C, under a name that Lightning lets through (it ends the process upon KeyboardInterrupt)."""
+
+
+class PlainSigterm(Callback):
+    """Gives SIGTERM back to whom it belonged before a trainer ran.
+
+    Lightning's handler waits until all processes have had the signal, which only this one may have got.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handler = signal.getsignal(signal.SIGTERM)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take it back."""
+        signal.signal(signal.SIGTERM, self._handler)
+
+    on_train_start = on_fit_start
+    on_predict_start = on_fit_start
 
 
 class Ranks:
@@ -97,7 +117,12 @@ class Ranks:
 
     def wait(self) -> None:
         """Wait for all processes."""
-        self._fabric.barrier()
+        if self.num_ranks == 1:
+            return
+        work = torch.distributed.barrier(async_op=True)
+        while not work.is_completed():  # a signal gets through, as it would not while torch waits
+            time.sleep(POLL_SECONDS)
+        work.wait()
 
     def trainer(self, callback: Callback) -> Trainer:
         """A trainer on these processes that predicts only."""
@@ -106,7 +131,7 @@ class Ranks:
             devices=self._compute.devices,
             strategy=self._compute.strategy,
             num_nodes=self._compute.num_nodes,
-            callbacks=[callback],
+            callbacks=[callback, PlainSigterm()],
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
@@ -132,6 +157,6 @@ class Ranks:
         signal.signal(signal.SIGINT, self._handler)
         if kind is not None:
             for process in getattr(self._fabric.strategy.launcher, "procs", ()):
-                process.terminate()
+                process.kill()  # they may wait for us in a collective, where no other signal reaches them
         if kind is Interrupted:
             raise KeyboardInterrupt from None

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from gust_torch.latents import DataIdentity
 from gust_torch.precompute.encoder import latent_sizes
 from gust_torch.precompute.options import Compute, Request
+from gust_torch.precompute.ranks import PlainSigterm
 from gust_torch.precompute.sources import TaskData
 from gust_torch.tasks.cli import main as train
 from solvers.common.provenance import provenance
@@ -102,7 +104,11 @@ class Training:
         last = self.folder / LAST
         resume = ("--ckpt_path", str(last)) if last.is_file() else ()
         logger.info("%s the autoencoder in %s", "continuing" if resume else "training", self.folder)
-        train(["fit", *self.places, *self.options, "--trainer.default_root_dir", str(self.folder), *resume])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+            train(
+                ["fit", *self.places, *self.options, "--trainer.default_root_dir", str(self.folder), *resume]
+            )
         if not self.checkpoint.is_file():
             raise ValueError(
                 f"the training left no {self.checkpoint}; let best.monitor of the configuration name a "
@@ -170,6 +176,7 @@ def plan_training(
         "--trainer.strategy": compute.strategy,
         "--trainer.num_nodes": compute.num_nodes,
         "--trainer.enable_model_summary": "false",  # it goes to stdout
+        "--trainer.callbacks+": f"{PlainSigterm.__module__}.{PlainSigterm.__name__}",
     }
     return Training(
         folder=training_folder(request, data.task),
@@ -181,4 +188,4 @@ def plan_training(
 
 
 def _flags(values: Mapping[str, object]) -> tuple[str, ...]:
-    return tuple(part for flag, value in values.items() for part in (flag, str(value)))
+    return tuple(f"{flag}={value}" for flag, value in values.items())

@@ -1,0 +1,78 @@
+"""Two processes write what one writes, also behind one that was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gust_torch.latents import plan
+
+SCRIPT = Path(__file__).with_name("small_shards.py")
+SHARD_BYTES = 512  # four samples of 4 x 8 float32
+
+
+def start(*arguments, **options):
+    environment = {**os.environ, "SHARD_BYTES": str(SHARD_BYTES), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPT), *(str(argument) for argument in arguments)]
+    return subprocess.Popen(command, env=environment, text=True, **options)
+
+
+@pytest.fixture
+def arguments(root, config):
+    """Of the command, but for the folder of the caches."""
+    fixed = ["--tasks", "burgers1d", "--splits", "train", "--root", root, "--config", config()]
+    return [*fixed, "--untrained", "--batch-size", "1", "--accelerator", "cpu"]
+
+
+def test_killed_with_one_process_and_continued_with_two(run, root, arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "SHARD_BYTES", SHARD_BYTES)
+    assert run("burgers1d", root, *arguments[2:])[0] == 0
+    expected = {
+        path.name: path.read_bytes() for path in (tmp_path / "cache" / "burgers1d_train").glob("*.npy")
+    }
+    assert len(expected) == 3 + 9
+
+    killed = tmp_path / "killed"
+    part = killed / ".burgers1d_train.part"
+    process = start(*arguments, "--devices", "1", "--cache-dir", killed)
+    deadline = time.monotonic() + 120
+    while not (part / "latents_00001.npy").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = {path.name: path.stat().st_mtime_ns for path in part.glob("latents_*.npy")}
+    assert 2 <= len(done) < 9
+    assert not (killed / "burgers1d_train").exists()
+
+    flags = ["--devices", "2", "--strategy", "ddp", "--cache-dir", killed]
+    process = start(*arguments, *flags, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert len(out.splitlines()) == 1  # of the first process alone
+    folder = killed / "burgers1d_train"
+    assert {path.name: path.read_bytes() for path in folder.glob("*.npy")} == expected
+    assert {name: (folder / name).stat().st_mtime_ns for name in done} == done
+
+
+def test_sigterm_ends_both_processes(arguments, tmp_path, root):
+    flags = ["--devices", "2", "--strategy", "ddp", "--cache-dir", tmp_path / "stopped"]
+    slow = [
+        argument for argument in arguments if argument != "--untrained"
+    ]  # a training, which has collectives
+    config = Path(arguments[arguments.index("--config") + 1])
+    config.write_text(config.read_text().replace("max_epochs: 1", "max_epochs: 100000"))
+    process = start(*slow, *flags, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    last = tmp_path / "stopped" / "burgers1d_autoencoder" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)  # ends only when the second process has let go of the pipes
+    assert process.returncode == 143, err
+    assert out == ""
+    assert "stopped; the same command continues" in err
+    assert "Traceback" not in err

@@ -1,0 +1,123 @@
+"""Training of the encoder before the caches: once, continued, refused for another request."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gust_torch.checkpoint import load_model
+from gust_torch.latents import LatentCache, encoder_digest
+from gust_torch.models import LatentAutoencoder
+from gust_torch.precompute import config as configurations
+from gust_torch.precompute import training
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "autoencoder"
+
+
+@pytest.fixture
+def train_calls(monkeypatch):
+    """Arguments of each training, which takes place."""
+    calls = []
+    original = training.train
+
+    def train(arguments):
+        calls.append(arguments)
+        original(arguments)
+
+    monkeypatch.setattr(training, "train", train)
+    return calls
+
+
+def test_the_encoder_is_trained_once(run, root, config, tmp_path, train_calls):
+    flags = ["--config", config(), "--latent-len", 2]
+    code, out, err = run("burgers1d", root, *flags)
+    assert code == 0, err
+    assert len(out.splitlines()) == 3  # nothing of the training on stdout
+    assert "35 samples of 2x8 float32" in out
+    folder = tmp_path / "cache" / "burgers1d_autoencoder"
+    best = encoder_digest(load_model(folder / "checkpoints" / "best.ckpt", LatentAutoencoder))
+    for split in ("train", "val", "test"):
+        assert LatentCache.open(tmp_path / "cache" / f"burgers1d_{split}").key.encoder == best
+    assert run("burgers1d", root, *flags, "--batch-size", 16)[1].count("up to date") == 3
+    assert len(train_calls) == 1
+
+
+def test_another_request_is_refused_and_trained_on_demand(
+    run, root, config, tmp_path, train_calls, write_grid
+):
+    flags = ["--config", config(), "--splits", "val"]
+    assert run("burgers1d", root, *flags)[0] == 0
+    for change, reason in (
+        (["--latent-dim", "4"], "another options"),
+        (["--seed", "4"], "another options"),
+        (["--config", config(name="other.yaml", max_epochs=2)], "another configuration"),
+    ):
+        code, _, err = run("burgers1d", root, *flags, *change)
+        assert code == 1
+        assert f"burgers1d_autoencoder holds a finished training with {reason}; give --overwrite" in err
+    (root / "burgers1d_train.h5").unlink()
+    write_grid(root / "burgers1d_train.h5", 4, seed=8)
+    assert "with another data; give --overwrite" in run("burgers1d", root, *flags)[2]
+    before = LatentCache.open(tmp_path / "cache" / "burgers1d_val").key.encoder
+    assert len(train_calls) == 1
+    code, out, err = run("burgers1d", root, *flags, "--overwrite")
+    assert code == 0, err
+    assert "new" in out
+    assert len(train_calls) == 2
+    assert LatentCache.open(tmp_path / "cache" / "burgers1d_val").key.encoder != before
+
+
+def test_a_killed_training_goes_on_from_its_last_checkpoint(run, root, config, tmp_path, train_calls):
+    flags = ["--config", config(), "--splits", "test"]
+    assert run("burgers1d", root, *flags)[0] == 0
+    folder = tmp_path / "cache" / "burgers1d_autoencoder"
+    record = json.loads((folder / "training.json").read_text())
+    assert record["finished"]
+    (folder / "training.json").write_text(json.dumps({**record, "finished": False}))
+    assert run("burgers1d", root, *flags)[1].count("up to date") == 1
+    assert "--ckpt_path" not in train_calls[0]
+    resumed = train_calls[1]
+    assert resumed[resumed.index("--ckpt_path") + 1] == str(folder / "checkpoints" / "last.ckpt")
+    assert json.loads((folder / "training.json").read_text())["finished"]
+    (folder / "training.json").write_text("{")
+    assert "damaged" in run("burgers1d", root, *flags)[2]
+
+
+def test_what_the_training_says_is_all_that_is_said(run, root, config, tmp_path):
+    path = config()
+    path.write_text(path.read_text().replace("width: 16", "width: 15"))
+    code, out, err = run("burgers1d", root, "--config", path)
+    assert (code, out) == (1, "")
+    assert "num_heads=2 does not divide width=15" in err
+    assert [line for line in err.splitlines() if line.startswith("error: ")] == [err.splitlines()[-1]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {"base_channels": 8}}, "trains no autoencoder"),
+        ({"model": {"class_path": "gust_torch.tasks.VQVAETask"}}, "trains no autoencoder"),
+        ({"model": {"class_path": "nowhere.Task"}}, "there is no class nowhere.Task"),
+        ({"model": [1]}, "model must be a mapping"),
+        ({"data": {"class_path": "lightning.LightningModule"}}, "expected a FieldDataModule"),
+    ],
+)
+def test_configurations_of_something_else_are_refused(run, root, config, tmp_path, change, message):
+    path = config()
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **change}))
+    code, _, err = run("burgers1d", root, "--config", path)
+    assert code == 1
+    assert message in err
+    assert len(err.splitlines()) == 1
+    path.write_text("a: [")
+    assert "is not a YAML file" in run("burgers1d", root, "--config", path)[2]
+
+
+def test_every_task_has_a_configuration_and_every_configuration_is_one_of_an_autoencoder(tmp_path):
+    assert configurations.find_config("burgers1d", Path("a.h5"), None) == CONFIGS / "burgers1d.yaml"
+    assert configurations.find_config("cfd2d", Path("a.h5"), None) == CONFIGS / "grid.yaml"
+    with pytest.raises(ValueError, match="give a configuration by --config"):
+        configurations.find_config("my_mesh", Path("a.zarr"), None)
+    for path in CONFIGS.glob("*.yaml"):
+        assert configurations.read_config(path).model["width"] > 0
