@@ -109,10 +109,11 @@ def _mark_blow_up(axes: Axes, statistics: Statistics, lead: NDArray[np.float64])
     if bad.any():
         first = int(np.argmax(bad > 0))
         axes.axvline(float(lead[first]), color=VERMILLION, linewidth=0.8, linestyle="-.")
-        axes.text(
-            0.98, 0.03, f"{bad.max()} rollouts not finite", transform=axes.transAxes,
+        text = axes.text(
+            0.98, 0.03, f"{bad.max()} not finite, from the line on", transform=axes.transAxes,
             ha="right", va="bottom", fontsize=7, color=NOTE,
         )  # fmt: skip
+        text.set_bbox({"facecolor": "white", "linewidth": 0, "pad": 1})
 
 
 def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -191,7 +191,8 @@ def _label(grid: list[list[Axes]], spec: Spec, space_time: bool) -> None:
 def _note(axes: Axes, frames: Sequence[Frame], channel: int) -> None:
     """The error above a panel: its mean over the leads after the start."""
     errors = [frame.nrmse[channel] for frame in frames if frame.lead > 0]
-    _text(axes, 1.0, f"nRMSE {np.mean(errors):.3g}")
+    mean = float(np.mean(errors))
+    _text(axes, 1.0, f"nRMSE {mean:.3g}" if np.isfinite(mean) else "not finite")
 
 
 def _text(axes: Axes, x: float, text: str) -> None:

@@ -54,7 +54,7 @@ def roll_out(
         parameters: (b, p) raw physical parameters of the rollouts, on the operator's device.
     """
     autoencoder = operator.autoencoder
-    time_steps = torch.from_numpy(np.diff(stack_times(rollouts))).to(parameters)
+    time_steps = torch.from_numpy(np.diff(stack_times(rollouts))).float().to(parameters.device)
     frames = reference.frames(rollouts)
     start, state = next(frames)
     floor = decode(autoencoder, state, start)

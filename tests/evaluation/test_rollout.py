@@ -1,7 +1,7 @@
 """Errors of rollouts that are known exactly: stand-ins that stand still, that are perfect, that blow up."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from gust_torch.data import HDF5Dataset
 from gust_torch.evaluation.command import Evaluation
 from gust_torch.evaluation.report import notes, summarize, table, table_leads
 from gust_torch.evaluation.rollout import CURVES, METRICS
+from gust_torch.evaluation.schedule import Settings, make_schedule
+from gust_torch.evaluation.source import time_step_note
+from gust_torch.latents.frames import GridFrames
+from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.spec import FieldSpec
 
 LINE = FieldSpec(names=("u",), grid=(16, 1), lengths=(1.0, 1.0))
@@ -145,6 +150,39 @@ def test_the_batch_size_does_not_matter(
                 # Sums of float32 in another order.
                 expected = curves(reference, curve, metric)
                 np.testing.assert_allclose(curves(evaluation, curve, metric), expected, rtol=1e-4)
+
+
+def test_no_more_frames_are_read_at_once_than_rollouts_in_a_batch(
+    write_waves: Callable[..., Path],
+    stand_in: Callable[..., torch.nn.Module],
+    run_evaluation: Callable[..., Evaluation],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes, read = [], GridFrames.read
+
+    def count(self: GridFrames, items: Sequence[int]) -> object:
+        sizes.append(len(items))
+        return read(self, items)
+
+    monkeypatch.setattr(GridFrames, "read", count)
+    path = write_waves("line", (5, 9, 9, 3, 9))
+    run_evaluation(stand_in(LINE, stand_still), path, batch_size=2)
+    # Batches of leads 8 and 8, 8 and 4, 2; then the example, again.
+    assert sizes == [2] * 9 + [2] * 5 + [1] * 4 + [1] * 3 + [1] * 9
+
+
+@pytest.mark.parametrize(("stride", "expected"), [(1, 0), (2, 1)])
+def test_steps_that_the_operator_was_not_trained_with_are_pointed_out(
+    stride: int, expected: int, write_waves: Callable[..., Path], tiny_operator: Callable[..., LatentOperator]
+) -> None:
+    source = GridFrames(HDF5Dataset(write_waves("line", (5, 5))))
+    schedule = make_schedule(source.trajectories, source.times, Settings(stride=stride), "waves")
+    operator = tiny_operator(LINE)
+    assert time_step_note(schedule, operator) == []  # nothing is known of the training
+    operator.set_conditioning(torch.tensor([[0.1], [0.2]]), torch.tensor([0.25, 0.25]))
+    lines = time_step_note(schedule, operator)
+    assert len(lines) == expected
+    assert all("time steps of 0.5 to 0.5 lie beyond" in line for line in lines)
 
 
 def test_large_grids_are_decoded_in_parts(
