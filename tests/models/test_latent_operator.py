@@ -8,6 +8,7 @@ import torch
 
 from gust_torch.checkpoint import load_model, save_model
 from gust_torch.models import LatentAutoencoder, LatentOperator
+from gust_torch.models.attention import AttentionBlock
 from gust_torch.spec import FieldSpec
 
 LINE = FieldSpec(names=("u",), grid=(16, 1), lengths=(1.0, 1.0))
@@ -163,3 +164,11 @@ def test_an_operator_comes_back_from_its_file_alone(tmp_path):
         load_model(tmp_path / "model.ckpt", LatentAutoencoder)
     with pytest.raises(ValueError, match="num_heads=3 does not divide width=16"):
         operator(num_heads=3)
+
+
+def test_attention_begins_with_logits_of_variance_one():
+    block = AttentionBlock(256, 8, cross=False)
+    x = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
+    queries, keys = block.to_query(x), block.to_key_value(x).unflatten(-1, (8, -1))[..., :32].flatten(-2)
+    logits = torch.einsum("mhe,nhe->hmn", queries.unflatten(-1, (8, 32)), keys.unflatten(-1, (8, 32)))
+    assert 0.7 < float((logits / 32**0.5).var()) < 1.4

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from gust_torch.checkpoint import load_model, save_model
+from gust_torch.graph_spec import GraphSpec
 from gust_torch.models import LatentAutoencoder, LatentOperator
 from gust_torch.precompute.cli import main as precompute
 from gust_torch.spec import FieldSpec
@@ -96,7 +97,8 @@ def flags(home, root, *, cache=None, encoder=None, **more):
     if encoder is not None:
         values["data.init_args.encoder"] = home / encoder
     values |= {name.replace("__", "."): value for name, value in more.items()}
-    return ["--config", str(CONFIG), *(part for n, v in values.items() for part in (f"--{n}", str(v)))]
+    config = values.pop("config", CONFIG)
+    return ["--config", str(config), *(part for n, v in values.items() for part in (f"--{n}", str(v)))]
 
 
 def logged(root, name, version=0):
@@ -238,6 +240,31 @@ def test_a_steady_problem_is_refused(home, tmp_path, capfd):
     for source in ({"encoder": "encoder.ckpt"}, {"cache": tmp_path / "cache"}):
         arguments = flags(home, tmp_path / "run", **source, **steady)
         assert "steady: no times to step through" in error_of(arguments, capfd)
+
+
+def test_particles_train_from_their_cache(tmp_path):
+    pytest.importorskip("zarr")
+    pytest.importorskip("torch_geometric")
+    from gust_torch.data.graphs import RaggedWriter
+    from gust_torch.data.graphs.schema import KINDS
+
+    rng = np.random.default_rng(0)
+    for split, num in (("train", 5), ("val", 2)):
+        with RaggedWriter(tmp_path / f"particles_advect_{split}.zarr", KINDS["particles"]) as writer:
+            for i in range(num):
+                arrays = {name: rng.random((4, 9 + i, 3), np.float32) for name in ("positions", "velocities")}
+                arrays |= {"indices": np.array([1, 0], np.int32), "edges": np.array([[0, 1]], np.int32)}
+                arrays["indptr"] = np.array([0, 1] + [2] * (8 + i), np.int32)
+                writer.append(arrays, source=f"{i}.npz")
+    spec = GraphSpec(fields=("velocities",), components=(3,), num_dims=3, moving=True)
+    torch.manual_seed(0)
+    save_model(LatentAutoencoder(spec, **TINY), tmp_path / "encoder.ckpt")
+    assert make_cache(tmp_path / "cache", tmp_path / "encoder.ckpt", tmp_path, "particles_advect") == 0
+    more = {"config": CONFIG.with_name("particles_advect.yaml"), "data__init_args__root": tmp_path}
+    main(["fit", *flags(tmp_path, tmp_path / "run", cache="cache", **more)])
+    assert len(logged(tmp_path / "run", "train/loss")) == 2 * 2  # 10 windows in batches of 4
+    model = load_model(tmp_path / "run" / "checkpoints" / "best.ckpt", LatentOperator)
+    assert model.spec == spec
 
 
 def test_task_and_model_have_the_same_defaults():
