@@ -57,27 +57,8 @@ def package(
     task = find_task(name, root) if task is None else task
     sources = find_splits(task, root, splits)
     descriptions = {split: describe(path) for split, path in sources.items()}
-    entry = DatasetEntry(  # checks the name and the metadata before anything long begins
-        name=name,
-        artifact="not-uploaded:yet",
-        kind=_common_kind(sources, descriptions),
-        splits={split: path.name for split, path in sources.items()},
-        sha256="0" * 64,
-        size=1,
-        unpacked=1,
-        metadata=_facts(descriptions) if metadata is None else metadata,
-    )
-    members = [member for path in sources.values() for member in list_members(path)]
-    _check_names(members, entry)
-    description = {
-        "name": name,
-        "task": task,
-        "kind": entry.kind,
-        "splits": dict(entry.splits),
-        "metadata": dict(entry.metadata),
-        "sources": {split: dict(item.record) for split, item in descriptions.items()},
-    }
-    contents = Contents(description, members, tuple(sources.values()))
+    entry = _draft(name, sources, descriptions, metadata)
+    contents = _contents(entry, task, sources, descriptions)
     target = out / f"{name}.tar.gz"
     manifest = out / f"{name}.manifest.json"
     tarball, written = write_package(target, manifest, contents, workers=workers, overwrite=overwrite)
@@ -93,6 +74,50 @@ def package(
         unpacked=contents.num_bytes,
         written=written,
     )
+
+
+def _draft(
+    name: str,
+    sources: Mapping[str, Path],
+    descriptions: Mapping[str, Description],
+    metadata: Mapping[str, object] | None,
+) -> DatasetEntry:
+    """The entry before there is a tarball: its name and metadata are checked before anything long begins.
+
+    Raises:
+        ValueError: The name, the metadata or the splits are not good.
+    """
+    return DatasetEntry(
+        name=name,
+        artifact="not-uploaded:yet",
+        kind=_common_kind(sources, descriptions),
+        splits={split: path.name for split, path in sources.items()},
+        sha256="0" * 64,
+        size=1,
+        unpacked=1,
+        metadata=_facts(descriptions) if metadata is None else metadata,
+    )
+
+
+def _contents(
+    entry: DatasetEntry, task: str, sources: Mapping[str, Path], descriptions: Mapping[str, Description]
+) -> Contents:
+    """What goes into the package.
+
+    Raises:
+        ValueError: A store holds what a tarball may not.
+    """
+    members = [member for path in sources.values() for member in list_members(path)]
+    _check_names(members, entry)
+    description = {
+        "name": entry.name,
+        "task": task,
+        "kind": entry.kind,
+        "splits": dict(entry.splits),
+        "metadata": dict(entry.metadata),
+        "sources": {split: dict(item.record) for split, item in descriptions.items()},
+    }
+    return Contents(description, members, tuple(sources.values()))
 
 
 def _num_cores() -> int:
