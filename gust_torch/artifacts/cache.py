@@ -4,7 +4,6 @@ A tarball's digest is compared before each use, unless verified.json beside it s
 mtime and ctime) was compared before. What does not match is removed.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from gust_torch.artifacts.aside import written_aside
 from gust_torch.artifacts.download import download, downloaded_bytes
+from gust_torch.artifacts.download_digest import file_sha256
 from gust_torch.artifacts.download_journal import discard
 from gust_torch.artifacts.fetch_lock import waiting_lock
 from gust_torch.artifacts.fetch_watch import Watch
@@ -21,7 +21,6 @@ from gust_torch.artifacts.registry_entry import DatasetEntry
 from gust_torch.artifacts.stores.contract import RemoteFile
 
 _VERIFIED = "verified.json"
-_BLOCK_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
 
@@ -96,8 +95,7 @@ class ArtifactCache:
                     f"run the command once without --offline, or put the tarball at {self.where(entry)}"
                 )
             part = self._part(entry)
-            download(open_remote(), part, entry.size, workers=workers, watch=watch)
-            found = file_sha256(part, watch)
+            found = download(open_remote(), part, entry.size, workers=workers, watch=watch)
             if found != entry.sha256:
                 discard(part)
                 raise ValueError(
@@ -144,19 +142,3 @@ class ArtifactCache:
         """Spares the next use the comparison."""
         with written_aside(path.with_name(_VERIFIED)) as file:
             file.write(json.dumps(asdict(Verified.of(path))).encode())
-
-
-def file_sha256(path: Path, watch: Watch | None = None) -> str:
-    """Hex digest of a file's bytes.
-
-    Raises:
-        Stopped: The work is to end.
-    """
-    digest = hashlib.sha256()
-    block = bytearray(_BLOCK_BYTES)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(block):
-            if watch is not None:
-                watch.check()
-            digest.update(memoryview(block)[:count])
-    return digest.hexdigest()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from gust_torch.artifacts.download_digest import file_sha256
 from gust_torch.artifacts.download_journal import PartialFile, discard, read_finished
 from gust_torch.artifacts.fetch_watch import Watch, naming
 from gust_torch.artifacts.stores.contract import RemoteFile
@@ -23,7 +24,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def download(remote: RemoteFile, part: Path, size: int, *, workers: int, watch: Watch) -> None:
+def download(remote: RemoteFile, part: Path, size: int, *, workers: int, watch: Watch) -> str:
     """Brings all of a remote file into `part`; a second call continues after any end of the first.
 
     Args:
@@ -32,6 +33,9 @@ def download(remote: RemoteFile, part: Path, size: int, *, workers: int, watch: 
         size: Bytes it must have.
         workers: Ranges read at the same time.
         watch: Progress and stop.
+
+    Returns:
+        The sha256 of `part`.
 
     Raises:
         ValueError: The remote file has another size, or its store fails again and again.
@@ -44,10 +48,10 @@ def download(remote: RemoteFile, part: Path, size: int, *, workers: int, watch: 
         )
     with naming(part):
         if remote.supports_ranges:
-            _download_ranges(remote, part, size, workers, watch)
-        else:
-            _repeated(functools.partial(_read_whole, remote, part), remote.name, watch)
-            watch.count(size)
+            return _download_ranges(remote, part, size, workers, watch)
+        _repeated(functools.partial(_read_whole, remote, part), remote.name, watch)
+        watch.count(size)
+        return file_sha256(part, watch)
 
 
 def downloaded_bytes(part: Path, size: int) -> int:
@@ -55,8 +59,8 @@ def downloaded_bytes(part: Path, size: int) -> int:
     return min(size, len(read_finished(part, size, RANGE_BYTES)) * RANGE_BYTES)
 
 
-def _download_ranges(remote: RemoteFile, part: Path, size: int, workers: int, watch: Watch) -> None:
-    """Reads the missing ranges with threads; the first error ends all.
+def _download_ranges(remote: RemoteFile, part: Path, size: int, workers: int, watch: Watch) -> str:
+    """Reads the missing ranges with threads and hashes all; the first error ends all.
 
     Raises:
         ValueError: As for `download`.
@@ -71,6 +75,7 @@ def _download_ranges(remote: RemoteFile, part: Path, size: int, workers: int, wa
                 read = functools.partial(_read_range, remote, start, stop)
                 file.write(start, _repeated(read, f"bytes {start} to {stop}", watch))
                 watch.count(stop - start)
+                file.hash_finished(watch)
             except BaseException:
                 failed.set()
                 raise
@@ -83,6 +88,7 @@ def _download_ranges(remote: RemoteFile, part: Path, size: int, workers: int, wa
             except BaseException:
                 failed.set()
                 raise
+        return file.sha256(watch)
 
 
 def _read_range(remote: RemoteFile, start: int, stop: int) -> bytes:

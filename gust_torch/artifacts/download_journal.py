@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 from gust_torch.artifacts.aside import written_aside
+from gust_torch.artifacts.download_digest import RangesDigest
+from gust_torch.artifacts.fetch_watch import Watch
 
 SAVE_SECONDS = 1.0  # between saves: each first puts the file's bytes on the disk
 
@@ -49,6 +51,7 @@ class PartialFile:
             discard(path)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         os.truncate(self._file, size)
+        self._digest = RangesDigest(self._file, size, range_bytes)
         lines = [json.dumps({"size": size, "range_bytes": range_bytes}), *map(str, sorted(self._finished))]
         with written_aside(self._journal) as journal:  # anew, because a kill may have cut off its last line
             journal.write("".join(f"{line}\n" for line in lines).encode())
@@ -79,6 +82,23 @@ class PartialFile:
             self._unsaved.append(start // self._range_bytes)
             if time.monotonic() - self._last_save >= SAVE_SECONDS:
                 self._save()
+
+    def hash_finished(self, watch: Watch) -> None:
+        """Hashes what is complete from the start of the file.
+
+        Raises:
+            Stopped: The work is to end.
+        """
+        self._digest.advance(self._finished, watch)
+
+    def sha256(self, watch: Watch) -> str:
+        """Hex digest of the whole file, once nothing is pending.
+
+        Raises:
+            Stopped: The work is to end.
+        """
+        self.hash_finished(watch)
+        return self._digest.hexdigest()
 
     def __enter__(self) -> "PartialFile":
         return self

@@ -1,6 +1,7 @@
 """Downloads: ranges in parallel, continued after errors, full disks and kills."""
 
 import errno
+import hashlib
 import os
 import random
 import signal
@@ -58,7 +59,9 @@ def _small_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def get(remote: FakeRemote, part: Path, workers: int = 3, watch: Watch | None = None) -> None:
-    download(remote, part, len(CONTENT), workers=workers, watch=Watch() if watch is None else watch)
+    watch = Watch() if watch is None else watch
+    digest = download(remote, part, len(CONTENT), workers=workers, watch=watch)
+    assert digest == hashlib.sha256(part.read_bytes()).hexdigest()
 
 
 def failing(*numbers: int, error: Exception | None = None) -> Callable[[int], None]:

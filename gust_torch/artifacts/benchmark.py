@@ -1,0 +1,169 @@
+"""Packing, downloading, unpacking and a second fetch, against tar and plain copies of the same bytes."""
+
+import contextlib
+import io
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from gust_torch.artifacts.cache import ArtifactCache
+from gust_torch.artifacts.extract import extract
+from gust_torch.artifacts.fetch import Source, fetch
+from gust_torch.artifacts.fetch_watch import Watch
+from gust_torch.artifacts.packaging import package
+from gust_torch.artifacts.registry import DatasetEntry
+from gust_torch.artifacts.stores import open_reference
+from solvers.common.benchmark import Row, medians
+from solvers.common.hdf5_utils import HDF5Writer
+from solvers.common.provenance import provenance
+
+NAME = "burgers1d_benchmark"
+_POINTS = 1024
+_SPLITS = ("train", "val", "test")
+
+
+def benchmark_artifacts(megabytes: int = 48, repeats: int = 3) -> list[Row]:
+    """Times the way of a dataset from one folder to another.
+
+    Args:
+        megabytes: Size of the dataset; five times that is needed on the temporary disk.
+        repeats: Counted rounds.
+    """
+    with tempfile.TemporaryDirectory(prefix="artifacts-") as name:
+        folder = Path(name)
+        _write_splits(folder / "source", megabytes)
+        packed = package(NAME, folder / "source", out=folder)
+        entry = packed.entry(packed.tarball.as_uri())
+        (folder / "registry.yaml").write_text(entry.to_yaml(), encoding="utf-8")
+        return [
+            _packing(folder, entry, repeats),
+            _download(folder, entry, repeats),
+            _extraction(folder, entry, repeats),
+            _second_run(folder, repeats),
+        ]
+
+
+def _write_splits(root: Path, megabytes: int) -> None:
+    """Noisy waves in float32, which shrink about as much as simulated fields do."""
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    x = np.linspace(0.0, 2 * np.pi, _POINTS, endpoint=False)
+    num = megabytes * 10**6 // (4 * _POINTS * len(_SPLITS))
+    phases = rng.uniform(0, 2 * np.pi, (num, 1))
+    frames = np.sin(x + phases) + 0.01 * rng.standard_normal((num, _POINTS))
+    metadata: dict[str, str | int | float | bool] = {
+        "solver": "waves",
+        "boundary_x": "periodic",
+        "boundary_y": "periodic",
+        "grid_y": "uniform",
+        **provenance(),
+    }
+    for split in _SPLITS:
+        coordinates = {"x": x, "y": np.zeros(1)}
+        path = root / f"burgers1d_{split}.h5"
+        with HDF5Writer(
+            path, fields={"u": (_POINTS, 1)}, coordinates=coordinates, metadata=metadata
+        ) as writer:
+            writer.append({"u": frames[..., None]}, time=np.arange(num, dtype=np.float64))
+            writer.close(complete=True)
+
+
+def _packing(folder: Path, entry: DatasetEntry, repeats: int) -> Row:
+    """Packing, with its manifest and digests, against tar."""
+    out = folder / "packed"
+    out.mkdir()
+    members = " ".join(entry.splits.values())
+    seconds = medians(
+        {
+            "tar": _shell(f"tar -czf {out}/tar.tar.gz -C {folder}/source {members}"),
+            "ours": lambda: package(NAME, folder / "source", out=out, overwrite=True),
+            "clean": lambda: (out / f"{NAME}.tar.gz").unlink(),
+        },
+        repeats=repeats,
+    )
+    return _rate("pack", entry.unpacked, seconds, "tar -czf (level 6, no digests)", ">= 1")
+
+
+def _download(folder: Path, entry: DatasetEntry, repeats: int) -> Row:
+    """A download from a folder, with its digest, against a copy."""
+    cache = ArtifactCache(folder / "cache")
+
+    def provide() -> None:
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+        cache.provide(entry, lambda: open_reference(entry.artifact), workers=8, watch=Watch())
+
+    copy = _shell(f"cp {folder}/{NAME}.tar.gz {folder}/copy && sync {folder}/copy")
+    seconds = medians({"tar": copy, "ours": provide}, repeats=repeats)
+    return _rate("download from file:// and check", entry.size, seconds, "cp and sync", ">= 0.5")
+
+
+def _extraction(folder: Path, entry: DatasetEntry, repeats: int) -> Row:
+    """Unpacking against tar."""
+    target = folder / "unpacked"
+
+    def clean() -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+
+    def unpack() -> None:
+        extract(
+            folder / f"{NAME}.tar.gz", target, members=tuple(entry.splits.values()), unpacked=entry.unpacked
+        )
+
+    clean()
+    seconds = medians(
+        {
+            "tar": _shell(f"tar -xzf {folder}/{NAME}.tar.gz -C {target}"),
+            "clean": clean,
+            "ours": unpack,
+            "clean again": clean,
+        },
+        repeats=repeats,
+    )
+    return _rate("unpack", entry.unpacked, seconds, "tar -xzf", ">= 1")
+
+
+def _second_run(folder: Path, repeats: int) -> Row:
+    """The command when all is in place, against starting the interpreter."""
+    root, cache, registry = folder / "root", folder / "cache", folder / "registry.yaml"
+    with contextlib.redirect_stderr(io.StringIO()):
+        fetch([NAME], root, Source(cache, registry))
+    script = Path(__file__).parents[2] / "scripts" / "fetch_datasets.py"
+    flags = f"--root {root} --cache {cache} --registry {registry}"
+    seconds = medians(
+        {
+            "python": _shell(f"{sys.executable} -c pass"),
+            "ours": _shell(f"{sys.executable} {script} {NAME} {flags}"),
+        },
+        repeats=3 * repeats,
+    )
+    return Row(
+        name="second run of fetch_datasets.py",
+        value=seconds["ours"],
+        unit="s",
+        floor=seconds["python"],
+        floor_name="python -c pass",
+        goal="<= 2 s",
+    )
+
+
+def _rate(what: str, size: int, seconds: dict[str, float], floor: str, goal: str) -> Row:
+    """A row in MB/s."""
+    return Row(
+        name=f"{what}, {size / 1e6:.0f} MB",
+        value=size / 1e6 / seconds["ours"],
+        unit="MB/s",
+        floor=size / 1e6 / seconds["tar"],
+        floor_name=floor,
+        goal=goal,
+    )
+
+
+def _shell(command: str) -> Callable[[], object]:
+    """Runs a command line."""
+    return lambda: subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL)
