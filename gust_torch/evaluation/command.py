@@ -68,6 +68,7 @@ def evaluate_checkpoint(
     """
     device = choose_device(accelerator)
     operator = load_model(checkpoint, LatentOperator, device=device)
+    checkpoint_sha256 = sha256(Path(checkpoint))  # now: a training that goes on replaces the file
     source = open_source(data_path, operator)
     schedule = make_schedule(source.trajectories, source.times, settings, data_path)
     parameters = rollout_parameters(source, schedule, operator, data_path).to(device)
@@ -85,7 +86,7 @@ def evaluate_checkpoint(
         )
     metrics: dict[str, object] = {
         "checkpoint": str(checkpoint),
-        "checkpoint_sha256": sha256(Path(checkpoint)),
+        "checkpoint_sha256": checkpoint_sha256,
         "data_path": data_path,
         "settings": asdict(settings),
         "device": device.type,

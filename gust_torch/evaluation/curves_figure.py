@@ -15,7 +15,7 @@ from gust_torch.evaluation.rollout import METRICS
 from gust_torch.evaluation.scores import Scores, Statistics
 from gust_torch.models.points import Spec
 
-WIDTH, HEIGHT, MAX_COLUMNS = 3.6, 2.7, 4
+WIDTH, HEIGHT = 3.6, 2.7
 LINES: dict[str, dict[str, Any]] = {
     "operator": {"color": VERMILLION, "linestyle": "-", "linewidth": 1.8, "zorder": 3},
     "persistence": {"color": BLACK, "linestyle": "--", "linewidth": 1.3, "zorder": 2},

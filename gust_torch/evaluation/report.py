@@ -39,23 +39,23 @@ def summarize(scores: Scores, names: Sequence[str]) -> Json:
             metric: {curve: _overall(scores, curve, metric, len(names)) for curve in CURVES}
             for metric in METRICS
         },
-        "fields": {
-            name: {
-                **{
-                    metric: {
-                        curve: {
-                            **_statistics(scores.per_lead(curve, metric, channel)),
-                            "horizon": _single(scores.over_horizon(curve, metric, channel)),
-                        }
-                        for curve in CURVES
-                    }
-                    for metric in METRICS
-                },
-                "overtaken_by_persistence_at_lead": scores.overtaken_at(channel),
-            }
-            for channel, name in enumerate(names)
-        },
+        "fields": {name: _field(scores, channel) for channel, name in enumerate(names)},
     }
+
+
+def _field(scores: Scores, channel: int) -> Json:
+    """Both metrics of all curves of one field."""
+    curves = {
+        metric: {
+            curve: {
+                **_statistics(scores.per_lead(curve, metric, channel)),
+                "horizon": _single(scores.over_horizon(curve, metric, channel)),
+            }
+            for curve in CURVES
+        }
+        for metric in METRICS
+    }
+    return {**curves, "overtaken_by_persistence_at_lead": scores.overtaken_at(channel)}
 
 
 def lead_times(schedule: Schedule) -> NDArray[np.float64]:
@@ -146,14 +146,14 @@ def notes(scores: Scores, names: Sequence[str]) -> list[str]:
     schedule = scores.schedule
     lines = []
     if schedule.too_short:
-        lines.append(f"{len(schedule.too_short)} trajectories are too short for a single step and left out")
+        lines.append(f"trajectories too short for a single step, left out: {len(schedule.too_short)}")
     for channel, name in enumerate(names):
         bad = scores.per_lead("operator", "nrmse", channel).num_not_finite
         if bad.any():
             first = int(np.argmax(bad > 0)) + 1
             lines.append(
-                f"{name}: the rollout of {bad.max()} of {len(schedule.rollouts)} trajectories is not finite, "
-                f"from lead {first} on; their errors count as infinite"
+                f"{name}: rollouts that are not finite, from lead {first} on: {bad.max()} of "
+                f"{len(schedule.rollouts)}; their errors count as infinite"
             )
         lead = scores.overtaken_at(channel)
         verdict = "at every lead" if lead is None else "at no lead" if lead == 1 else f"before lead {lead}"

@@ -26,10 +26,10 @@ def open_source(path: str, operator: LatentOperator) -> FrameSource:
             "the operator was trained on meshes, whose fields are steady: there is nothing to roll out; give "
             "the checkpoint of one for grids or particles"
         )
-    if not Path(path).is_dir():
+    if not (Path(path).is_dir() or path.endswith(".zarr")):
         return GridFrames(open_grid(path, spec))
     if not isinstance(spec, GraphSpec):
-        raise ValueError(f"{path} holds graphs, the operator was trained on grids; give an .h5 file")
+        raise ValueError(f"{path} is a store of graphs, the operator was trained on grids; give an .h5 file")
     if (Path(path) / MESH.group).is_dir():
         raise ValueError(
             f"{path} holds meshes, whose fields are steady: there is nothing to roll out; give particles"

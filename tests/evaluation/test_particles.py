@@ -109,7 +109,7 @@ def test_the_floor_is_the_reconstruction_and_batches_do_not_matter(
         np.testing.assert_allclose(floor, expected[:, channel], rtol=1e-4)
 
 
-@pytest.mark.parametrize("what", ["steady operator", "mesh store", "grid", "grid operator"])
+@pytest.mark.parametrize("what", ["steady operator", "mesh store", "no store", "grid", "grid operator"])
 def test_data_that_do_not_fit_are_refused(
     what: str,
     checkpoint: Path,
@@ -133,7 +133,8 @@ def test_data_that_do_not_fit_are_refused(
         "steady operator": (tmp_path / "steady.ckpt", meshes, "fields are steady"),
         "mesh store": (checkpoint, meshes, "holds meshes, whose fields are steady"),
         "grid": (checkpoint, write_waves("line", (3,)), "holds grids"),
-        "grid operator": (checkpoints["line"], store, "holds graphs"),
+        "no store": (checkpoint, tmp_path / "missing.zarr", "no such Zarr store"),
+        "grid operator": (checkpoints["line"], store, "is a store of graphs"),
     }[what]
     assert run(used, data, tmp_path / "out") == 1
     error = capsys.readouterr().err
