@@ -1,6 +1,6 @@
 """Time the core against its floors, measured in the same run.
 
-    python scripts/benchmark.py solver|loader|graphs|convert|train|tokenize|rbc [--json]
+    python scripts/benchmark.py artifacts|solver|loader|graphs|latents|convert|train|tokenize|rbc [--json]
 
 Each figure stands beside its floor: bare transforms, raw h5py reads, matrix multiplications, encoder passes.
 """
@@ -11,9 +11,11 @@ import importlib
 import json
 
 BENCHMARKS = {
+    "artifacts": ("gust_torch.artifacts.benchmark", "benchmark_artifacts"),
     "solver": ("solvers.py2d_turbulence.benchmark", "benchmark_solver"),
     "convert": ("gust_torch.convert.benchmark", "benchmark_convert"),
     "graphs": ("gust_torch.data.graphs.benchmark", "benchmark_graphs"),
+    "latents": ("gust_torch.precompute.benchmark", "benchmark_latents"),
     "loader": ("gust_torch.data.benchmark", "benchmark_loader"),
     "train": ("gust_torch.tasks.benchmark", "benchmark_train"),
     "tokenize": ("gust_torch.tokenizer.benchmark", "benchmark_tokenize"),
