@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Roll a trained latent operator out on test data: errors over lead time, and figures."
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, metavar="MODEL.ckpt", help="checkpoint of a latent operator, complete")
+    add("--checkpoint", required=True, metavar="MODEL.ckpt", help="latent operator of scripts/train.py")
     add("--data_path", required=True, metavar="DATA", help="grid file (.h5) or store of particles (.zarr)")
     add("--output_dir", required=True, type=Path, metavar="FOLDER", help="for figures and numbers; created")
     for name, default, text in (

@@ -1,0 +1,109 @@
+"""Figures of every kind of data can be drawn, also of rollouts that blow up or are exact."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.collections import QuadMesh
+from torch import Tensor
+
+from gust_torch.evaluation.command import Evaluation
+from gust_torch.evaluation.curves_figure import curves_figure
+from gust_torch.evaluation.example import example_leads
+from gust_torch.evaluation.fields_figure import rollout_figure
+from gust_torch.evaluation.output import write_evaluation
+from gust_torch.spec import FieldSpec
+
+LINE = FieldSpec(names=("u",), grid=(16, 1), lengths=(1.0, 1.0))
+PLANE = FieldSpec(names=("p", "vorticity"), grid=(8, 4), boundary=("periodic", "wall"), lengths=(2.0, 1.0))
+
+
+def scaled(factor: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    return lambda latent, time_step, parameters: factor * latent
+
+
+@pytest.mark.parametrize(
+    ("kind", "factor", "lengths"),
+    [
+        ("line", 1.0, (2,)),
+        ("line", 1e30, (6, 3)),
+        ("line", math.nan, (6, 3)),
+        ("plane", 1e4, (2,)),
+        ("plane", math.nan, (6, 3)),
+    ],
+)
+def test_extreme_rollouts_can_be_drawn(
+    kind: str,
+    factor: float,
+    lengths: tuple[int, ...],
+    write_waves: Callable[..., Path],
+    stand_in: Callable[..., torch.nn.Module],
+    run_evaluation: Callable[..., Evaluation],
+    tmp_path: Path,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    spec = {"line": LINE, "plane": PLANE}[kind]
+    evaluation = run_evaluation(stand_in(spec, scaled(factor)), write_waves(kind, lengths))
+    files = write_evaluation(
+        evaluation.scores, evaluation.example, spec, {"checkpoint": "model.ckpt"}, tmp_path
+    )
+    assert [path.name for path in files] == ["rollout.png", "rollout_fields.png", "metrics.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in files)
+    assert not [str(warning.message) for warning in recwarn]
+
+
+def test_space_and_time_are_drawn_to_the_right_and_up(
+    write_waves: Callable[..., Path],
+    waves: Callable[..., list[np.ndarray]],
+    stand_in: Callable[..., torch.nn.Module],
+    exact_step: Callable[..., object],
+    run_evaluation: Callable[..., Evaluation],
+) -> None:
+    evaluation = run_evaluation(stand_in(LINE, exact_step(LINE), scale=1.5), write_waves("line", (5,)))
+    figure = rollout_figure(evaluation.example, LINE)
+    truth, prediction, error = (axes.collections[0] for axes in figure.axes[:3])
+    expected = waves(LINE, (5,))[0][:, 0, :, 0]
+    for mesh, values in ((truth, expected), (prediction, 1.5 * expected), (error, 0.5 * expected)):
+        assert isinstance(mesh, QuadMesh)
+        np.testing.assert_allclose(mesh.get_array(), values, rtol=1e-5)
+    assert isinstance(truth, QuadMesh)
+    corners = np.asarray(truth.get_coordinates())
+    np.testing.assert_allclose(corners[0, :, 0], np.linspace(0, 1, 17))
+    np.testing.assert_allclose(corners[:, 0, 1], [0, 0.125, 0.375, 0.625, 0.875, 1.0])
+
+
+def test_the_axis_counts_steps_where_they_differ_in_time(
+    write_waves: Callable[..., Path],
+    stand_in: Callable[..., torch.nn.Module],
+    run_evaluation: Callable[..., Evaluation],
+) -> None:
+    labels = {}
+    for steps in ((0.5, 0.5), (0.5, 0.25)):
+        evaluation = run_evaluation(stand_in(LINE, scaled(0.9)), write_waves("line", (4, 4), steps=steps))
+        axes = curves_figure(evaluation.scores, LINE).axes[-1]
+        labels[steps] = (axes.get_xlabel(), axes.get_lines()[0].get_xdata())
+    assert labels[0.5, 0.5][0] == "lead time $t - t_0$"
+    np.testing.assert_allclose(labels[0.5, 0.5][1], [0.5, 1.0, 1.5])
+    assert labels[0.5, 0.25][0] == "lead (steps)"
+    np.testing.assert_allclose(labels[0.5, 0.25][1], [1, 2, 3])
+
+
+def test_a_rollout_that_blows_up_does_not_hide_the_yardsticks(
+    write_waves: Callable[..., Path],
+    stand_in: Callable[..., torch.nn.Module],
+    run_evaluation: Callable[..., Evaluation],
+) -> None:
+    evaluation = run_evaluation(stand_in(LINE, scaled(1e5)), write_waves("line", (5, 5)))
+    top = evaluation.scores.per_lead("persistence", "nrmse", 0).quantiles.max()
+    assert curves_figure(evaluation.scores, LINE).axes[0].get_ylim()[1] < 20 * top
+
+
+def test_leads_of_the_example() -> None:
+    assert example_leads(4, space_time=True) == [0, 1, 2, 3, 4]
+    leads = example_leads(1000, space_time=True)
+    assert (leads[0], leads[-1], len(leads)) == (0, 1000, 256)
+    assert example_leads(100, space_time=False) == [1, 10, 100]
+    assert example_leads(1, space_time=False) == [1]
