@@ -94,19 +94,27 @@ class ArtifactCache:
                     f"{entry.name} is not in the cache {self._folder}, and --offline forbids the network; "
                     f"run the command once without --offline, or put the tarball at {self.where(entry)}"
                 )
-            part = self._part(entry)
-            found = download(open_remote(), part, entry.size, workers=workers, watch=watch)
-            if found != entry.sha256:
-                discard(part)
-                raise ValueError(
-                    f"{entry.name}: the downloaded {entry.artifact} has the sha256 {found}, the registry "
-                    f"expects {entry.sha256}; it was removed. Repeat the command; if it happens again, "
-                    "correct the registry or upload the dataset again"
-                )
-            os.replace(part, self.where(entry))
-            discard(part)
-            self._note_verified(self.where(entry))
+            self._download(entry, open_remote(), workers, watch)
             return self.where(entry), False
+
+    def _download(self, entry: DatasetEntry, remote: RemoteFile, workers: int, watch: Watch) -> None:
+        """Downloads a tarball; it gets its name when its digest is right.
+
+        Raises:
+            ValueError: Its digest differs.
+        """
+        part = self._part(entry)
+        found = download(remote, part, entry.size, workers=workers, watch=watch)
+        if found != entry.sha256:
+            discard(part)
+            raise ValueError(
+                f"{entry.name}: the downloaded {entry.artifact} has the sha256 {found}, the registry expects "
+                f"{entry.sha256}; it was removed. Repeat the command; if it happens again, correct the "
+                "registry or upload the dataset again"
+            )
+        os.replace(part, self.where(entry))
+        discard(part)
+        self._note_verified(self.where(entry))
 
     def _part(self, entry: DatasetEntry) -> Path:
         """The unfinished download."""

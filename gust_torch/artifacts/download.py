@@ -3,6 +3,7 @@
 import concurrent.futures
 import functools
 import logging
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,8 @@ def _read_whole(remote: RemoteFile, part: Path) -> None:
     """Lets the store write the file."""
     discard(part)
     remote.download(part)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _repeated(read: Callable[[], T], what: str, watch: Watch) -> T:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from gust_torch.artifacts.stores.fsspec_file import FsspecFile
+
 Place = Any  # of conftest.py
 
 
@@ -79,6 +81,28 @@ def test_a_mismatch_removes_the_download(
     assert not place.root.exists()
     assert [path for path in place.cache.rglob("*") if path.is_file()] == []
     tarball.write_bytes(good)
+    assert run().endswith("fetched\n")
+
+
+def test_a_store_that_changed_between_two_runs(
+    place: Place, run: Callable[..., str], refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gust_torch.artifacts.download.RANGE_BYTES", 1000)
+    monkeypatch.setattr("gust_torch.artifacts.download.ATTEMPTS", 1)
+    entry = place.add(files={"burgers1d_train.h5": os.urandom(5000)})
+    tarball = place.folder / "store" / f"{place.name}.tar.gz"
+    good = tarball.read_bytes()
+
+    def torn(self: FsspecFile, start: int, stop: int) -> bytes:
+        if start >= 3000:
+            raise ValueError("the line is dead")
+        return bytes(stop - start) if start == 1000 else good[start:stop]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FsspecFile, "read_range", torn)
+        assert "the line is dead; the same command continues" in refused(place.name, "--workers", "1")
+    assert (place.cached(entry).parent / "download.part").is_file()
+    assert "it was removed. Repeat the command" in refused()
     assert run().endswith("fetched\n")
 
 
