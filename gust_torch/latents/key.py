@@ -46,6 +46,9 @@ def data_identity(path: str | os.PathLike[str], known: DataIdentity | None = Non
         path: A file, or a folder of which every file counts by its relative name and content.
         known: What an earlier call found.
 
+    Returns:
+        `known` itself where the stamp is the same.
+
     Raises:
         ValueError: There is no such file, or it changes while it is read.
     """

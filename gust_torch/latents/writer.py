@@ -25,6 +25,7 @@ from gust_torch.latents.index import (
     write_durably,
 )
 from gust_torch.latents.journal import Journal, read_journal, write_journal
+from gust_torch.latents.key import data_identity
 from gust_torch.latents.plan import CachePlan, Shard
 from gust_torch.latents.shards import ShardFile
 from gust_torch.latents.store import LatentCache
@@ -141,7 +142,7 @@ class CacheWriter:
         """Write the index and give the cache its name; an older one goes. Process 0, after all others.
 
         Raises:
-            ValueError: Shards are missing.
+            ValueError: Shards are missing, or the data have changed meanwhile.
         """
         if self._is_finished or (not self.part.exists() and self.is_complete):
             self.close()
@@ -151,6 +152,7 @@ class CacheWriter:
                 f"{self.folder}: {len(pending)} of {len(self.plan.shards)} shards are missing; repeat the "
                 f"command to make them (all processes must share {self.folder.parent})"
             )
+        self._refuse_changed_data()
         self._write_rest()
         if self.folder.exists():
             os.replace(self.folder, self._old)
@@ -224,6 +226,15 @@ class CacheWriter:
                 f"batches of {journal.batch_size} samples were encoded, {self.plan.batch_size} now"
             )
         return changes
+
+    def _refuse_changed_data(self) -> None:
+        """Latents of data that changed while they were read belong to no content: they go."""
+        source, known = Path(self.plan.source), self.plan.data
+        if source.exists() and data_identity(source, known).sha256 != known.sha256:
+            shutil.rmtree(self.part)
+            raise ValueError(
+                f"{source} changed while it was encoded, so {self.folder} was not made; repeat the command"
+            )
 
     def _write_rest(self) -> None:
         """Everything but the shards; the index last."""

@@ -239,6 +239,23 @@ def test_a_full_disk_leaves_a_state_that_continues(
     assert contents(folder) == reference
 
 
+def test_data_that_change_meanwhile(tmp_path: Path, plan: CachePlan, helpers) -> None:
+    folder = tmp_path / "cache" / "burgers1d_train"
+    source = Path(plan.source)
+    with CacheWriter(folder, plan) as writing:
+        writing.begin()
+        for _ in helpers.encode(writing, source):
+            pass
+        source.touch()  # the content decides
+        source.unlink()
+        helpers.write_task(source, (6, 9, 5), seed=7)
+        with pytest.raises(ValueError, match=r"burgers1d_train\.h5 changed while it was encoded"):
+            writing.finish()
+    assert not folder.exists()
+    assert not writing.part.exists()
+    helpers.make_cache(folder, helpers.make_plan(source, plan.model))
+
+
 def test_the_lock(tmp_path: Path, plan: CachePlan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "LOCK_SECONDS", 0.0)
     folder = tmp_path / "cache" / "burgers1d_train"
