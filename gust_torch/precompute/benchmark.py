@@ -113,7 +113,12 @@ def time_reading(request: Request, model: LatentAutoencoder, path: Path, repeats
     return [
         Row(name, rate, unit, floor=num / seconds["encode"], floor_name="encoding again, CPU", goal=">= 20"),
         Row(
-            name, **shared, floor=num / seconds["copy"], floor_name="copy from one memory map", goal=">= 0.9"
+            name,
+            rate,
+            unit,
+            floor=num / seconds["copy"],
+            floor_name="copy from one memory map",
+            goal=">= 0.9",
         ),
     ]
 

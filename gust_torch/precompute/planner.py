@@ -23,7 +23,7 @@ class Job:
         folder: `<cache-dir>/<task>_<split>`.
         plan: Of the cache.
         is_complete: Whether it is there already.
-        overwrite: Whether a stale one is there, to be replaced.
+        overwrite: Whether a stale one may be replaced.
     """
 
     folder: Path
@@ -116,13 +116,15 @@ class TaskPlanner:
         """
         plan = self._plan(split)
         folder = self._folder(split)
+        overwrite = self._request.overwrite
         try:
-            return Job(folder, plan, CacheWriter(folder, plan).is_complete, overwrite=False)
+            is_complete = CacheWriter(folder, plan).is_complete
         except ValueError as error:
-            if not self._request.overwrite:
+            if not overwrite:
                 raise
             logger.info("replacing it: %s", error)
-            return Job(folder, plan, is_complete=False, overwrite=True)
+            is_complete = False
+        return Job(folder, plan, is_complete, overwrite)
 
     def _plan(self, split: str) -> CachePlan:
         """What the cache of a split should hold."""

@@ -68,12 +68,11 @@ class Training:
         record = read_record(self.folder)
         if record is None:
             return False
-        differing = [name for name, value in self.parts.items() if record["parts"].get(name) != value]
-        if differing:
-            state = "finished" if record["finished"] else "unfinished"
+        if changes := self._changes(record["parts"]):
             raise ValueError(
-                f"{self.folder} holds a{'n' if state[0] == 'u' else ''} {state} training with another "
-                f"{', another '.join(differing)}; give --overwrite to train again, or another --cache-dir"
+                f"{self.folder} holds {'a finished' if record['finished'] else 'an unfinished'} training of "
+                f"another request: {', '.join(changes)}; give --overwrite to train again, or another "
+                "--cache-dir"
             )
         return bool(record["finished"]) and self.checkpoint.is_file()
 
@@ -118,6 +117,18 @@ class Training:
     def finish(self) -> None:
         """Note that the training is done; process 0 only."""
         self._record(finished=True)
+
+    def _changes(self, then: Mapping[str, Any]) -> list[str]:
+        """What this training has other than `parts` of an earlier one, in words."""
+        changes = []
+        if then.get("configuration") != self.parts["configuration"]:
+            changes.append("the configuration differs")
+        if (options := then.get("options")) != self.parts["options"]:
+            now, before = (" ".join(given or ()) or "none" for given in (self.options, options))
+            changes.append(f"the options differ (now {now}, then {before})")
+        if then.get("data") != self.parts["data"]:
+            changes.append("the data differ")
+        return changes
 
     def _record(self, *, finished: bool) -> None:
         data = {split: asdict(identity) for split, identity in self.data.items()}

@@ -189,6 +189,19 @@ def test_a_stopped_run_goes_on_behind_the_finished_shards(encode, tmp_path, monk
     assert {name: (folder / name).stat().st_mtime_ns for name in done} == done
 
 
+def test_an_unfinished_cache_of_another_request_is_refused_and_replaced_on_demand(encode, monkeypatch):
+    def full(*args):
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "encode", full)
+        assert encode("--splits", "val")[0] == 1
+    code, _, err = encode("--splits", "val", "--batch-size", 4)
+    assert code == 1
+    assert "unfinished cache: batches of 32 samples were encoded, 4 now" in err
+    assert encode("--splits", "val", "--batch-size", 4, "--overwrite")[0] == 0
+
+
 def test_limit_and_float16_and_manifest(encode, root, tmp_path):
     manifest = tmp_path / "deep" / "manifest.json"
     code, out, err = encode("--limit", 9, "--dtype", "float16", "--manifest", manifest)

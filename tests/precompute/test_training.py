@@ -49,16 +49,19 @@ def test_another_request_is_refused_and_trained_on_demand(
     flags = ["--config", config(), "--splits", "val"]
     assert run("burgers1d", root, *flags)[0] == 0
     for change, reason in (
-        (["--latent-dim", "4"], "another options"),
-        (["--seed", "4"], "another options"),
-        (["--config", config(name="other.yaml", max_epochs=2)], "another configuration"),
+        (["--latent-dim", "4"], "the options differ (now --model.init_args.latent_dim=4, then none)"),
+        (["--seed", "4"], "the options differ (now --seed_everything=4, then none)"),
+        (["--config", config(name="other.yaml", max_epochs=2)], "the configuration differs"),
     ):
         code, _, err = run("burgers1d", root, *flags, *change)
         assert code == 1
-        assert f"burgers1d_autoencoder holds a finished training with {reason}; give --overwrite" in err
+        assert (
+            f"burgers1d_autoencoder holds a finished training of another request: {reason}; give --overwrite"
+            in err
+        )
     (root / "burgers1d_train.h5").unlink()
     write_grid(root / "burgers1d_train.h5", 4, seed=8)
-    assert "with another data; give --overwrite" in run("burgers1d", root, *flags)[2]
+    assert "another request: the data differ; give --overwrite" in run("burgers1d", root, *flags)[2]
     before = LatentCache.open(tmp_path / "cache" / "burgers1d_val").key.encoder
     assert len(train_calls) == 1
     code, out, err = run("burgers1d", root, *flags, "--overwrite")
