@@ -5,6 +5,7 @@ import logging
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import yaml
@@ -42,6 +43,7 @@ class TrainCLI(LightningCLI):
         """Add the checkpoint's flags and set this package's defaults."""
         parser.add_lightning_class_args(ModelCheckpoint, "best")
         parser.add_lightning_class_args(ModelCheckpoint, "last")
+        parser.add_lightning_class_args(ModelCheckpoint, "recent")
         if not self.subclass_mode_model:  # figures of tokens are those of the default task
             parser.add_lightning_class_args(ValidationFigures, "figures")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
@@ -60,6 +62,9 @@ class TrainCLI(LightningCLI):
                 "last.filename": "last",
                 "last.enable_version_counter": False,
                 "last.save_on_train_epoch_end": True,  # also where validation is rare or the run ends between
+                "recent.filename": "last",  # the same file, within long epochs too
+                "recent.enable_version_counter": False,
+                "recent.train_time_interval": timedelta(minutes=10),
                 "lr_monitor.logging_interval": "step",
                 "trainer.default_root_dir": DEFAULT_ROOT,
                 "trainer.gradient_clip_val": GRADIENT_CLIP,
@@ -70,7 +75,7 @@ class TrainCLI(LightningCLI):
         """Fill in what depends on other flags: where checkpoints and logs go, and DDP's settings."""
         config = self.config[self.subcommand]
         root = Path(config.trainer.default_root_dir)
-        for checkpoint in (config.best, config.last):
+        for checkpoint in (config.best, config.last, config.recent):
             if checkpoint.dirpath is None:
                 checkpoint.dirpath = str(root / "checkpoints")
         _hand_over_cache_dir(config)

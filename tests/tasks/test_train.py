@@ -130,6 +130,16 @@ class Crash(Callback):
             raise RuntimeError("crash")
 
 
+def test_long_epochs_are_saved_as_time_passes(turbulence_file, tiny_flags, tmp_path):
+    flags = [*tiny_flags(turbulence_file, tmp_path), "--recent.train_time_interval", "0:00:00.000001"]
+    with pytest.raises(RuntimeError, match="crash"):
+        TrainCLI(VQVAETask, FieldDataModule, args=["fit", *flags], trainer_defaults={"callbacks": [Crash(3)]})
+    assert states(tmp_path / "checkpoints" / "last.ckpt")[1]["global_step"] == 3
+    main(["fit", *flags, "--ckpt_path", "last"])
+    assert states(tmp_path / "checkpoints" / "last.ckpt")[1]["global_step"] == 10
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
 @pytest.mark.parametrize("step", [3, 9], ids=["before quantisation", "after it"])
 def test_a_crashed_run_resumes_bit_for_bit_within_an_epoch(step, turbulence_file, tiny_flags, tmp_path):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
