@@ -54,9 +54,18 @@ class LatentOperatorTask(LightningModule):
         self.model: LatentOperator
 
     def configure_model(self) -> None:
-        """Build the model round the data module's autoencoder, with statistics of the training windows."""
+        """Build the model round the data module's autoencoder, with statistics of the training windows.
+
+        Raises:
+            ValueError: A precision that would change the autoencoder.
+        """
         if hasattr(self, "model"):
             return
+        if not self.trainer.precision.endswith(("32-true", "mixed")):
+            raise ValueError(
+                f"trainer.precision={self.trainer.precision} would round the frozen autoencoder's weights; "
+                "choose bf16-mixed"
+            )
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         autoencoder: LatentAutoencoder = datamodule.autoencoder
         self.model = LatentOperator(
@@ -139,7 +148,7 @@ class LatentOperatorTask(LightningModule):
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         weights = datamodule.autoencoder.state_dict()
         own = self.model.autoencoder.state_dict()
-        if not all(torch.equal(value.cpu(), weights[name].cpu()) for name, value in own.items()):
+        if not all(torch.equal(value.cpu(), weights[name].to(value.dtype)) for name, value in own.items()):
             raise ValueError(
                 "the checkpoint was trained with another autoencoder than that of the data; give the latent "
                 "cache or the encoder of that training, or train anew without --ckpt_path"

@@ -7,7 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 from gust_torch.tasks.schedule import num_training_steps
 from solvers.common.progress import Progress
 
-SHOWN = {"train/loss": "loss", "val/vrmse": "val VRMSE"}
+SHOWN = {"train/loss": "loss", "val/loss": "val loss", "val/vrmse": "val VRMSE"}
 
 
 class TrainingProgress(Callback):

@@ -198,7 +198,9 @@ def test_the_saved_config_runs_again(trained, tmp_path):
     assert logged(tmp_path, "train/loss") == logged(trained, "train/loss")
 
 
-def test_bf16_and_gradient_clipping(home, tmp_path):
+def test_bf16_and_gradient_clipping(home, tmp_path, capfd):
+    half = flags(home, tmp_path / "half", cache="cache_encoder", trainer__precision="bf16-true")
+    assert "trainer.precision=bf16-true would round" in error_of(half, capfd)
     more = {"trainer__precision": "bf16-mixed", "trainer__gradient_clip_val": 1e-3, "trainer__max_epochs": 1}
     main(["fit", *flags(home, tmp_path, encoder="encoder.ckpt", **more)])
     assert np.isfinite(logged(tmp_path, "val/loss")).all()
