@@ -5,8 +5,14 @@ import logging
 import sys
 from pathlib import Path
 
-from gust_torch.artifacts.fetch import DEFAULT_CACHE, DEFAULT_ROOT, DEFAULT_WORKERS, Source, fetch
-from gust_torch.artifacts.registry_file import DEFAULT_REGISTRY
+from gust_torch.artifacts.fetching.fetch_datasets import (
+    DEFAULT_CACHE,
+    DEFAULT_ROOT,
+    DEFAULT_WORKERS,
+    Source,
+    fetch,
+)
+from gust_torch.artifacts.registry.file import DEFAULT_REGISTRY
 from solvers.common.command import run_command
 
 

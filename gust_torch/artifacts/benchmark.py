@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gust_torch.artifacts.cache import ArtifactCache
-from gust_torch.artifacts.extract import extract
-from gust_torch.artifacts.fetch import Source, fetch
-from gust_torch.artifacts.fetch_watch import Watch
-from gust_torch.artifacts.packaging import package
+from gust_torch.artifacts.fetching.cache import ArtifactCache
+from gust_torch.artifacts.fetching.extract import extract
+from gust_torch.artifacts.fetching.fetch_datasets import Source, fetch
+from gust_torch.artifacts.fetching.watch import Watch
+from gust_torch.artifacts.packaging.pack import package
 from gust_torch.artifacts.registry import DatasetEntry
 from gust_torch.artifacts.stores import open_reference
 from solvers.common.benchmark import Row, medians

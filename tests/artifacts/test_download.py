@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from gust_torch.artifacts import download as module
-from gust_torch.artifacts import download_journal
-from gust_torch.artifacts.download import download, downloaded_bytes
-from gust_torch.artifacts.fetch_watch import Stopped, Watch
+from gust_torch.artifacts.fetching import download as module
+from gust_torch.artifacts.fetching import journal as download_journal
+from gust_torch.artifacts.fetching.download import download, downloaded_bytes
+from gust_torch.artifacts.fetching.watch import Stopped, Watch
 
 RANGE = 1000
 CONTENT = random.Random(0).randbytes(10 * RANGE + 17)
@@ -260,8 +260,9 @@ def test_an_error_in_one_thread_spares_the_rest(tmp_path: Path, monkeypatch: pyt
 SLOW = """
 import sys, time
 from pathlib import Path
-from gust_torch.artifacts import download as module, download_journal
-from gust_torch.artifacts.fetch_watch import Watch
+from gust_torch.artifacts.fetching import download as module
+from gust_torch.artifacts.fetching import journal as download_journal
+from gust_torch.artifacts.fetching.watch import Watch
 
 class Slow:
     name, supports_ranges = "t.tar.gz", True

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gust_torch.artifacts import extract_gzip
-from gust_torch.artifacts.extract import extract
-from gust_torch.artifacts.extract_gzip import gzip_blocks
-from gust_torch.artifacts.fetch_watch import Stopped, Watch
+from gust_torch.artifacts.fetching import gunzip as extract_gzip
+from gust_torch.artifacts.fetching.extract import extract
+from gust_torch.artifacts.fetching.gunzip import gzip_blocks
+from gust_torch.artifacts.fetching.watch import Stopped, Watch
 
 TRAIN = "burgers1d_train.h5"
 VAL = "burgers1d_val.h5"
@@ -237,7 +237,7 @@ def test_a_bomb_stops_at_the_promised_size(unpack: Callable[..., Path], stage: P
 
 
 def test_a_bomb_of_many_members_stops(unpack: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gust_torch.artifacts.extract.MAX_MEMBERS", 50)
+    monkeypatch.setattr("gust_torch.artifacts.fetching.extract.MAX_MEMBERS", 50)
     folders = [member(f"{STORE}/{index}", kind=tarfile.DIRTYPE) for index in range(51)]
     with pytest.raises(ValueError, match="more than 50 members"):
         unpack(gzip.compress(tar_bytes(*folders)), 0, (STORE,))

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import yaml
 
-from gust_torch.artifacts import packaging_write
-from gust_torch.artifacts.extract import extract
-from gust_torch.artifacts.packaging import package
+from gust_torch.artifacts.fetching.extract import extract
+from gust_torch.artifacts.packaging import write as packaging_write
+from gust_torch.artifacts.packaging.pack import package
 from gust_torch.artifacts.registry import check_registry, load_registry
 from solvers.common.hdf5_utils import HDF5Writer
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gust_torch.artifacts.packaging_gzip import BLOCK_BYTES, gzip_stream
-from gust_torch.artifacts.packaging_tar import Member, tar_stream
+from gust_torch.artifacts.packaging.gzip_blocks import BLOCK_BYTES, gzip_stream
+from gust_torch.artifacts.packaging.tar_stream import Member, tar_stream
 
 
 @pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, 2 * BLOCK_BYTES + 7])

@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
-from gust_torch.artifacts.packaging import package
-from gust_torch.artifacts.packaging_describe import describe
-from gust_torch.artifacts.packaging_result import placeholder
-from gust_torch.artifacts.packaging_sources import find_splits, find_task
+from gust_torch.artifacts.packaging.describe import describe
+from gust_torch.artifacts.packaging.pack import package
+from gust_torch.artifacts.packaging.result import placeholder
+from gust_torch.artifacts.packaging.sources import find_splits, find_task
 from solvers.common.hdf5_utils import HDF5Writer
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gust_torch.artifacts import registry_yaml
 from gust_torch.artifacts.registry import DatasetEntry, check_registry, expand_reference, load_registry
-from gust_torch.artifacts.registry_cli import main
+from gust_torch.artifacts.registry import yaml_lines as registry_yaml
+from gust_torch.artifacts.registry.cli import main
 
 SHIPPED = Path(__file__).resolve().parents[2] / "docs" / "dataset_registry.yaml"
 SHA = "ab" * 32
@@ -256,7 +256,7 @@ def test_shipped_template(registry: Path) -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys, gust_torch.artifacts.registry, gust_torch.artifacts.package_cli as c; c.make_parser();"
+        "import sys, gust_torch.artifacts.registry, gust_torch.artifacts.packaging.cli as c; c.make_parser();"
     )
     code += "print(*{'torch', 'h5py', 'numpy', 'fsspec', 'wandb'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gust_torch.artifacts import registry_write
 from gust_torch.artifacts.registry import DatasetEntry, check_registry, load_registry, register
+from gust_torch.artifacts.registry import write as registry_write
 
 SHA = "ab" * 32
 FIRST = f"""first:

@@ -87,8 +87,8 @@ def test_a_mismatch_removes_the_download(
 def test_a_store_that_changed_between_two_runs(
     place: Place, run: Callable[..., str], refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gust_torch.artifacts.download.RANGE_BYTES", 1000)
-    monkeypatch.setattr("gust_torch.artifacts.download.ATTEMPTS", 1)
+    monkeypatch.setattr("gust_torch.artifacts.fetching.download.RANGE_BYTES", 1000)
+    monkeypatch.setattr("gust_torch.artifacts.fetching.download.ATTEMPTS", 1)
     entry = place.add(files={"burgers1d_train.h5": os.urandom(5000)})
     tarball = place.folder / "store" / f"{place.name}.tar.gz"
     good = tarball.read_bytes()

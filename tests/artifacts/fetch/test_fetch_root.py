@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gust_torch.artifacts import fetch_root
+from gust_torch.artifacts.fetching import root as fetch_root
 
 Place = Any  # of conftest.py
 

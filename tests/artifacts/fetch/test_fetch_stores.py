@@ -25,7 +25,7 @@ def upload_of(tarball: Path) -> Upload:
 def test_from_s3(
     place: Place, run: Callable[..., str], s3_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gust_torch.artifacts.download.RANGE_BYTES", 100_000)
+    monkeypatch.setattr("gust_torch.artifacts.fetching.download.RANGE_BYTES", 100_000)
     entry = place.add(files={"burgers1d_train.h5": os.urandom(1_000_000)})
     tarball = place.folder / "store" / f"{place.name}.tar.gz"
     reference = open_store(f"s3://{s3_bucket}/data").put(upload_of(tarball))

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from gust_torch.artifacts.reference import reference_problem
-from gust_torch.artifacts.registry_checks import SPLITS
-from gust_torch.artifacts.registry_file import DEFAULT_REGISTRY
-from gust_torch.artifacts.registry_write import register
+from gust_torch.artifacts.registry.checks import SPLITS
+from gust_torch.artifacts.registry.file import DEFAULT_REGISTRY
+from gust_torch.artifacts.registry.write import register
 from solvers.common.command import run_command
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def pack(args: argparse.Namespace) -> None:
     Raises:
         ValueError: As `package` and `register`; a malformed reference or metadata.
     """
-    from gust_torch.artifacts.packaging import package  # h5py takes its time; --help should not
+    from gust_torch.artifacts.packaging.pack import package  # h5py takes its time; --help should not
 
     metadata = None if args.metadata is None else parse_metadata(args.metadata)
     if args.artifact is None and args.register:

@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import cast
 
-from gust_torch.artifacts.extract_gzip import DamagedGzip, GzipStream
-from gust_torch.artifacts.extract_names import MemberNames
-from gust_torch.artifacts.fetch_watch import Watch, naming
+from gust_torch.artifacts.fetching.gunzip import DamagedGzip, GzipStream
+from gust_torch.artifacts.fetching.watch import Watch, naming
+from gust_torch.artifacts.member_names import MemberNames
 
 MAX_MEMBERS = 10_000_000
 _MAX_PADDING = 16 << 20  # zeros behind the last member; GNU tar fills up its last record of 10 KiB

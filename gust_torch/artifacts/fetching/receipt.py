@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gust_torch.artifacts.aside import written_aside
-from gust_torch.artifacts.registry_entry import DatasetEntry
+from gust_torch.artifacts.registry.entry import DatasetEntry
 from solvers.common.provenance import provenance
 
 FORMAT_VERSION = 1

@@ -5,10 +5,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gust_torch.artifacts.cache import ArtifactCache
-from gust_torch.artifacts.fetch_root import DatasetRoot
-from gust_torch.artifacts.fetch_watch import Watch
-from gust_torch.artifacts.registry_entry import DatasetEntry
+from gust_torch.artifacts.fetching.cache import ArtifactCache
+from gust_torch.artifacts.fetching.root import DatasetRoot
+from gust_torch.artifacts.fetching.watch import Watch
+from gust_torch.artifacts.registry.entry import DatasetEntry
 from gust_torch.artifacts.stores import RemoteFile
 from solvers.common.progress import Progress
 

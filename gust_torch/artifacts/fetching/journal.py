@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from gust_torch.artifacts.aside import written_aside
-from gust_torch.artifacts.download_digest import RangesDigest
-from gust_torch.artifacts.fetch_watch import Watch
+from gust_torch.artifacts.fetching.digest import RangesDigest
+from gust_torch.artifacts.fetching.watch import Watch
 
 SAVE_SECONDS = 1.0  # between saves: each first puts the file's bytes on the disk
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gust_torch.artifacts.registry_file import DEFAULT_REGISTRY, check_registry, load_registry
+from gust_torch.artifacts.registry.file import DEFAULT_REGISTRY, check_registry, load_registry
 from solvers.common.command import run_command
 
 

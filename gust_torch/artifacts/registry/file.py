@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gust_torch.artifacts.registry_checks import entry_problems
-from gust_torch.artifacts.registry_entry import DatasetEntry
-from gust_torch.artifacts.registry_yaml import Document, SyntaxProblem, read_document
+from gust_torch.artifacts.registry.checks import entry_problems
+from gust_torch.artifacts.registry.entry import DatasetEntry
+from gust_torch.artifacts.registry.yaml_lines import Document, SyntaxProblem, read_document
 
 DEFAULT_REGISTRY = Path("docs/dataset_registry.yaml")
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from gust_torch.artifacts.download_digest import file_sha256
-from gust_torch.artifacts.download_journal import PartialFile, discard, read_finished
-from gust_torch.artifacts.fetch_watch import Watch, naming
+from gust_torch.artifacts.fetching.digest import file_sha256
+from gust_torch.artifacts.fetching.journal import PartialFile, discard, read_finished
+from gust_torch.artifacts.fetching.watch import Watch, naming
 from gust_torch.artifacts.stores.contract import RemoteFile
 
 RANGE_BYTES = 8 << 20  # the size S3 clients use: large enough for its latency, small enough to lose

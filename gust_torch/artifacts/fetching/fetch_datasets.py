@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gust_torch.artifacts.cache import ArtifactCache
-from gust_torch.artifacts.fetch_root import DatasetRoot
-from gust_torch.artifacts.fetch_space import check_space, format_bytes
-from gust_torch.artifacts.fetch_work import Outcome, Work
+from gust_torch.artifacts.fetching.cache import ArtifactCache
+from gust_torch.artifacts.fetching.root import DatasetRoot
+from gust_torch.artifacts.fetching.space import check_space, format_bytes
+from gust_torch.artifacts.fetching.work import Outcome, Work
 from gust_torch.artifacts.reference import expand_reference
-from gust_torch.artifacts.registry_entry import DatasetEntry
-from gust_torch.artifacts.registry_file import DEFAULT_REGISTRY, load_registry
+from gust_torch.artifacts.registry.entry import DatasetEntry
+from gust_torch.artifacts.registry.file import DEFAULT_REGISTRY, load_registry
 from gust_torch.artifacts.stores import RemoteFile, open_reference
 from solvers.common.errors import one_line
 

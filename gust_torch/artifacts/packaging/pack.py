@@ -9,13 +9,13 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gust_torch.artifacts.extract_names import MemberNames
-from gust_torch.artifacts.packaging_describe import Description, describe
-from gust_torch.artifacts.packaging_result import Package
-from gust_torch.artifacts.packaging_sources import find_splits, find_task
-from gust_torch.artifacts.packaging_tar import Member, list_members
-from gust_torch.artifacts.packaging_write import Contents, write_package
-from gust_torch.artifacts.registry_entry import DatasetEntry
+from gust_torch.artifacts.member_names import MemberNames
+from gust_torch.artifacts.packaging.describe import Description, describe
+from gust_torch.artifacts.packaging.result import Package
+from gust_torch.artifacts.packaging.sources import find_splits, find_task
+from gust_torch.artifacts.packaging.tar_stream import Member, list_members
+from gust_torch.artifacts.packaging.write import Contents, write_package
+from gust_torch.artifacts.registry.entry import DatasetEntry
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from gust_torch.artifacts.fetch_watch import Watch
+from gust_torch.artifacts.fetching.watch import Watch
 from solvers.common.lock import WriterLock
 
 _POLL_SECONDS = 0.1

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gust_torch.artifacts.aside import written_aside
-from gust_torch.artifacts.download import download, downloaded_bytes
-from gust_torch.artifacts.download_digest import file_sha256
-from gust_torch.artifacts.download_journal import discard
-from gust_torch.artifacts.fetch_lock import waiting_lock
-from gust_torch.artifacts.fetch_watch import Watch
-from gust_torch.artifacts.registry_entry import DatasetEntry
+from gust_torch.artifacts.fetching.digest import file_sha256
+from gust_torch.artifacts.fetching.download import download, downloaded_bytes
+from gust_torch.artifacts.fetching.journal import discard
+from gust_torch.artifacts.fetching.lock import waiting_lock
+from gust_torch.artifacts.fetching.watch import Watch
+from gust_torch.artifacts.registry.entry import DatasetEntry
 from gust_torch.artifacts.stores.contract import RemoteFile
 
 _VERIFIED = "verified.json"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gust_torch.artifacts.aside import written_aside
-from gust_torch.artifacts.packaging_gzip import recipe
-from gust_torch.artifacts.packaging_tar import Member, read_exactly
+from gust_torch.artifacts.packaging.gzip_blocks import recipe
+from gust_torch.artifacts.packaging.tar_stream import Member, read_exactly
 from solvers.common.provenance import provenance
 
 FORMAT_VERSION = 1

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Container
 from pathlib import Path
 
-from gust_torch.artifacts.fetch_watch import Watch
+from gust_torch.artifacts.fetching.watch import Watch
 
 _BLOCK_BYTES = 1 << 20
 

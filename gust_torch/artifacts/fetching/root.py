@@ -13,11 +13,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from gust_torch.artifacts.extract import extract
-from gust_torch.artifacts.fetch_lock import waiting_lock
-from gust_torch.artifacts.fetch_watch import Watch
-from gust_torch.artifacts.receipt import FOLDER, Receipt, read_receipt, read_receipts
-from gust_torch.artifacts.registry_entry import DatasetEntry
+from gust_torch.artifacts.fetching.extract import extract
+from gust_torch.artifacts.fetching.lock import waiting_lock
+from gust_torch.artifacts.fetching.receipt import FOLDER, Receipt, read_receipt, read_receipts
+from gust_torch.artifacts.fetching.watch import Watch
+from gust_torch.artifacts.registry.entry import DatasetEntry
 
 
 class DatasetRoot:

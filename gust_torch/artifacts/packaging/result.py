@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gust_torch.artifacts.registry_entry import DatasetEntry, entry_yaml
+from gust_torch.artifacts.registry.entry import DatasetEntry, entry_yaml
 
 _PLACEHOLDER = "<entity>/<project>/{}:v0"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from gust_torch.artifacts.registry_checks import ENTRY_KEYS, OPTIONAL_KEYS, entry_problems
+from gust_torch.artifacts.registry.checks import ENTRY_KEYS, OPTIONAL_KEYS, entry_problems
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from gust_torch.artifacts.registry_checks import SPLITS
+from gust_torch.artifacts.registry.checks import SPLITS
 
 SUFFIXES = (".h5", ".zarr")
 _FILE = re.compile(rf"(?P<task>.+)_({'|'.join(SPLITS)})({'|'.join(map(re.escape, SUFFIXES))})")
