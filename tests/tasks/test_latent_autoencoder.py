@@ -71,9 +71,15 @@ def particle_stores(folder):
     return stores(folder, "particles", samples)
 
 
-DATA = {"burgers1d": burgers_file, "darcy2d_mesh": mesh_stores, "particles_advect": particle_stores}
+DATA = {
+    "burgers1d": burgers_file,
+    "grid": burgers_file,
+    "darcy2d_mesh": mesh_stores,
+    "particles_advect": particle_stores,
+}
 NAMES = {
     "burgers1d": ("u",),
+    "grid": ("u",),
     "darcy2d_mesh": ("f", "u"),
     "particles_advect": ("velocities_x", "velocities_y", "velocities_z"),
 }
