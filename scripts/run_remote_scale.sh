@@ -12,8 +12,8 @@
 #   STORE               where checkpoints and metrics go: wandb (default), file:///folder, s3://bucket/folder
 #   LOGGER              wandb or csv; by default wandb where STORE is wandb
 #   STAGES              "fetch autoencoder cache operator evaluate upload" (default), or some of them
-#   TRAIN_CONFIG        of the latent operator; default configs/latent/TASK.yaml
-#   AUTOENCODER_CONFIG  default configs/autoencoder/TASK.yaml
+#   TRAIN_CONFIG        of the latent operator; default configs/latent/TASK.yaml, or grid.yaml where there is none
+#   AUTOENCODER_CONFIG  default configs/autoencoder/TASK.yaml, or grid.yaml
 #   TRAIN_FLAGS         flags for the operator's training, such as those of configs/scale_overrides.md
 #   AUTOENCODER_FLAGS   the same for the autoencoder's
 #   CACHE_FLAGS         flags for scripts/precompute_latent_cache.py
@@ -104,6 +104,10 @@ train() {
         --trainer.accelerator "$ACCELERATOR" --trainer.devices "$DEVICES" --trainer.num_nodes "$NNODES" "${extra[@]}"
     finish "$folder"
 }
+# default_config FOLDER: the task's own, else that of all grids.
+default_config() {
+    [ -e "configs/$1/$task.yaml" ] && echo "configs/$1/$task.yaml" || echo "configs/$1/$kind.yaml"
+}
 # checkpoint FOLDER: the best of a training, the last of one that was not validated.
 checkpoint() {
     [ -e "$1/checkpoints/best.ckpt" ] && echo "$1/checkpoints/best.ckpt" || echo "$1/checkpoints/last.ckpt"
@@ -129,11 +133,12 @@ fetch() {
         --registry "$REGISTRY"
 }
 autoencoder() {
-    local paths=(--data.data_path "$(data "$task" train)") split
+    local paths=(--data.data_path "$(data "$task" train)") split path
     if [ "$kind" != grid ]; then
         paths=()
         for split in train val test; do
-            paths+=("--data.init_args.${split}_path" "$(data "$task" "$split")")
+            path=$(data "$task" "$split")
+            paths+=("--data.init_args.${split}_path" "${path:-null}")
         done
     fi
     train "$RUNS/$task/autoencoder" "$autoencoder_config" "$dataset" "${paths[@]}" "${autoencoder_flags[@]}"
@@ -202,8 +207,8 @@ fi
 case " $STAGES " in *" fetch "*) fetch ;; esac
 found=$("$PYTHON" -m gust_torch.artifacts.registry tasks "${datasets[@]}" --registry "$REGISTRY")
 while read -r task kind dataset <&3; do
-    train_config=${TRAIN_CONFIG:-configs/latent/$task.yaml}
-    autoencoder_config=${AUTOENCODER_CONFIG:-configs/autoencoder/$task.yaml}
+    train_config=${TRAIN_CONFIG:-$(default_config latent)}
+    autoencoder_config=${AUTOENCODER_CONFIG:-$(default_config autoencoder)}
     for stage in $STAGES; do
         [ "$stage" = fetch ] || "$stage"
     done
