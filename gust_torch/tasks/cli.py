@@ -67,6 +67,7 @@ class TrainCLI(LightningCLI):
                 "recent.train_time_interval": timedelta(minutes=10),
                 "lr_monitor.logging_interval": "step",
                 "trainer.default_root_dir": DEFAULT_ROOT,
+                "trainer.enable_model_summary": False,  # the tasks say how large their models are
                 "trainer.gradient_clip_val": GRADIENT_CLIP,
             }
         )
