@@ -5,6 +5,7 @@ import warnings
 
 HINTS = (
     ".*LeafSpec.*",
+    ".*exists and is not empty.*",  # where a run continues
     ".*does not have many workers.*",
     ".*smaller than the logging interval.*",
     ".*in eval mode at the start of training.*",  # frozen autoencoders
