@@ -12,7 +12,8 @@ def written_aside(path: Path) -> Iterator[BinaryIO]:
     """Opens the hidden file `.NAME.part` beside `path`, which gets its name when the block ends well.
 
     The bytes are on the disk before the rename, so that not even a power cut leaves half a file. An error
-    removes the file; what a killed process left is overwritten. The mode of a file that is replaced is kept.
+    removes the file; what a killed process left there is removed first. The mode of a file that is replaced is
+    kept.
 
     Args:
         path: The file to write; a symbolic link is followed.
@@ -20,7 +21,8 @@ def written_aside(path: Path) -> Iterator[BinaryIO]:
     target = path.resolve()
     partial = target.with_name(f".{target.name}.part")
     try:
-        with partial.open("wb") as file:
+        partial.unlink(missing_ok=True)
+        with partial.open("xb") as file:  # follows no link
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -227,6 +227,15 @@ def test_headers_that_nest_without_end(unpack: Callable[..., Path]) -> None:
         unpack(gzip.compress(block * 5000))
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_of_many_megabytes(unpack: Callable[..., Path], kind: bytes) -> None:
+    """tarfile would hold all of them, and search a pax header for numbers in quadratic time."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 1 << 18
+    with pytest.raises(ValueError, match="a header is too long"):
+        unpack(gzip.compress((header.tobuf() + b"1" * (1 << 18)) * 50 + GOOD, 1))
+
+
 def test_a_bomb_stops_at_the_promised_size(unpack: Callable[..., Path], stage: Path) -> None:
     header = tarfile.TarInfo(TRAIN)
     header.size = 5

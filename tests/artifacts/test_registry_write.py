@@ -167,7 +167,7 @@ def test_link_and_mode_are_kept(registry: Path) -> None:
     register(link, make_entry("third"), overwrite=False)
     assert link.is_symlink()
     assert registry.stat().st_mode & 0o777 == 0o640
-    assert "third" in load_registry(registry).entries
+    assert "third" in load_registry(registry).names
 
 
 def test_two_at_a_time(registry: Path) -> None:

@@ -143,7 +143,7 @@ class ArtifactCache:
         try:
             text = (self._folder / sha256 / _VERIFIED).read_text(encoding="utf-8")
             return Verified(**json.loads(text))
-        except (FileNotFoundError, ValueError, TypeError):
+        except (FileNotFoundError, ValueError, TypeError, RecursionError):
             return None
 
     def _note_verified(self, path: Path) -> None:

@@ -66,7 +66,9 @@ class GzipStream:
         header: What `read` returned last.
     """
 
-    MAX_HEADER_BYTES = 1 << 20
+    # A name of 1024 bytes needs far less. tarfile nests headers and searches them in quadratic time: of some
+    # megabytes they would cost a gigabyte of memory and hours.
+    MAX_HEADER_BYTES = 16 << 10
 
     def __init__(self, path: Path) -> None:
         """Opens the file and starts decompressing."""

@@ -107,11 +107,13 @@ def read_receipt(path: Path) -> Receipt | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format version {content['format_version']}")
+        if content["name"] != path.stem:
+            raise ValueError(f"of {content['name']!r}")
         files = {member: Stamp(**stamp) for member, stamp in content["files"].items()}
         return Receipt(content["name"], content["sha256"], files)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         log.warning("%s is no receipt (%s); what it stood for counts as unknown", path, error)
         return None
 

@@ -2,7 +2,7 @@
 
     <root>/burgers1d_train.h5 ...     the files
     <root>/.gust/<dataset>.json       receipt of what was put there
-    <root>/.gust/<dataset>.part/      an unfinished fetch: files/, old/, receipt.json once files/ is complete
+    <root>/.gust/<dataset>.part/      an unfinished fetch: files/, old/, and its receipt once files/ is complete
 
 Files are unpacked in .part/files and renamed when all are there. A run that is killed between two renames is
 continued by the next, which knows the moved files by the receipt in .part.
@@ -107,7 +107,7 @@ class DatasetRoot:
             extract(tarball, self._staged(entry), members=members, unpacked=entry.unpacked, watch=watch)
             for member in members:
                 _flush(self._staged(entry) / member)
-            Receipt.of(entry, self._staged(entry)).write(folder / "receipt.json")
+            Receipt.of(entry, self._staged(entry)).write(folder / f"{entry.name}.json")
         except BaseException:
             _remove(folder)
             raise
@@ -127,7 +127,7 @@ class DatasetRoot:
             os.replace(staged, target)
         for other in self._overlapping(entry):
             other.unlink()
-        os.replace(self._part(entry) / "receipt.json", self._receipt(entry))
+        os.replace(self._part(entry) / f"{entry.name}.json", self._receipt(entry))
         _remove(self._part(entry))
 
     def _overlapping(self, entry: DatasetEntry) -> Iterator[Path]:
@@ -148,7 +148,7 @@ class DatasetRoot:
 
     def _staged_receipt(self, entry: DatasetEntry) -> Receipt | None:
         """The receipt of a complete staging folder for this very dataset."""
-        receipt = read_receipt(self._part(entry) / "receipt.json")
+        receipt = read_receipt(self._part(entry) / f"{entry.name}.json")
         return receipt if receipt is not None and receipt.sha256 == entry.sha256 else None
 
 

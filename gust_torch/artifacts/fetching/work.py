@@ -98,5 +98,5 @@ class _Display:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if error[0] is None:
+        if error[0] is None and self._bytes >= _MEGABYTE:
             self._progress.close()

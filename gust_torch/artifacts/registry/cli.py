@@ -19,7 +19,7 @@ def check(path: Path) -> int:
         print(problem, file=sys.stderr)
     if problems:
         return 1
-    count = len(load_registry(path).entries)
+    count = len(load_registry(path).names)
     print(f"{path}: {count} dataset{'' if count == 1 else 's'}, no problems")
     return 0
 

@@ -8,6 +8,8 @@ import yaml
 # The C loader is ten times faster, which a fetch that has nothing to do notices.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_DEPTH = 20
+# What yaml raises at scalars that are not what they look like or claim to be: 2024-13-45, !!bool x, !!int ''.
+_VALUE_ERRORS = (ValueError, LookupError, AttributeError, TypeError)
 _STRING_TAG = "tag:yaml.org,2002:str"
 
 Key = tuple[str | int, ...]
@@ -22,14 +24,15 @@ class Document:
         lines: Keys from the top (`("burgers1d", "splits", "train")`) -> line, counted from 1.
         spans: Key of the top mapping -> (start, stop) of its entry among the characters of the text; `stop`
             is the end of its last line, before any comment on lines of their own.
-        problems: (line, what is wrong) for repeated keys and keys that are not text.
+        problems: (keys, line, what is wrong) for repeated keys, which concern the whole file (no keys), and
+            for keys that are not text, which concern the entry they stand in.
         block: Whether entries can be appended: the top is a mapping without braces, or nothing yet.
     """
 
     value: object
     lines: Mapping[Key, int]
     spans: Mapping[str, tuple[int, int]]
-    problems: tuple[tuple[int, str], ...]
+    problems: tuple[tuple[Key, int, str], ...]
     block: bool
 
 
@@ -90,7 +93,7 @@ class _Reader:
         self._scalars = yaml.constructor.SafeConstructor()
         self.lines: dict[Key, int] = {}
         self.spans: dict[str, tuple[int, int]] = {}
-        self.problems: list[tuple[int, str]] = []
+        self.problems: list[tuple[Key, int, str]] = []
 
     def value(self, node: yaml.Node, key: Key) -> object:
         """Value of a node found under `key`."""
@@ -101,11 +104,9 @@ class _Reader:
             return [self.value(item, (*key, index)) for index, item in enumerate(node.value)]
         try:
             return self._scalars.construct_object(node)
-        except ValueError as error:  # 2024-13-45 looks like a date and is none
-            line = node.start_mark.line + 1
-            raise SyntaxProblem(
-                line, f"not YAML: {node.value!r} is not a value ({error}); quote it"
-            ) from error
+        except _VALUE_ERRORS as error:
+            text = f"not YAML: {node.value!r} is not a value ({error}); quote it"
+            raise SyntaxProblem(node.start_mark.line + 1, text) from error
 
     def _mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, object]:
         """Values by key; of a repeated key the first counts, and the others are problems."""
@@ -115,13 +116,16 @@ class _Reader:
             where = "/".join(map(str, key))
             prefix = f"{where}: " if where else ""
             if not isinstance(name_node, yaml.ScalarNode) or name_node.tag != _STRING_TAG:
-                self.problems.append((line, f"{prefix}key {_show(name_node)} is not text; quote it"))
+                concerned = (*key, str(name_node.value))
+                self.problems.append(
+                    (concerned, line, f"{prefix}key {_show(name_node)} is not text; quote it")
+                )
                 continue
             name = name_node.value
             if name in values:
                 first = self.lines[(*key, name)]
                 self.problems.append(
-                    (line, f"{prefix}{name} stands here again, first on line {first}; keep one")
+                    ((), line, f"{prefix}{name} stands here again, first on line {first}; keep one")
                 )
                 continue
             self.lines[(*key, name)] = line

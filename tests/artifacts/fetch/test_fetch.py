@@ -167,6 +167,7 @@ def test_a_verified_note_that_is_nonsense(place: Place, run: Callable[..., str])
         "",
         "{",
         "[]",
+        "[" * 100_000,
         '{"file": 3}',
         '{"file": "../../data", "size": 0, "mtime_ns": 0, "ctime_ns": 0}',
     ):
@@ -213,6 +214,19 @@ def test_room_for_what_is_missing_only(
     assert run().endswith("from cache\n")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     assert run().endswith("up to date\n")
+
+
+def test_an_entry_that_is_not_filled_in_stops_no_other(
+    place: Place, run: Callable[..., str], refused: Callable[..., str]
+) -> None:
+    place.add()
+    with place.registry.open("a") as file:
+        file.write("later_v1: {artifact: <entity>/<project>/x:v0, kind: grid}\n")
+    assert run().endswith("fetched\n")
+    assert "later_v1: artifact is '<entity>/<project>/x:v0', a placeholder" in refused("later_v1")
+    with place.registry.open("a") as file:
+        file.write("later_v1: {}\n")
+    assert "later_v1 stands here again" in refused()
 
 
 def test_one_failure_spares_the_others(

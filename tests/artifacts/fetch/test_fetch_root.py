@@ -230,9 +230,38 @@ def test_receipts_that_are_nonsense(
     place.add()
     run()
     receipt = place.root / ".gust" / f"{place.name}.json"
-    for text in ("", "[]", "{}", json.dumps({**json.loads(receipt.read_text()), "format_version": 99})):
+    content = json.loads(receipt.read_text())
+    changed = [json.dumps({**content, key: 99}) for key in ("format_version", "name", "files")]
+    for text in ("", "[]", "{}", "[" * 100_000, *changed):
         content = receipt.read_text()
         receipt.write_text(text)
         assert "exists already and was not fetched" in refused()
         receipt.write_text(content)
     assert run().endswith("up to date\n")
+
+
+def test_a_receipt_that_names_something_else_removes_nothing(place: Place, run: Callable[..., str]) -> None:
+    place.add()
+    run()
+    victim = place.folder / "victim.json"
+    victim.write_text("untouched")
+    content = json.loads((place.root / ".gust" / f"{place.name}.json").read_text())
+    lie = place.root / ".gust" / "lie.json"
+    lie.write_text(json.dumps({**content, "name": "../../victim"}))
+    (place.root / "burgers1d_val.h5").unlink()
+    run()
+    assert victim.read_text() == "untouched"
+    assert lie.exists()
+
+
+def test_links_where_receipts_are_written_are_not_followed(place: Place, run: Callable[..., str]) -> None:
+    note = place.cached(place.add()).with_name("verified.json")
+    victim = place.folder / "victim"
+    victim.write_text("untouched")
+    run()
+    (place.root / "burgers1d_val.h5").unlink()
+    note.unlink()
+    note.with_name(".verified.json.part").symlink_to(victim)
+    run()
+    assert victim.read_text() == "untouched"
+    assert place.content() == place.files
