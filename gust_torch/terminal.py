@@ -8,6 +8,7 @@ HINTS = (
     ".*exists and is not empty.*",  # where a run continues
     ".*does not have many workers.*",
     ".*smaller than the logging interval.*",
+    ".*`srun` command is available.*",
     ".*in eval mode at the start of training.*",  # frozen autoencoders
 )
 

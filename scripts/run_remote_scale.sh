@@ -41,6 +41,8 @@ REGISTRY=${REGISTRY:-docs/dataset_registry.yaml}
 DATA_ROOT=${DATA_ROOT:-data/pdebench} ARTIFACT_CACHE=${ARTIFACT_CACHE:-artifacts/cache}
 LATENT_CACHE=${LATENT_CACHE:-data/latent_cache} RUNS=${RUNS:-runs/remote}
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+# Lightning would take the commands of a batch script for tasks that srun started, and wait for the others.
+unset SLURM_NTASKS SLURM_NTASKS_PER_NODE
 read -ra datasets <<<"$WANDB_DATASETS"
 read -ra train_flags <<<"${TRAIN_FLAGS:-}"
 read -ra autoencoder_flags <<<"${AUTOENCODER_FLAGS:-}"
@@ -53,7 +55,7 @@ fail() {
 }
 # run COMMAND...: print a command as one would type it, then run it; a signal to this script reaches it too.
 run() {
-    printf '\n$ %s\n' "$*" >&2
+    printf '\n$%s\n' "$(printf ' %q' "$@")" >&2
     "$@" &
     child=$!
     wait "$child"
