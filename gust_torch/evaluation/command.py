@@ -13,7 +13,7 @@ from gust_torch.evaluation.example import Example, make_example
 from gust_torch.evaluation.output import write_evaluation
 from gust_torch.evaluation.reference import Reference, open_reference
 from gust_torch.evaluation.report import notes, summarize, table
-from gust_torch.evaluation.rollout import errors, roll_out
+from gust_torch.evaluation.rollout import mean_squares, roll_out
 from gust_torch.evaluation.schedule import Schedule, Settings, make_schedule
 from gust_torch.evaluation.scores import Scores
 from gust_torch.evaluation.source import open_source, rollout_parameters, time_step_note
@@ -41,7 +41,7 @@ class Written:
     """What the command leaves.
 
     Attributes:
-        table: Mean errors, for people.
+        table: Errors, for people.
         notes: What the table does not show, a line each.
         files: Files written.
     """
@@ -133,8 +133,7 @@ def evaluate(
         own = parameters[first : first + len(batch)]
         for step in roll_out(operator, reference, batch, own):
             if step.lead > 0:
-                for curve, estimate in step.estimates.items():
-                    scores.add(first, step.lead, curve, errors(estimate, step.reference, operator.spec))
+                scores.add(first, step.lead, mean_squares(step, operator.spec))
             on_frames(step.reference.num_samples)
         first += len(batch)
     row = scores.median_rollout()

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from gust_torch.analysis.style import BLACK, BLUE, GREY, NOTE, STYLE, VERMILLION
 from gust_torch.evaluation.labels import channel_label
 from gust_torch.evaluation.report import METRIC_LABELS, lead_times, same_times
-from gust_torch.evaluation.rollout import METRICS
-from gust_torch.evaluation.scores import Scores, Statistics
+from gust_torch.evaluation.scores import METRICS, Scores, Statistics
 from gust_torch.models.points import Spec
 
 WIDTH, HEIGHT = 3.6, 2.7
@@ -29,7 +28,7 @@ LARGEST, LOWEST_SHARE = 10.0, 1e-6
 
 
 def curves_figure(scores: Scores, spec: Spec) -> Figure:
-    """Draw a column for each field and a row for each metric: medians, with bands between the quartiles."""
+    """Draw a column for each field and a row for each metric: pooled, thin medians, bands of quartiles."""
     with matplotlib.rc_context(STYLE):
         columns = spec.num_channels
         figure = Figure(
@@ -64,7 +63,7 @@ def _note(scores: Scores) -> str:
         return "One trajectory. Times in the data's unit."
     some = f", {counts[-1]} of which reach the last lead" if counts[-1] < counts[0] else ""
     unit = "Times in the data's unit." if same_times(scores.schedule) else "Steps differ in time."
-    return f"Lines: median of {counts[0]} trajectories{some}; bands: quartiles. {unit}"
+    return f"Lines: {counts[0]} trajectories pooled{some}; thin, bands: their median, quartiles. {unit}"
 
 
 def _draw(axes: Axes, scores: Scores, metric: str, channel: int, lead: NDArray[np.float64]) -> None:
@@ -74,26 +73,31 @@ def _draw(axes: Axes, scores: Scores, metric: str, channel: int, lead: NDArray[n
         statistics = scores.per_lead(curve, metric, channel)
         # A lone lead would draw nothing.
         marker = "o" if len(lead) == 1 else None
-        axes.plot(lead, _finite(statistics.median), label=CURVE_LABELS[curve], marker=marker, **style)
-        if len(lead) > 1:
-            low, _, high = np.minimum(statistics.quantiles, 1e30)
+        axes.plot(lead, _finite(statistics.pooled), label=CURVE_LABELS[curve], marker=marker, **style)
+        if len(lead) > 1 and len(scores.schedule.rollouts) > 1:
+            low, median, high = np.minimum(statistics.quantiles, 1e30)
+            axes.plot(lead, median, **{**style, "linewidth": 0.7})
             axes.fill_between(lead, low, high, color=style["color"], alpha=0.15, linewidth=0, zorder=1)
-        shown[curve] = statistics.quantiles
+        shown[curve] = np.vstack([statistics.pooled, statistics.quantiles])
         if curve == "operator":
             _mark_blow_up(axes, statistics, lead)
-    _set_scale(axes, shown.pop("operator"), np.concatenate(list(shown.values())))
+    _set_scale(axes, shown)
     if len(lead) > 1:
         axes.set_xlim(lead[0], lead[-1])
 
 
-def _set_scale(axes: Axes, operator: NDArray[np.float64], yardsticks: NDArray[np.float64]) -> None:
-    """Limits that show all finite quartiles; logarithmic where they span much."""
-    positive = [v[np.isfinite(v) & (v > 0)] for v in (operator, yardsticks)]
-    if not any(values.size for values in positive):
+def _set_scale(axes: Axes, shown: dict[str, NDArray[np.float64]]) -> None:
+    """Limits that show what is finite, but no more than `LARGEST` times the yardsticks' pooled errors.
+
+    Beyond lie rollouts that blow up, and ratios to a reference that has decayed to nothing. Logarithmic where
+    the values span much.
+    """
+    values = _positive(np.concatenate(list(shown.values())))
+    if not values.size:
         return
-    tops = [float(values.max()) for values in positive if values.size]
-    top = max(tops[-1], min(tops[0], LARGEST * tops[-1]))  # of the yardsticks, where they are not zero
-    bottom = max(float(np.concatenate(positive).min()), LOWEST_SHARE * top)
+    yardsticks = _positive(np.array([rows[0] for curve, rows in shown.items() if curve != "operator"]))
+    top = min(float(values.max()), LARGEST * float((yardsticks if yardsticks.size else values).max()))
+    bottom = max(float(values.min()), LOWEST_SHARE * top)
     if top > LOG_SPAN * bottom:
         axes.set_yscale("log")
         axes.set_ylim(bottom / 1.5, top * 1.8)
@@ -101,6 +105,10 @@ def _set_scale(axes: Axes, operator: NDArray[np.float64], yardsticks: NDArray[np
         axes.set_ylim(0.0, top * 1.2)
     if axes.get_ylim()[1] > 1:
         axes.axhline(1.0, color=GREY, linewidth=0.7, zorder=0)
+
+
+def _positive(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[np.isfinite(values) & (values > 0)]
 
 
 def _mark_blow_up(axes: Axes, statistics: Statistics, lead: NDArray[np.float64]) -> None:

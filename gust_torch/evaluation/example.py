@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gust_torch.evaluation.reference import Reference
-from gust_torch.evaluation.rollout import errors, roll_out
+from gust_torch.evaluation.rollout import roll_out
 from gust_torch.evaluation.schedule import Rollout
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.models.points import num_dims
@@ -27,7 +27,6 @@ class Frame:
         coordinates: (n, d).
         reference: (n, c).
         prediction: (n, c).
-        nrmse: (c,) of the prediction.
     """
 
     lead: int
@@ -35,7 +34,6 @@ class Frame:
     coordinates: NDArray[np.float32]
     reference: NDArray[np.float32]
     prediction: NDArray[np.float32]
-    nrmse: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -69,15 +67,13 @@ def make_example(
     frames = []
     for step in roll_out(operator, reference, [rollout], parameters):
         if step.lead in wanted:
-            estimate = step.estimates["operator"]
             frames.append(
                 Frame(
                     lead=step.lead,
                     time=float(rollout.times[step.lead] - rollout.times[0]),
                     coordinates=_array(step.reference.coordinates),
                     reference=_array(step.reference.values),
-                    prediction=_array(estimate),
-                    nrmse=_array(errors(estimate, step.reference, operator.spec)["nrmse"][0]),
+                    prediction=_array(step.estimates["operator"]),
                 )
             )
     values = dict(zip(operator.parameter_names, parameters[0].tolist(), strict=True))

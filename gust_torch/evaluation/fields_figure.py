@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -24,6 +25,7 @@ from gust_torch.analysis.style import STYLE, axis_names, length_ticks
 from gust_torch.evaluation.example import Example, Frame
 from gust_torch.evaluation.labels import channel_label
 from gust_torch.graph_spec import GraphSpec
+from gust_torch.metrics.errors import normalised_rmse
 from gust_torch.models.points import Spec, num_dims
 from gust_torch.spec import FieldSpec
 
@@ -189,10 +191,15 @@ def _label(grid: list[list[Axes]], spec: Spec, space_time: bool) -> None:
 
 
 def _note(axes: Axes, frames: Sequence[Frame], channel: int) -> None:
-    """The error above a panel: its mean over the leads after the start."""
-    errors = [frame.nrmse[channel] for frame in frames if frame.lead > 0]
-    mean = float(np.mean(errors))
-    _text(axes, 1.0, f"nRMSE {mean:.3g}" if np.isfinite(mean) else "not finite")
+    """The nRMSE above a panel, pooled over the leads after the start."""
+    shown = [frame for frame in frames if frame.lead > 0]
+    reference, prediction = (
+        np.concatenate([_values(frame, kind)[:, channel] for frame in shown]).astype(np.float64)
+        for kind in ("truth", "prediction")
+    )
+    squares = ((prediction - reference) ** 2).mean(), (reference**2).mean()
+    nrmse = float(normalised_rmse(*map(torch.tensor, squares)))
+    _text(axes, 1.0, f"nRMSE {nrmse:.3g}" if np.isfinite(nrmse) else "not finite")
 
 
 def _text(axes: Axes, x: float, text: str) -> None:

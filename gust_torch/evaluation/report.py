@@ -2,20 +2,27 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gust_torch.evaluation.rollout import CURVES, METRICS
+from gust_torch.evaluation.rollout import CURVES
 from gust_torch.evaluation.schedule import Schedule, stack_times
-from gust_torch.evaluation.scores import QUANTILES, Scores, Statistics
+from gust_torch.evaluation.scores import METRICS, QUANTILES, Scores, Statistics
 
 FORMAT_VERSION = 1
 METRIC_LABELS = {"nrmse": "nRMSE", "vrmse": "VRMSE"}
-# Leads that the table shows, beside the mean over all.
+# Rows of the table: metric, statistic, label.
+TABLE_ROWS = (
+    ("nrmse", "pooled", "nRMSE"),
+    ("nrmse", "median", "nRMSE, median"),
+    ("vrmse", "pooled", "VRMSE"),
+)
+# Leads that the table shows, beside all of them together.
 TABLE_COLUMNS = 5
 
-Json = dict[str, object]
+Json = dict[str, Any]
 
 
 def summarize(scores: Scores, names: Sequence[str]) -> Json:
@@ -36,8 +43,7 @@ def summarize(scores: Scores, names: Sequence[str]) -> Json:
         "too_short": list(schedule.too_short),
         "leads": {"steps": list(range(1, schedule.horizon + 1)), **_lead_times(schedule)},
         "summary": {
-            metric: {curve: _overall(scores, curve, metric, len(names)) for curve in CURVES}
-            for metric in METRICS
+            metric: {curve: _overall(scores, curve, metric) for curve in CURVES} for metric in METRICS
         },
         "fields": {name: _field(scores, channel) for channel, name in enumerate(names)},
     }
@@ -49,7 +55,7 @@ def _field(scores: Scores, channel: int) -> Json:
         metric: {
             curve: {
                 **_statistics(scores.per_lead(curve, metric, channel)),
-                "horizon": _single(scores.over_horizon(curve, metric, channel)),
+                "horizon": _horizon(scores, curve, metric, channel),
             }
             for curve in CURVES
         }
@@ -77,32 +83,39 @@ def _lead_times(schedule: Schedule) -> Json:
     return {"times": median, "times_min": low, "times_max": high, "num_trajectories": counts}
 
 
-def _overall(scores: Scores, curve: str, metric: str, num_channels: int) -> float | None:
-    """Mean over rollouts, their leads, and fields."""
-    means = [scores.over_horizon(curve, metric, channel).mean[0] for channel in range(num_channels)]
-    return _finite(float(np.mean(means)))
+def _overall(scores: Scores, curve: str, metric: str) -> Json:
+    """Over the horizon, mean over fields."""
+    fields = [scores.over_horizon(curve, metric, channel) for channel in range(scores.num_channels)]
+    return {
+        "pooled": _finite(float(np.mean([field.pooled for field in fields]))),
+        "median": _finite(float(np.mean([field.median for field in fields]))),
+    }
 
 
 def _statistics(statistics: Statistics) -> Json:
+    """A list for each number."""
     return {
-        "mean": [_finite(value) for value in statistics.mean.tolist()],
-        "quantiles": {
-            f"{q:g}": [_finite(value) for value in row]
-            for q, row in zip(QUANTILES, statistics.quantiles.tolist(), strict=True)
-        },
+        "pooled": _list(statistics.pooled),
+        "mean": _list(statistics.mean),
+        "quantiles": {f"{q:g}": _list(row) for q, row in zip(QUANTILES, statistics.quantiles, strict=True)},
         "num_not_finite": statistics.num_not_finite.tolist(),
     }
 
 
-def _single(statistics: Statistics) -> Json:
-    """Statistics of one row."""
-    return {
-        "mean": _finite(float(statistics.mean[0])),
-        "quantiles": {
-            f"{q:g}": _finite(float(row[0])) for q, row in zip(QUANTILES, statistics.quantiles, strict=True)
-        },
-        "num_not_finite": int(statistics.num_not_finite[0]),
-    }
+def _horizon(scores: Scores, curve: str, metric: str, channel: int) -> Json:
+    """Statistics of the whole horizon, and the mean over single frames."""
+    values = _first(_statistics(scores.over_horizon(curve, metric, channel)))
+    frame_mean = float(np.nanmean(scores.frame_errors(curve, metric, channel)))
+    return {**values, "frame_mean": _finite(frame_mean)}
+
+
+def _first(values: Json) -> Json:
+    """A number for each list."""
+    return {k: _first(v) if isinstance(v, dict) else v[0] for k, v in values.items()}
+
+
+def _list(values: NDArray[np.float64]) -> list[float | None]:
+    return [_finite(value) for value in values.tolist()]
 
 
 def _finite(value: float) -> float | None:
@@ -110,28 +123,23 @@ def _finite(value: float) -> float | None:
 
 
 def table(scores: Scores, names: Sequence[str]) -> str:
-    """Mean errors at a few leads and over all of them, aligned, a line for each field, metric and curve."""
+    """Errors at a few leads and over all of them, aligned, a line for each field, metric and curve."""
     schedule = scores.schedule
     leads = table_leads(schedule.horizon)
-    rows = [["field", "metric", "lead", *map(str, leads), "mean"]]
+    rows = [["field", "metric", "lead", *map(str, leads), "all"]]
     if same_times(schedule):
         rows.append(["", "", "time", *(f"{lead_times(schedule)[0, lead - 1]:.4g}" for lead in leads), ""])
     if schedule.num_reaching(schedule.horizon) < len(schedule.rollouts):
         rows.append(["", "", "trajectories", *(str(schedule.num_reaching(lead)) for lead in leads), ""])
     for channel, name in enumerate(names):
-        for metric in METRICS:
+        for metric, statistic, label in TABLE_ROWS:
             for curve in CURVES:
-                means = scores.per_lead(curve, metric, channel).mean
-                values = [
-                    *(means[lead - 1] for lead in leads),
-                    scores.over_horizon(curve, metric, channel).mean[0],
-                ]
+                per_lead = getattr(scores.per_lead(curve, metric, channel), statistic)
+                overall = getattr(scores.over_horizon(curve, metric, channel), statistic)
+                values = [*(per_lead[lead - 1] for lead in leads), overall[0]]
                 first = curve == CURVES[0]
-                label = [
-                    name if first and metric == METRICS[0] else "",
-                    METRIC_LABELS[metric] if first else "",
-                ]
-                rows.append([*label, curve, *(f"{value:.4g}" for value in values)])
+                words = [name if first and label == TABLE_ROWS[0][2] else "", label if first else "", curve]
+                rows.append([*words, *(f"{value:.4g}" for value in values)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(_line(row, widths) for row in rows)
 
@@ -157,7 +165,7 @@ def notes(scores: Scores, names: Sequence[str]) -> list[str]:
             )
         lead = scores.overtaken_at(channel)
         verdict = "at every lead" if lead is None else "at no lead" if lead == 1 else f"before lead {lead}"
-        lines.append(f"{name}: the operator's mean nRMSE is below that of persistence {verdict}")
+        lines.append(f"{name}: the operator's nRMSE is below that of persistence {verdict}")
     return lines
 
 

@@ -10,8 +10,7 @@ from torch import Tensor
 from gust_torch.evaluation.reference import Reference
 from gust_torch.evaluation.schedule import Rollout, stack_times
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.metrics import nrmse, vrmse
-from gust_torch.metrics.points import point_nrmse, point_vrmse
+from gust_torch.metrics.points import sample_means
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.models.points import Points, Spec, grid_coordinates
@@ -19,7 +18,6 @@ from gust_torch.models.points import Points, Spec, grid_coordinates
 CURVES = ("operator", "persistence", "autoencoder")
 """The rollout; the frame at lead 0, kept; and each true frame, encoded and decoded: the operator's floor."""
 
-METRICS = ("nrmse", "vrmse")
 # Bounds the memory of decoding a batch of large grids: 64 Ki queries of some thousand numbers each.
 DECODED_POINTS = 1 << 16
 
@@ -80,16 +78,33 @@ def decode(autoencoder: LatentAutoencoder, latent: Tensor, points: Points) -> Te
     return torch.cat(parts, dim=1).flatten(0, 1)
 
 
-def errors(estimate: Tensor, reference: Points, spec: Spec) -> dict[str, Tensor]:
-    """Metric -> errors (b, c) of values (n, c)."""
-    if isinstance(spec, GraphSpec):
-        points = (estimate, reference.values, reference.sample, reference.num_samples)
-        return {"nrmse": point_nrmse(*points), "vrmse": point_vrmse(*points)}
-    fields = on_grid(estimate, spec), on_grid(reference.values, spec)
-    return {"nrmse": nrmse(*fields), "vrmse": vrmse(*fields)}
+@dataclass(frozen=True)
+class MeanSquares:
+    """What errors are made of: means over the points of each frame, (b, c) in squared units of the field.
+
+    Attributes:
+        errors: Curve -> of its error.
+        power: Of the reference.
+        variance: Of the reference about its mean over the points.
+    """
+
+    errors: Mapping[str, Tensor]
+    power: Tensor
+    variance: Tensor
 
 
-def on_grid(values: Tensor, spec: Spec) -> Tensor:
-    """Values (b h w, c) as fields (b, c, h, w); `spec` is that of a grid."""
-    assert not isinstance(spec, GraphSpec)
-    return values.reshape(-1, *spec.grid, values.shape[-1]).movedim(-1, 1)
+def mean_squares(step: Step, spec: Spec) -> MeanSquares:
+    """Means of squares at one lead."""
+    points, values = step.reference, step.reference.values
+
+    def mean(x: Tensor) -> Tensor:
+        """(b, c) of values (n, c)."""
+        if isinstance(spec, GraphSpec):
+            return sample_means(x, points.sample, points.num_samples)
+        return x.unflatten(0, (points.num_samples, -1)).mean(1)
+
+    return MeanSquares(
+        errors={curve: mean((estimate - values).square()) for curve, estimate in step.estimates.items()},
+        power=mean(values.square()),
+        variance=mean((values - mean(values)[points.sample]).square()),
+    )

@@ -1,46 +1,57 @@
-"""Errors of every rollout at every lead, and their statistics over the rollouts."""
+"""Errors of every rollout at every lead, pooled, and their statistics over the rollouts."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gust_torch.evaluation.rollout import CURVES, METRICS
+from gust_torch.evaluation.rollout import CURVES, MeanSquares
 from gust_torch.evaluation.schedule import Schedule
+from gust_torch.metrics.errors import normalised_rmse, variance_scaled_rmse
 
 QUANTILES = (0.25, 0.5, 0.75)
+METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "nrmse": normalised_rmse,
+    "vrmse": variance_scaled_rmse,
+}
+"""Each from an error's mean square and the reference's: its power, or its variance over a frame's points."""
+
 # Above every float32, below every float64: stands for infinity where quantiles interpolate.
 BEYOND = 1e100
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """An error's distribution over rollouts; rows are leads, or one row for the whole horizon.
+    """An error over rollouts; rows are leads, or one row for the whole horizon.
 
-    A rollout whose error is infinite or undefined counts as infinite: it makes the mean infinite and moves
-    the quantiles up.
+    A rollout whose error is infinite or undefined counts as infinite: it makes mean and pooled value infinite
+    and moves the quantiles up.
 
     Attributes:
-        mean: (rows,).
-        quantiles: (3, rows): lower quartile, median, upper quartile.
+        pooled: (rows,) root of the mean squared error of all rollouts over the mean square of the reference.
+        mean: (rows,) of the rollouts' own errors.
+        quantiles: (3, rows): lower quartile, median, upper quartile of the rollouts' own errors.
         num_not_finite: (rows,) rollouts whose error is not finite.
     """
 
-    mean: NDArray[np.float64]
-    quantiles: NDArray[np.float64]
+    pooled: Array
+    mean: Array
+    quantiles: Array
     num_not_finite: NDArray[np.int64]
 
     @property
-    def median(self) -> NDArray[np.float64]:
+    def median(self) -> Array:
         """(rows,)."""
-        median: NDArray[np.float64] = self.quantiles[1]
+        median: Array = self.quantiles[1]
         return median
 
 
 class Scores:
-    """Errors of all rollouts: four bytes for each curve, metric, rollout, lead and field, and no frames.
+    """Mean squares of all rollouts: four bytes for each curve, rollout, lead and field, and no frames.
 
     Args:
         schedule: The rollouts, in the order of the errors' rows.
@@ -48,55 +59,81 @@ class Scores:
     """
 
     def __init__(self, schedule: Schedule, num_channels: int) -> None:
-        self.schedule = schedule
+        self.schedule, self.num_channels = schedule, num_channels
         self.reaching = np.array([schedule.num_reaching(lead) for lead in range(1, schedule.horizon + 1)])
         shape = (len(schedule.rollouts), schedule.horizon, num_channels)
-        self._errors = {(c, m): np.full(shape, np.nan, np.float32) for c in CURVES for m in METRICS}
+        self._squares = {name: np.full(shape, np.nan, np.float32) for name in (*CURVES, *METRICS)}
 
-    def add(self, first_rollout: int, lead: int, curve: str, errors: Mapping[str, Tensor]) -> None:
-        """Note each metric's errors (b, c), of b rollouts from `first_rollout` on, at lead 1 or later."""
-        for metric, values in errors.items():
-            rows = values.float().cpu().numpy()
-            rows = np.where(np.isfinite(rows), rows, np.inf)
-            self._errors[curve, metric][first_rollout : first_rollout + len(rows), lead - 1] = rows
+    def add(self, first_rollout: int, lead: int, squares: MeanSquares) -> None:
+        """Note the mean squares of b rollouts from `first_rollout` on, at lead 1 or later."""
+        rows = slice(first_rollout, first_rollout + len(squares.power))
+        references = {"nrmse": squares.power, "vrmse": squares.variance}
+        usable = squares.power.isfinite()
+        for curve, error in squares.errors.items():
+            error = error.where(usable & error.isfinite(), torch.inf)
+            self._squares[curve][rows, lead - 1] = error.float().cpu().numpy()
+        for metric, reference in references.items():
+            self._squares[metric][rows, lead - 1] = reference.where(usable, 0.0).float().cpu().numpy()
 
     def per_lead(self, curve: str, metric: str, channel: int) -> Statistics:
         """Statistics at each lead, over the rollouts that reach it."""
-        errors = self._errors[curve, metric][:, :, channel]
-        return _statistics([errors[:count, lead] for lead, count in enumerate(self.reaching)])
+        errors = self.frame_errors(curve, metric, channel)
+        return _statistics(
+            [errors[:count, lead] for lead, count in enumerate(self.reaching)],
+            self._pool(curve, metric, channel, axis=0),
+        )
 
     def over_horizon(self, curve: str, metric: str, channel: int) -> Statistics:
-        """Statistics of each rollout's mean over its own leads, one row."""
-        return _statistics([self.rollout_means(curve, metric, channel)])
+        """Statistics of the rollouts' errors pooled over their own leads, one row."""
+        errors = self.rollout_errors(curve, metric, channel)
+        return _statistics([errors], self._pool(curve, metric, channel, axis=(0, 1)).reshape(1))
 
-    def rollout_means(self, curve: str, metric: str, channel: int) -> NDArray[np.float64]:
-        """(rollouts,) mean of each rollout over its own leads."""
-        errors = self._errors[curve, metric][:, :, channel]
-        means: NDArray[np.float64] = np.nanmean(errors, axis=1, dtype=np.float64)
-        return means
+    def frame_errors(self, curve: str, metric: str, channel: int) -> Array:
+        """(rollouts, leads) of each frame by itself; NaN behind the end of a rollout."""
+        mean_square, reference = (self._squares[name][:, :, channel] for name in (curve, metric))
+        return _error(metric, mean_square.astype(np.float64), reference.astype(np.float64))
+
+    def rollout_errors(self, curve: str, metric: str, channel: int) -> Array:
+        """(rollouts,) of each rollout, pooled over its own leads."""
+        return self._pool(curve, metric, channel, axis=1)
+
+    def _pool(self, curve: str, metric: str, channel: int, axis: int | tuple[int, ...]) -> Array:
+        """Error of all frames along an axis as if they were one; every frame counts alike."""
+        mean_square, reference = (
+            np.nanmean(self._squares[name][:, :, channel], axis=axis, dtype=np.float64)
+            for name in (curve, metric)
+        )
+        return _error(metric, np.asarray(mean_square), np.asarray(reference))
 
     def median_rollout(self) -> int:
-        """The rollout (its row) with the median error: operator's nRMSE, mean over leads and fields."""
-        channels = range(self._errors["operator", "nrmse"].shape[2])
-        means = np.mean([self.rollout_means("operator", "nrmse", channel) for channel in channels], axis=0)
+        """The rollout (its row) with the median error: operator's pooled nRMSE, mean over fields."""
+        errors = [self.rollout_errors("operator", "nrmse", channel) for channel in range(self.num_channels)]
+        means = np.mean(errors, axis=0)
         return int(np.argsort(means, kind="stable")[(len(means) - 1) // 2])
 
     def overtaken_at(self, channel: int) -> int | None:
-        """First lead at which the operator's mean nRMSE is not below that of persistence, None if never."""
+        """First lead at which the operator's pooled nRMSE is not below that of persistence, None if never."""
         operator, persistence = (
-            self.per_lead(curve, "nrmse", channel).mean for curve in ("operator", "persistence")
+            self._pool(curve, "nrmse", channel, axis=0) for curve in ("operator", "persistence")
         )
         worse = ~(operator < persistence)
         return int(np.argmax(worse)) + 1 if worse.any() else None
 
 
-def _statistics(rows: list[NDArray[np.floating]]) -> Statistics:
+def _error(metric: str, mean_square: Array, reference: Array) -> Array:
+    """A metric, of any shape, in float64."""
+    error: Array = METRICS[metric](torch.from_numpy(mean_square), torch.from_numpy(reference)).numpy()
+    return error
+
+
+def _statistics(rows: list[Array], pooled: Array) -> Statistics:
     """Statistics of each row of errors, none of which is NaN."""
-    finite = [np.minimum(row.astype(np.float64), BEYOND) for row in rows]
+    finite = [np.minimum(row, BEYOND) for row in rows]
     quantiles = np.array([np.quantile(row, QUANTILES) for row in finite]).T
     quantiles[quantiles > np.finfo(np.float32).max] = np.inf
     return Statistics(
-        mean=np.array([row.mean(dtype=np.float64) for row in rows]),
+        pooled=pooled,
+        mean=np.array([row.mean() for row in rows]),
         quantiles=quantiles,
         num_not_finite=np.array([np.count_nonzero(np.isinf(row)) for row in rows]),
     )

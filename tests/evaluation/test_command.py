@@ -57,12 +57,13 @@ def test_whole_command(
     for field in metrics["fields"].values():
         for metric in ("nrmse", "vrmse"):
             for curve in ("operator", "persistence", "autoencoder"):
-                assert len(field[metric][curve]["mean"]) == 4
-                assert set(field[metric][curve]["quantiles"]) == {"0.25", "0.5", "0.75"}
-                assert field[metric][curve]["horizon"]["mean"] > 0
-                assert metrics["summary"][metric][curve] > 0
+                numbers = field[metric][curve]
+                assert set(numbers["quantiles"]) == {"0.25", "0.5", "0.75"}
+                assert len(numbers["pooled"]) == len(numbers["mean"]) == len(numbers["quantiles"]["0.5"]) == 4
+                assert all(numbers["horizon"][name] > 0 for name in ("pooled", "mean", "frame_mean"))
+                assert all(metrics["summary"][metric][curve][name] > 0 for name in ("pooled", "median"))
     out = capsys.readouterr().out
-    assert out.splitlines()[0].split() == ["field", "metric", "lead", "1", "2", "3", "4", "mean"]
+    assert out.splitlines()[0].split() == ["field", "metric", "lead", "1", "2", "3", "4", "all"]
     assert str(output / "rollout.png") in out
     if kind == "line":  # A second run replaces the first one.
         assert run(checkpoints[kind], data, output, "--horizon", "2") == 0

@@ -12,8 +12,9 @@ from torch import Tensor
 from gust_torch.data import HDF5Dataset
 from gust_torch.evaluation.command import Evaluation
 from gust_torch.evaluation.report import notes, summarize, table, table_leads
-from gust_torch.evaluation.rollout import CURVES, METRICS
+from gust_torch.evaluation.rollout import CURVES
 from gust_torch.evaluation.schedule import Settings, make_schedule
+from gust_torch.evaluation.scores import METRICS
 from gust_torch.evaluation.source import time_step_note
 from gust_torch.latents.frames import GridFrames
 from gust_torch.models.latent_operator import LatentOperator
@@ -70,6 +71,41 @@ def test_a_perfect_operator_has_the_error_of_the_autoencoder(
         np.testing.assert_allclose(curves(evaluation, "operator", "nrmse", channel), 0.25, rtol=1e-5)
         np.testing.assert_allclose(curves(evaluation, "autoencoder", "nrmse", channel), 0.25, rtol=1e-5)
         assert evaluation.scores.overtaken_at(channel) is None
+
+
+def test_pooled_errors_stay_finite_where_the_reference_decays(
+    write_waves: Callable[..., Path],
+    waves: Callable[..., list[np.ndarray]],
+    stand_in: Callable[..., torch.nn.Module],
+    run_evaluation: Callable[..., Evaluation],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every number by its definition, in numpy; trajectory 0 decays to nothing, 1 has one lead fewer."""
+    lengths, decay = (4, 3), np.array([1.0, 1.0, 0.1, 0.0])
+    fields = [f * decay[: len(f), None, None, None] ** (1 - i) for i, f in enumerate(waves(LINE, lengths))]
+    monkeypatch.setitem(write_waves.__globals__, "_waves", lambda spec, lengths: fields)  # type: ignore[attr-defined]
+    scores = run_evaluation(stand_in(LINE, stand_still), write_waves("line", lengths)).scores
+    f = [values.reshape(len(values), -1).astype(np.float64) for values in fields]
+    squares = [((own[1:] - own[:1]) ** 2).mean(1) for own in f]
+    for metric, references, floor in (
+        ("nrmse", [(own[1:] ** 2).mean(1) for own in f], 0.0),
+        ("vrmse", [own[1:].var(1) for own in f], 1e-7),
+    ):
+        statistics, horizon = (
+            getattr(scores, name)("persistence", metric, 0) for name in ("per_lead", "over_horizon")
+        )
+        per_lead = [sum(s[k] for s in squares) / sum(r[k] + floor for r in references) for k in (0, 1)]
+        np.testing.assert_allclose(statistics.pooled[:2], np.sqrt(per_lead), rtol=1e-5)
+        assert statistics.mean[2] > 1e3  # the frame that is zero
+        own = [np.sqrt(s.mean() / (r.mean() + floor)) for s, r in zip(squares, references, strict=True)]
+        np.testing.assert_allclose(horizon.mean, np.mean(own), rtol=1e-5)
+        np.testing.assert_allclose(horizon.median, np.median(own), rtol=1e-5)
+        total = np.concatenate(squares).mean() / (np.concatenate(references).mean() + floor)
+        np.testing.assert_allclose(horizon.pooled, np.sqrt(total), rtol=1e-5)
+    frames = scores.frame_errors("persistence", "nrmse", 0)
+    found = summarize(scores, ("u",))["fields"]["u"]["nrmse"]["persistence"]["horizon"]["frame_mean"]
+    assert found == pytest.approx(np.nanmean(frames))
+    assert np.isnan(frames).tolist() == [[False, False, False], [False, False, True]]
 
 
 def test_stride_skips_frames_and_start_moves_the_first_one(
@@ -222,7 +258,9 @@ def test_a_rollout_that_blows_up_is_seen(
     assert np.isinf(statistics.mean[2:]).all()
     assert np.isfinite(statistics.median).all()  # two of three are fine
     metrics = summarize(evaluation.scores, ("u",))
-    assert metrics["summary"]["nrmse"]["operator"] is None
+    assert np.isinf(statistics.pooled[2:]).all()
+    assert metrics["summary"]["nrmse"]["operator"]["pooled"] is None
+    assert metrics["summary"]["nrmse"]["operator"]["median"] > 0
     assert metrics["fields"]["u"]["nrmse"]["operator"]["horizon"]["num_not_finite"] == 1
     assert metrics["fields"]["u"]["nrmse"]["persistence"]["num_not_finite"] == [0, 0, 0, 0]
     assert "inf" in table(evaluation.scores, ("u",))
@@ -236,11 +274,12 @@ def test_the_table_is_aligned_and_complete(
 ) -> None:
     evaluation = run_evaluation(stand_in(PLANE, stand_still), write_waves("plane", (30, 30)))
     lines = table(evaluation.scores, PLANE.names).splitlines()
-    assert lines[0].split() == ["field", "metric", "lead", "1", "2", "5", "12", "29", "mean"]
+    assert lines[0].split() == ["field", "metric", "lead", "1", "2", "5", "12", "29", "all"]
     assert lines[1].split() == ["time", "0.25", "0.5", "1.25", "3", "7.25"]
-    assert [line.split()[:3] for line in lines[2::6]] == [[name, "nRMSE", "operator"] for name in PLANE.names]
-    assert [line.split()[0] for line in lines[3:8]] == ["persistence", "autoencoder", "VRMSE", *CURVES[1:]]
-    assert len(lines) == 2 + 2 * 2 * 3
+    assert [line.split()[:3] for line in lines[2::9]] == [[name, "nRMSE", "operator"] for name in PLANE.names]
+    firsts = [line.split()[0] for line in lines[3:11]]
+    assert firsts == [*CURVES[1:], "nRMSE,", *CURVES[1:], "VRMSE", *CURVES[1:]]
+    assert len(lines) == 2 + 2 * 3 * 3
     assert len({len(line) for line in lines if "time" not in line}) == 1
     assert all("at no lead" in line for line in notes(evaluation.scores, PLANE.names))
 
