@@ -12,8 +12,7 @@ def written_aside(path: Path) -> Iterator[BinaryIO]:
     """Opens the hidden file `.NAME.part` beside `path`, which gets its name when the block ends well.
 
     The bytes are on the disk before the rename, so that not even a power cut leaves half a file. An error
-    removes the file; what a killed process left there is removed first. The mode of a file that is replaced is
-    kept.
+    removes the file; what a killed process left there is removed first. The mode of a replaced file is kept.
 
     Args:
         path: The file to write; a symbolic link is followed.

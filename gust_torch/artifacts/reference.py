@@ -5,8 +5,8 @@ import re
 
 # Schemes accepted without asking fsspec, whose import takes longer than a fetch with nothing to do.
 _COMMON_SCHEMES = ("file", "local", "s3", "s3a", "gs", "http", "https")
-_LOCAL = ("file", "local")
-_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[^/]*)/(?P<path>.+)")
+LOCAL = ("file", "local")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _WANDB = re.compile(r"(?:[A-Za-z0-9_.-]+/){0,2}[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+")
 _WANDB_FORM = "entity/project/name:version or name:version"
 
@@ -18,14 +18,15 @@ def is_url(reference: str) -> bool:
 
 def reference_problem(reference: str) -> str | None:
     """What is wrong with a reference, to be put behind its key in a sentence; None if nothing is."""
+    if is_url(reference) and (text := _login_problem(reference)) is not None:
+        return text
+    shown = shown_url(reference)
     if re.search(r"[<>]", reference):
-        return (
-            f"is {reference!r}, a placeholder; put in the reference that scripts/upload_artifact.py printed"
-        )
+        return f"is {shown!r}, a placeholder; put in the reference that scripts/upload_artifact.py printed"
     if not reference or re.search(r"[\s\x00-\x1f]", reference):
-        return f"is {reference!r}, expected text without spaces; {_WANDB_FORM}, or a URL"
+        return f"is {shown!r}, expected text without spaces; {_WANDB_FORM}, or a URL"
     if is_url(reference):
-        return _url_problem(reference)
+        return url_problem(reference) or _file_problem(reference)
     if _WANDB.fullmatch(reference):
         return None
     if ":" not in reference:
@@ -33,23 +34,52 @@ def reference_problem(reference: str) -> str | None:
     return f"is {reference!r}, expected {_WANDB_FORM}, or a URL (file:///..., s3://bucket/...)"
 
 
-def _url_problem(url: str) -> str | None:
-    """What is wrong with the shape of a URL."""
-    match = _URL.fullmatch(url)
-    if match is None or url.endswith("/"):
-        return f"is {url!r}, expected the URL of a file (file:///folder/NAME.tar.gz, s3://bucket/NAME.tar.gz)"
-    if "@" in match["host"] and ":" in match["host"].rpartition("@")[0]:
-        return "has a password in its URL; remove it, credentials come from the environment"
-    if re.search(r"::|[?#]", url) or ".." in match["path"].split("/"):
-        return f"is {url!r}, expected a plain URL without '..', '::', '?' and '#'"
-    if match["scheme"] in _LOCAL and match["host"]:
-        return f"is {url!r}, expected an absolute path behind file:// (file:///folder/NAME.tar.gz)"
-    if match["scheme"] not in _LOCAL and not match["host"]:
-        return f"is {url!r}, expected a bucket or host behind {match['scheme']}://"
-    if not _known_scheme(match["scheme"]):
+def shown_url(url: str) -> str:
+    """A URL for a message, without what may be a secret: a login, a query."""
+    return re.sub(r"[?#].*", "?***", re.sub(r"(?<=://).*@", "***@", url, flags=re.DOTALL), flags=re.DOTALL)
+
+
+def url_problem(url: str) -> str | None:
+    """What is wrong with the URL of a file or folder, to be put behind a word for it; None if nothing is."""
+    if (text := _login_problem(url)) is not None:
+        return text
+    scheme, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    if re.search(r"::|[?#]", url) or ".." in path.split("/"):
+        return f"is {shown_url(url)!r}, expected a plain URL without '..', '::', '?' and '#'"
+    if not _SCHEME.fullmatch(scheme):
+        return f"is {url!r}, expected a scheme in lower case, as in file:///folder or s3://bucket/folder"
+    if scheme in LOCAL and (host or not rest):
+        return f"is {url!r}, expected an absolute path behind file://, as in file:///data/store"
+    if scheme not in LOCAL and not host:
+        return f"is {url!r}, expected a bucket or host behind {scheme}://"
+    return None
+
+
+def _login_problem(url: str) -> str | None:
+    """Looks for a login; one with a slash in it, as keys of S3 often have, reaches behind the host."""
+    scheme, _, rest = url.partition("://")
+    login, at, _ = rest.rpartition("@")
+    in_host = "/" not in login
+    if (
+        at
+        and scheme.lower() not in LOCAL
+        and (":" in login or (in_host and scheme.lower().startswith("http")))
+    ):
         return (
-            f"is {url!r}: no file system is known for {match['scheme']}://; correct it (file, s3, gs, https)"
+            "has a password in its URL; take it out, credentials come from the environment "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3)"
         )
+    return None
+
+
+def _file_problem(url: str) -> str | None:
+    """What is wrong with a URL as that of a file whose scheme may be unknown."""
+    scheme, _, rest = url.partition("://")
+    if url.endswith("/") or "/" not in rest:
+        return f"is {url!r}, expected the URL of a file (file:///folder/NAME.tar.gz, s3://bucket/NAME.tar.gz)"
+    if not _known_scheme(scheme):
+        return f"is {url!r}: no file system is known for {scheme}://; correct it (file, s3, gs, https)"
     return None
 
 

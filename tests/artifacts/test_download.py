@@ -196,6 +196,16 @@ def test_a_file_that_got_shorter(tmp_path: Path) -> None:
         get(remote, tmp_path / "part", workers=1)
 
 
+def test_a_whole_download_that_breaks_off_is_repeated(tmp_path: Path) -> None:
+    remote = FakeRemote(ranges=False)
+    remote.fail = lambda count: setattr(remote, "content", CONTENT[:-5] if count < 3 else CONTENT)
+    get(remote, tmp_path / "part")
+    assert len(remote.spans) == 3
+    remote.fail = lambda count: setattr(remote, "content", CONTENT[:-5])
+    with pytest.raises(ValueError, match="10012 bytes came where 10017 were expected; the same command"):
+        get(remote, tmp_path / "part")
+
+
 def test_a_full_disk_keeps_what_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pwrite, count = os.pwrite, 0
 

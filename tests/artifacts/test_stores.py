@@ -1,5 +1,6 @@
 """The contract of the stores, on a folder of this machine."""
 
+import contextlib
 import functools
 import json
 import os
@@ -8,14 +9,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from fsspec.registry import _registry
 
+from gust_torch.artifacts.reference import reference_problem
 from gust_torch.artifacts.stores import Reference, Upload, open_reference, open_store
-from gust_torch.artifacts.stores.urls import parse_url
+from gust_torch.artifacts.stores.filesystem import explained
 
 MakeFile = Callable[[int], Path]
 UploadOf = Callable[..., Upload]
@@ -176,9 +178,9 @@ def test_places_that_take_nothing(tmp_path: Path) -> None:
     [
         ("file:///nowhere/x.tar.gz", "no such file"),
         ("file:///etc", "is a folder"),
-        ("file://relative/x.tar.gz", "three slashes"),
-        ("file:///data/../x.tar.gz", r"has '\.\.'"),
-        ("s3:///x.tar.gz", "names no bucket"),
+        ("file://relative/x.tar.gz", "expected an absolute path"),
+        ("file:///data/../x.tar.gz", r"without '\.\.'"),
+        ("s3:///x.tar.gz", "expected a bucket or host"),
         ("zzz://host/x.tar.gz", "unknown scheme zzz://"),
         ("filecache::s3://bucket/x", "'::'"),
         ("https://host/x.tar.gz?token=abc", "plain URL"),
@@ -189,10 +191,38 @@ def test_urls_that_cannot_be_read(url: str, message: str) -> None:
         open_reference(url)
 
 
-def test_password_in_a_url_is_not_repeated() -> None:
-    with pytest.raises(ValueError, match="holds a password") as caught:
-        parse_url("s3://AKIA123:topsecret@bucket/folder")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://AKIA123:topsecret@bucket/folder",
+        "s3://AKIA123:topsecret@bucket",
+        "s3://AKIA123:top/secret/topsecret@bucket/x.tar.gz",
+        "s3://AKIA123:topsecret@<bucket>/x.tar.gz",
+        "s3://AKIA123:topsecret@bucket/my data.tar.gz",
+        "S3://AKIA123:topsecret@bucket/x.tar.gz",
+        "https://topsecret@host/x.tar.gz",
+        "https://host/x.tar.gz?X-Amz-Signature=topsecret",
+        "https://host/x.tar.gz#topsecret",
+        "https://host/<x>?token=topsecret",
+    ],
+)
+def test_a_secret_in_a_url_is_refused_and_not_repeated(url: str) -> None:
+    assert "topsecret" not in str(reference_problem(url) or "topsecret")
+    with pytest.raises(ValueError, match=r"password|plain URL") as caught:
+        open_store(url)
     assert "topsecret" not in str(caught.value)
+
+
+def test_a_login_in_the_endpoint_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("s3fs")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:topsecret@127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "topsecret")
+    with pytest.raises(ValueError, match=r"s3://bucket/x\.tar\.gz: ") as caught:
+        open_reference("s3://bucket/x.tar.gz")
+    assert "topsecret" not in str(caught.value)
+    with pytest.raises(ValueError, match="bad http://\\*\\*\\*@host/x"), explained("s3://bucket"):
+        raise OSError("bad http://user:topsecret@host/x")
 
 
 @pytest.mark.parametrize("store", ["Wandb", "data/store", "/data/store"])
@@ -212,17 +242,23 @@ def test_offline_reads_this_machine_only(reference: str) -> None:
         open_reference(reference, offline=True)
 
 
-@pytest.fixture
-def web_server(tmp_path: Path) -> Iterator[str]:
-    """URL of a web server for the test's folder; it reads no ranges."""
-    pytest.importorskip("aiohttp")
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+@contextlib.contextmanager
+def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """URL of a web server."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def web_server(tmp_path: Path) -> Iterator[str]:
+    """URL of a web server for the test's folder; it reads no ranges."""
+    pytest.importorskip("aiohttp")
+    with serving(functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))) as url:
+        yield url
 
 
 def test_web_server(tmp_path: Path, make_file: MakeFile, web_server: str) -> None:
@@ -237,6 +273,49 @@ def test_web_server(tmp_path: Path, make_file: MakeFile, web_server: str) -> Non
         open_reference(f"{web_server}/none.tar.gz")
     with pytest.raises(ValueError, match="cannot be reached"):
         open_reference("http://127.0.0.1:1/none.tar.gz")
+
+
+class _Ranges(BaseHTTPRequestHandler):
+    """A web server with one file; its answer to a whole read has no end when `endless`."""
+
+    content = bytes(range(256)) * 40
+    endless = False
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        start, stop = 0, len(self.content)
+        if not self.endless and (wanted := self.headers["Range"]) is not None:
+            start, last = map(int, wanted.removeprefix("bytes=").split("-"))
+            stop = last + 1
+        self.send_response(200 if stop - start == len(self.content) else 206)
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            for _ in range(300 if self.endless else 1):
+                self.wfile.write(self.content[start:stop] * (100 if self.endless else 1))
+
+    def log_message(self, *words: object) -> None:
+        """Says nothing."""
+
+
+@pytest.mark.parametrize("endless", [False, True])
+def test_web_servers_that_read_ranges_and_that_have_no_end(tmp_path: Path, endless: bool) -> None:
+    pytest.importorskip("aiohttp")
+    handler = type("Handler", (_Ranges,), {"endless": endless})
+    with serving(handler) as url:
+        stored = open_reference(f"{url}/x.tar.gz")
+        assert stored.supports_ranges == (not endless)
+        if endless:
+            with pytest.raises(ValueError, match="more than its 10240 bytes came"):
+                stored.download(tmp_path / "copy")
+            assert (tmp_path / "copy").stat().st_size < 20 << 20
+        else:
+            assert stored.read_range(1000, 5000) == _Ranges.content[1000:5000]
+            stored.download(tmp_path / "copy")
+            assert (tmp_path / "copy").read_bytes() == _Ranges.content
 
 
 def test_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

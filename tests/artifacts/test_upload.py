@@ -158,7 +158,7 @@ def test_bad_names_and_files(
         (["--project", "flows"], "no W&B login"),
         (["--store", "zzz://host"], "unknown scheme zzz://"),
         (["--store", "store"], "unknown store"),
-        (["--store", "file://store"], "three slashes"),
+        (["--store", "file://store"], "expected an absolute path"),
     ],
 )
 def test_bad_stores(

@@ -50,7 +50,7 @@ def download(remote: RemoteFile, part: Path, size: int, *, workers: int, watch: 
     with naming(part):
         if remote.supports_ranges:
             return _download_ranges(remote, part, size, workers, watch)
-        _repeated(functools.partial(_read_whole, remote, part), remote.name, watch)
+        _repeated(functools.partial(_read_whole, remote, part, size), remote.name, watch)
         watch.count(size)
         return file_sha256(part, watch)
 
@@ -104,10 +104,16 @@ def _read_range(remote: RemoteFile, start: int, stop: int) -> bytes:
     return data
 
 
-def _read_whole(remote: RemoteFile, part: Path) -> None:
-    """Lets the store write the file."""
+def _read_whole(remote: RemoteFile, part: Path, size: int) -> None:
+    """Lets the store write the file.
+
+    Raises:
+        ValueError: It did not come, or not all of it.
+    """
     discard(part)
     remote.download(part)
+    if (found := part.stat().st_size) != size:
+        raise ValueError(f"{remote.name}: {found} bytes came where {size} were expected")
     with part.open("rb") as file:
         os.fsync(file.fileno())
 

@@ -2,7 +2,7 @@
 
     <root>/burgers1d_train.h5 ...     the files
     <root>/.gust/<dataset>.json       receipt of what was put there
-    <root>/.gust/<dataset>.part/      an unfinished fetch: files/, old/, and its receipt once files/ is complete
+    <root>/.gust/<dataset>.part/      an unfinished fetch: files/, old/, its receipt once files/ is complete
 
 Files are unpacked in .part/files and renamed when all are there. A run that is killed between two renames is
 continued by the next, which knows the moved files by the receipt in .part.

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gust_torch.artifacts.reference import shown_url
 from gust_torch.artifacts.stores.urls import LOCAL, S3, StoreUrl
+from solvers.common.errors import REMEDIES
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -95,7 +97,8 @@ def explained(url: str) -> Iterator[None]:
     except _client_errors() as error:
         raise ValueError(f"{url}: {_client_remedy(error)}") from error
     except OSError as error:
-        raise ValueError(f"{url}: {_text(error)}") from error
+        remedy = REMEDIES.get(error.errno or 0, "check the URL and the disk")
+        raise ValueError(f"{url}: {_text(error)}; {remedy}") from error
 
 
 def no_bucket(error: FileNotFoundError) -> bool:
@@ -129,7 +132,8 @@ def _client_remedy(error: Exception) -> str:
 
 
 def _text(error: Exception) -> str:
-    """What an error says, on one line."""
+    """What an error says, on one line; it may quote AWS_ENDPOINT_URL, which may hold a login."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return " ".join(str(error).split()) or type(error).__name__
+    words = str(error).split()
+    return " ".join(shown_url(word) if "://" in word else word for word in words) or type(error).__name__

@@ -8,7 +8,7 @@ from gust_torch.artifacts.stores.filesystem import QUESTION, explained, open_fil
 from gust_torch.artifacts.stores.urls import LOCAL, StoreUrl, path_of
 
 if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
+    from fsspec.callbacks import Callback
 
 
 class FsspecFile:
@@ -35,7 +35,8 @@ class FsspecFile:
             raise ValueError(f"{url.text} is a folder; name the file in it")
         self.name: str = posixpath.basename(self._path)
         self.size: int | None = info["size"]
-        self.supports_ranges: bool = self.size is not None and _reads_ranges(self._filesystem, url, info)
+        with explained(url.text):
+            self.supports_ranges = self._reads_ranges()
 
     def read_range(self, start: int, stop: int) -> bytes:
         """Bytes start to stop, not including stop; safe to call from several threads.
@@ -56,20 +57,43 @@ class FsspecFile:
         """Writes the whole file to `path`.
 
         Raises:
-            ValueError: The store cannot be reached.
+            ValueError: The store cannot be reached, or sends more than the size.
         """
         with explained(self._url.text):
-            self._filesystem.get_file(self._path, str(path))
+            self._filesystem.get_file(self._path, str(path), callback=_at_most(self.size, self._url.text))
+
+    def _reads_ranges(self) -> bool:
+        """Whether threads may read ranges at the same time.
+
+        fsspec's asynchronous filesystems (S3, Google, Azure, HTTP) run all requests in one loop, which
+        threads may share; others, such as SFTP with its one connection, may not.
+        """
+        if self.size is None:
+            return False
+        if self._url.protocol in ("http", "https"):
+            return self._serves_last_byte(self.size)
+        return self._url.protocol in (*LOCAL, "memory") or bool(self._filesystem.async_impl)
+
+    def _serves_last_byte(self, size: int) -> bool:
+        """Tries whether a web server reads ranges; the file of one that does not is not waited for."""
+        try:
+            with self._filesystem.open(self._path, size=size, cache_type="none") as file:
+                file.seek(size - 1)
+                return len(file.read(1)) == 1
+        except ValueError:  # so fsspec says that all of it came
+            return False
 
 
-def _reads_ranges(filesystem: "AbstractFileSystem", url: StoreUrl, info: dict[str, object]) -> bool:
-    """Whether threads may read ranges at the same time.
+def _at_most(size: int | None, url: str) -> "Callback":
+    """Ends a transfer that brings more than it should, before the disk is full."""
+    from fsspec.callbacks import Callback
 
-    fsspec's asynchronous filesystems (S3, Google, Azure, HTTP) run all requests in one loop, which threads
-    may share; others, such as SFTP with its one connection, may not. A web server says what it can do.
-    """
-    if url.protocol in (*LOCAL, "memory"):
-        return True
-    return bool(filesystem.async_impl) and (
-        url.protocol not in ("http", "https") or bool(info.get("partial"))
-    )
+    class AtMost(Callback):
+        def relative_update(self, inc: int = 1) -> None:
+            super().relative_update(inc)
+            if size is not None and self.value > size:
+                raise ValueError(
+                    f"{url}: more than its {size} bytes came; the server is wrong, or the file changed"
+                )
+
+    return AtMost()

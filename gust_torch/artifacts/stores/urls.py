@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from gust_torch.artifacts.reference import is_url
+from gust_torch.artifacts.reference import LOCAL, is_url, url_problem
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-LOCAL = ("file", "local")
 S3 = ("s3", "s3a")
 
 
@@ -44,19 +43,7 @@ def parse_url(url: str) -> StoreUrl:
     """
     if not is_url(url):
         raise ValueError(f"{url!r} is no URL; write file:///folder for a folder, s3://bucket/folder for S3")
+    if (problem := url_problem(url)) is not None:
+        raise ValueError(f"the URL {problem}")
     protocol, _, path = url.partition("://")
-    host = path.partition("/")[0]
-    if "@" in host and ":" in host.rpartition("@")[0]:
-        raise ValueError(
-            f"a {protocol}:// URL holds a password; take it out and set the environment instead "
-            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3)"
-        )
-    if "::" in url or urlsplit(url).query or urlsplit(url).fragment:
-        raise ValueError(f"{url!r} has '::', '?' or '#'; give a plain URL such as s3://bucket/folder")
-    if ".." in path.split("/"):
-        raise ValueError(f"{url!r} has '..' in it; give the URL without")
-    if protocol in LOCAL and not path.startswith("/"):
-        raise ValueError(f"{url!r} names no absolute path; write three slashes, as in file:///data/store")
-    if protocol not in LOCAL and not host:
-        raise ValueError(f"{url!r} names no bucket or host; write {protocol}://bucket/folder")
     return StoreUrl(url.rstrip("/") if path.strip("/") else url, protocol)

@@ -44,7 +44,7 @@ def check_login() -> None:
     """
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return
-    host = urlsplit(os.environ.get("WANDB_BASE_URL") or _DEFAULT_SERVER).netloc
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or _DEFAULT_SERVER).netloc.rpartition("@")[2]
     if not _in_netrc(host):
         raise ValueError(
             f"no W&B login for {host}; run `wandb login`, set WANDB_API_KEY, or set WANDB_MODE=offline to "
