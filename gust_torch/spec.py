@@ -15,6 +15,7 @@ SYNONYMS = {"omega": "vorticity"}
 
 # float32 coordinates of a grid of 4096 points are exact to about 5e-4 of a spacing.
 COORDINATE_TOLERANCE = 1e-2
+LENGTH_TOLERANCE = 1e-4
 
 
 def canonical_name(name: str) -> str:
@@ -64,6 +65,17 @@ class FieldSpec:
     def num_channels(self) -> int:
         """Number of channels."""
         return len(self.names)
+
+    def differences(self, other: "FieldSpec") -> list[str]:
+        """What of channels, grid and domain is different in `other`, in words."""
+        differences = [
+            f"{name} {getattr(self, name)}, got {getattr(other, name)}"
+            for name in ("names", "grid", "boundary", "grid_y")
+            if getattr(self, name) != getattr(other, name)
+        ]
+        if not np.allclose(other.lengths, self.lengths, rtol=LENGTH_TOLERANCE, atol=0.0):
+            differences.append(f"lengths {self.lengths}, got {other.lengths}")
+        return differences
 
     def channel(self, name: str) -> int:
         """Index of a channel; ``omega`` and ``vorticity`` are the same.

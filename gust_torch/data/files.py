@@ -15,7 +15,6 @@ from solvers.common.hdf5_utils import open_file
 from solvers.common.schema import plain_value
 
 # Lengths come from float32 coordinates.
-LENGTH_TOLERANCE = 1e-4
 
 PathLike = str | os.PathLike[str]
 
@@ -188,14 +187,7 @@ def common_spec(sources: Sequence[SourceFile]) -> FieldSpec:
     first = sources[0].spec
     forcing = {source.spec.forcing_wavenumber for source in sources}
     for source in sources[1:]:
-        differences = [
-            f"{name} {getattr(first, name)}, got {getattr(source.spec, name)}"
-            for name in ("names", "grid", "boundary", "grid_y")
-            if getattr(first, name) != getattr(source.spec, name)
-        ]
-        if not np.allclose(source.spec.lengths, first.lengths, rtol=LENGTH_TOLERANCE):
-            differences.append(f"lengths {first.lengths}, got {source.spec.lengths}")
-        if differences:
+        if differences := first.differences(source.spec):
             raise ValueError(
                 f"{source.path} does not fit {sources[0].path}: expected {'; '.join(differences)}; "
                 "load them apart"

@@ -67,6 +67,14 @@ def rollout_parameters(
             f"{where}: parameter {names[column]} of trajectory {trajectories[row]} is {values[row, column]}; "
             "convert the data again, or leave them out by --limit"
         )
+    is_log = operator.condition_log[1:].cpu().numpy()
+    if (values[:, is_log] <= 0).any():
+        row, column = np.argwhere((values <= 0) & is_log)[0].tolist()
+        raise ValueError(
+            f"{where}: parameter {names[column]} of trajectory {trajectories[row]} is "
+            f"{values[row, column]:g}, the operator was trained on positive values over more than a decade "
+            "and takes the logarithm; leave it out by --limit"
+        )
     return torch.from_numpy(values).float()
 
 

@@ -141,6 +141,12 @@ class LatentDataModule(LightningDataModule):
         """
         if split not in self._datasets:
             self._datasets[split] = self._cached(split) if self.encoded else self._raw(split)
+            if split != "train" and self._datasets[split].parameter_names != self.parameter_names:
+                own, expected = self._datasets[split].parameter_names, self.parameter_names
+                raise ValueError(
+                    f"the parameters of {self.task}_{split} are {list(own)}, those of {self.task}_train "
+                    f"{list(expected)}; convert both again in one call"
+                )
         return self._datasets[split]
 
     @cached_property
@@ -153,11 +159,11 @@ class LatentDataModule(LightningDataModule):
             cache = LatentCache.open(Path(self.latent_cache_dir) / f"{self.task}_{split}")
             cache.check_fresh(data_path=self._data_path(split), encoder_digest=digest)
             caches[split] = cache
-        if caches["train"].key.encoder != caches["val"].key.encoder:
-            raise ValueError(
-                f"{caches['train'].folder} and {caches['val'].folder} were made by different encoders; "
-                f"{REMEDY}"
-            )
+        train, val = (caches[split].key for split in ("train", "val"))
+        if train.encoder != val.encoder or train.config != val.config:
+            what = "encoders" if train.encoder != val.encoder else "options of the data"
+            folders = " and ".join(str(cache.folder) for cache in caches.values())
+            raise ValueError(f"{folders} were made with different {what}; {REMEDY}")
         return caches
 
     def _data_path(self, split: str) -> Path | None:

@@ -74,20 +74,16 @@ def open_grid(
     """Open a grid file with the channels of a model, and check that the model was made for such fields.
 
     Raises:
-        ValueError: The file cannot be read, or differs from the model in channels, grid or boundaries.
+        ValueError: The file cannot be read, or differs from the model in channels, grid or domain.
     """
     if isinstance(spec, GraphSpec):
         raise ValueError(f"{path} holds grids, the autoencoder was trained on graphs; give one trained on it")
     dataset = HDF5Dataset(path, fields=spec.names, n_steps=n_steps, stride=stride)
-    for what, expected, found in (
-        ("the grid", "{}x{}".format(*spec.grid), "{}x{}".format(*dataset.spec.grid)),
-        ("the boundaries", ", ".join(spec.boundary), ", ".join(dataset.spec.boundary)),
-    ):
-        if expected != found:
-            raise ValueError(
-                f"{path} has {what} {found}, the autoencoder was trained on {expected}; "
-                "choose data like those of its training, or train one on these"
-            )
+    if differences := spec.differences(dataset.spec):
+        raise ValueError(
+            f"{path} does not fit the autoencoder: expected {'; '.join(differences)}; choose data like those "
+            "of its training, or train one on these"
+        )
     return dataset
 
 

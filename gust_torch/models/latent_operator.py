@@ -19,8 +19,8 @@ POSITION_SCALE = 0.02
 LOG_SPAN = 10.0
 """Positive parameters that span a larger factor than this enter by their logarithm."""
 
-SMALLEST_STD = 1e-4
-"""Conditions that vary less are constant."""
+SMALLEST_VARIATION = 1e-4
+"""Conditions that vary less, relative to their mean, are constant."""
 
 
 class ConditionedBlock(nn.Module):
@@ -157,7 +157,8 @@ class LatentOperator(nn.Module):
             std = (values - mean).square().mean(0).sqrt()
             self.condition_mean[columns] = mean.float()
             # Float32 differences of equally spaced times differ in their last digits.
-            self.condition_std[columns] = torch.where(std > SMALLEST_STD, std, 1.0).float()
+            smallest = SMALLEST_VARIATION * mean.abs().where(~is_log, 1.0)
+            self.condition_std[columns] = torch.where(std > smallest, std, 1.0).float()
         self.time_step_range.copy_(torch.stack(torch.aminmax(time_steps)))
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
 """Decides, in process 0, what is to be trained and encoded."""
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -155,10 +156,10 @@ class TaskPlanner:
 
     def _known(self, split: str) -> DataIdentity | None:
         """What an earlier call noted in the cache of the split or beside the training."""
-        try:
+        with suppress(ValueError):  # none, or one that will be refused or replaced
             return LatentCache.open(self._folder(split)).index.data
-        except ValueError:  # none, or one that will be refused or replaced
-            pass
-        record = read_record(training_folder(self._request, self._data.task))
-        values = {} if record is None else record["data"]
-        return DataIdentity.from_dict(values[split]) if split in values else None
+        with suppress(ValueError):  # one that this call may not need
+            record = read_record(training_folder(self._request, self._data.task))
+            if record is not None and split in record["data"]:
+                return DataIdentity.from_dict(record["data"][split])
+        return None

@@ -57,7 +57,7 @@ class LatentOperatorTask(LightningModule):
         """Build the model round the data module's autoencoder, with statistics of the training windows.
 
         Raises:
-            ValueError: A precision that would change the autoencoder.
+            ValueError: A precision that would change the autoencoder, or windows without a step.
         """
         if hasattr(self, "model"):
             return
@@ -67,6 +67,8 @@ class LatentOperatorTask(LightningModule):
                 "choose bf16-mixed"
             )
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if datamodule.n_steps < 2:
+            raise ValueError("windows of data.n_steps=1 hold no step to learn; choose 2 or more")
         autoencoder: LatentAutoencoder = datamodule.autoencoder
         self.model = LatentOperator(
             datamodule.spec,

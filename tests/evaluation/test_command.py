@@ -1,5 +1,6 @@
 """`scripts/evaluate.py` end to end on tiny files, and its errors."""
 
+import dataclasses
 import json
 import runpy
 import subprocess
@@ -7,15 +8,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 
 from gust_torch.checkpoint import save_model
 from gust_torch.evaluation.cli import main
-from gust_torch.models import LatentAutoencoder
+from gust_torch.models import LatentAutoencoder, LatentOperator
 from gust_torch.spec import FieldSpec
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate.py"
+SPEC = FieldSpec(names=("u",), grid=(16, 1), lengths=(1.0, 1.0))
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -142,8 +145,7 @@ def assert_one_line(capsys: pytest.CaptureFixture[str], message: str) -> None:
 def test_a_checkpoint_of_another_model_is_refused(
     write_waves: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = FieldSpec(names=("u",), grid=(16, 1), lengths=(1.0, 1.0))
-    autoencoder = LatentAutoencoder(spec, latent_len=2, latent_dim=4, width=8, num_heads=2)
+    autoencoder = LatentAutoencoder(SPEC, latent_len=2, latent_dim=4, width=8, num_heads=2)
     save_model(autoencoder, tmp_path / "autoencoder.ckpt")
     assert run(tmp_path / "autoencoder.ckpt", write_waves("line", (3,)), tmp_path / "out") == 1
     assert_one_line(capsys, "holds a LatentAutoencoder, expected a LatentOperator")
@@ -156,11 +158,11 @@ def test_data_of_another_grid_or_without_a_field_are_refused(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    finer = FieldSpec(names=("u",), grid=(32, 1), lengths=(1.0, 1.0))
+    finer = dataclasses.replace(SPEC, grid=(32, 1))
     save_model(tiny_operator(finer), tmp_path / "finer.ckpt")  # type: ignore[type-var]
     data = write_waves("line", (3,))
     assert run(tmp_path / "finer.ckpt", data, tmp_path / "out") == 1
-    assert_one_line(capsys, "16x1")
+    assert_one_line(capsys, "expected grid (32, 1), got (16, 1)")
     assert run(checkpoints["plane"], data, tmp_path / "out") == 1
     assert_one_line(capsys, "no field 'p'")
 
@@ -174,6 +176,22 @@ def test_a_missing_parameter_is_refused(
     data = write_waves("line", (3,), parameters=False)
     assert run(checkpoints["line"], data, tmp_path / "out") == 1
     assert_one_line(capsys, "has no parameter nu, which the operator was trained with; it has none")
+
+
+def test_a_parameter_without_a_logarithm_is_refused(
+    write_waves: Callable[..., Path],
+    tiny_operator: Callable[..., LatentOperator],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    operator, data = tiny_operator(SPEC), write_waves("line", (3, 3))  # nu = 0.1, 0.2
+    operator.set_conditioning(torch.tensor([[0.01], [1.0]]), torch.tensor([0.25]))
+    save_model(operator, tmp_path / "operator.ckpt")
+    with h5py.File(data, "r+") as file:
+        file["parameters/nu"][1] = 0.0
+    assert run(tmp_path / "operator.ckpt", data, tmp_path / "out") == 1
+    assert_one_line(capsys, "parameter nu of trajectory 1 is 0, the operator was trained on positive values")
+    assert run(tmp_path / "operator.ckpt", data, tmp_path / "out", "--limit", "1") == 0
 
 
 def test_an_output_folder_that_is_a_file_is_refused(

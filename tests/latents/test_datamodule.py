@@ -1,10 +1,12 @@
 """Windows of latents and of raw frames: the same ones in the same order, resumable, refused when stale."""
 
 import copy
+import dataclasses
 import logging
 import pickle
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -154,8 +156,23 @@ def test_another_encoder(root: Path, caches: Path, encoder: str, helpers) -> Non
 def test_splits_of_different_encoders(root: Path, caches: Path, helpers) -> None:
     plan = helpers.make_plan(root / "burgers1d_val.h5", helpers.make_model(seed=1), split="val")
     helpers.make_cache(caches / "burgers1d_val", plan, overwrite=True)
-    with pytest.raises(ValueError, match="made by different encoders"):
+    with pytest.raises(ValueError, match="made with different encoders"):
         LatentDataModule("burgers1d", str(root), str(caches)).setup("fit")
+
+
+def test_splits_with_different_options_or_parameters(
+    root: Path, caches: Path, encoder: str, helpers, model: LatentAutoencoder
+) -> None:
+    plan = helpers.make_plan(root / "burgers1d_val.h5", model, split="val")
+    config = {**plan.key.config, "data": {"transform": "Smooth"}}
+    other = dataclasses.replace(plan, key=dataclasses.replace(plan.key, config=config))
+    helpers.make_cache(caches / "burgers1d_val", other, overwrite=True)
+    with pytest.raises(ValueError, match="made with different options of the data"):
+        LatentDataModule("burgers1d", str(root), str(caches)).setup("fit")
+    with h5py.File(root / "burgers1d_val.h5", "r+") as file:
+        del file["parameters/rho"]
+    with pytest.raises(ValueError, match=r"_val are \['nu'\], those of burgers1d_train \['nu', 'rho'\]"):
+        LatentDataModule("burgers1d", str(root), encoder=encoder).setup("fit")
 
 
 def test_an_exchanged_encoder_checkpoint(root: Path, caches: Path, helpers) -> None:

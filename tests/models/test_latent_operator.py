@@ -88,6 +88,8 @@ def test_wide_positive_parameters_enter_by_their_logarithm():
     model.set_conditioning(torch.tensor([[-1.0, 5.0], [20.0, 5.0]]), torch.tensor([0.1, 0.1 + 1e-7]))
     assert model.condition_log.tolist() == [True, False, False]
     assert model.condition_std.tolist() == pytest.approx([1.0, 10.5, 1.0])  # constants are not blown up
+    model.set_conditioning(torch.tensor([[2e-5, 1e6], [4e-5, 1e6 + 1]]), TIME_STEPS)
+    assert model.condition_std.tolist()[1:] == pytest.approx([1e-5, 1.0])  # in no unit of their own
 
 
 def test_an_operator_without_parameters():

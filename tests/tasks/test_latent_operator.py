@@ -234,6 +234,11 @@ def test_a_data_module_without_latents_is_told_apart(home, tmp_path, turbulence_
     assert "training.latent_cache_dir" in error_of(flags(home, tmp_path), capfd)
 
 
+def test_windows_without_a_step_are_refused(home, tmp_path, capfd):
+    arguments = flags(home, tmp_path, cache="cache_encoder", data__init_args__n_steps=1)
+    assert "data.n_steps=1 hold no step" in error_of(arguments, capfd)
+
+
 def test_a_steady_problem_is_refused(home, tmp_path, capfd):
     for split in ("train", "val"):
         write_task(tmp_path / f"darcy2d_{split}.h5", 4, num_times=1)
