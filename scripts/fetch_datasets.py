@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 from gust_torch.artifacts.fetching.fetch_datasets import (
-    DEFAULT_CACHE,
     DEFAULT_ROOT,
     DEFAULT_WORKERS,
     Source,
     fetch,
 )
 from gust_torch.artifacts.registry.file import DEFAULT_REGISTRY
+from gust_torch.artifacts.stores.opening import DEFAULT_CACHE
 from solvers.common.command import run_command
 
 

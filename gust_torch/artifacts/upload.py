@@ -4,10 +4,10 @@ import hashlib
 import os
 from pathlib import Path
 
+from gust_torch.artifacts.metadata import parse_metadata
 from gust_torch.artifacts.stores.contract import Reference, Upload, check_name, check_type
 from gust_torch.artifacts.stores.opening import DEFAULT_CACHE, WANDB, open_store
 from gust_torch.artifacts.stores.progress import transfer_bar
-from gust_torch.artifacts.upload_metadata import parse_metadata
 
 _CHUNK = 4 * 2**20
 

@@ -236,12 +236,6 @@ def test_web_server_takes_no_uploads() -> None:
         open_store("https://host/folder")
 
 
-@pytest.mark.parametrize("reference", ["s3://bucket/x.tar.gz", "entity/project/name:v0"])
-def test_offline_reads_this_machine_only(reference: str) -> None:
-    with pytest.raises(ValueError, match="offline mode forbids the network"):
-        open_reference(reference, offline=True)
-
-
 @contextlib.contextmanager
 def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
     """URL of a web server."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gust_torch.artifacts.metadata import parse_metadata
 from gust_torch.artifacts.registry import DatasetEntry
-from gust_torch.artifacts.upload_metadata import parse_metadata
 
 MakeFile = Callable[[int], Path]
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "upload_artifact.py"

@@ -13,10 +13,10 @@ from gust_torch.artifacts.reference import expand_reference
 from gust_torch.artifacts.registry.entry import DatasetEntry
 from gust_torch.artifacts.registry.file import DEFAULT_REGISTRY, load_registry
 from gust_torch.artifacts.stores import RemoteFile, open_reference
+from gust_torch.artifacts.stores.opening import DEFAULT_CACHE
 from solvers.common.errors import one_line
 
 DEFAULT_ROOT = Path("data/pdebench")
-DEFAULT_CACHE = Path("artifacts/cache")
 DEFAULT_WORKERS = 8  # reads at a time; a network is idle most of the time with fewer
 
 UP_TO_DATE = "up to date"

@@ -1,11 +1,11 @@
 """Command line of packing: files of a task -> tarball, manifest and the registry's entry."""
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
 
+from gust_torch.artifacts.metadata import parse_metadata
 from gust_torch.artifacts.reference import reference_problem
 from gust_torch.artifacts.registry.checks import SPLITS
 from gust_torch.artifacts.registry.file import DEFAULT_REGISTRY
@@ -31,7 +31,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--register", action="store_true", help="write the entry into the registry as well")
     parser.add_argument("--registry", type=Path, default=DEFAULT_REGISTRY, help="default: %(default)s")
-    parser.add_argument("--metadata", metavar="JSON", help="an object that replaces what the files say")
+    parser.add_argument(
+        "--metadata", metavar="JSON", help="a JSON object, or @FILE with one, instead of what the files say"
+    )
     parser.add_argument(
         "--workers", type=int, metavar="N", help="threads that compress (default: one a core)"
     )
@@ -79,18 +81,3 @@ def pack(args: argparse.Namespace) -> None:
     if args.register:
         changed = register(args.registry, result.entry(args.artifact), overwrite=args.overwrite)
         logger.info("%s: %s", args.registry, "entry written" if changed else "has this entry already")
-
-
-def parse_metadata(text: str) -> dict[str, object]:
-    """Metadata from the command line.
-
-    Raises:
-        ValueError: Not a JSON object.
-    """
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--metadata is not JSON ({error}); write '{{\"samples\": 20}}'") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"--metadata: expected a JSON object, got {text}; write '{{\"samples\": 20}}'")
-    return value

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from gust_torch.artifacts.aside import written_aside
 from gust_torch.artifacts.packaging.gzip_blocks import recipe
-from gust_torch.artifacts.packaging.tar_stream import Member, read_exactly
+from gust_torch.artifacts.packaging.tar_stream import Member, list_members, read_exactly
 from solvers.common.provenance import provenance
 
 FORMAT_VERSION = 1
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -87,18 +86,9 @@ def existing_tarball(path: Path, manifest: Path, members: Sequence[Member], work
     if sizes != [(member.name, None if member.is_folder else member.size) for member in members]:
         return None
     digests = _hash_members(members, workers)
-    if listing != _listing(members, digests) or file_digest(path) != noted["sha256"]:
+    if listing != _listing(members, digests) or _hash(list_members(path)[0]) != noted["sha256"]:
         return None
     return Tarball(noted["sha256"], noted["size"], digests)
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(_READ_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _hash_members(members: Sequence[Member], workers: int) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """What the fields of a data set in the registry must be."""
 
-import math
 import re
 from collections.abc import Iterator
 
+from gust_torch.artifacts.metadata import Problem, json_problems, shown
 from gust_torch.artifacts.reference import reference_problem
 
 KINDS = ("grid", "mesh", "particles")
@@ -14,8 +14,6 @@ OPTIONAL_KEYS = ("metadata",)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\:]")
-
-Problem = tuple[tuple[str | int, ...], str]
 
 
 def entry_problems(name: str, values: object) -> Iterator[Problem]:
@@ -32,7 +30,7 @@ def entry_problems(name: str, values: object) -> Iterator[Problem]:
         yield (), f"{name!r}: expected a name of letters, digits, '.', '_' and '-'; rename it"
     if not isinstance(values, dict):
         keys = ", ".join(ENTRY_KEYS)
-        yield (), f"{name}: expected a mapping with {keys}; found {_show(values)}"
+        yield (), f"{name}: expected a mapping with {keys}; found {shown(values)}"
         return
     for key in values:
         if key not in ENTRY_KEYS:
@@ -48,7 +46,7 @@ def entry_problems(name: str, values: object) -> Iterator[Problem]:
 def _check_artifact(value: object) -> Iterator[Problem]:
     """A reference with its version, or a URL."""
     if not isinstance(value, str):
-        yield (), f"is {_show(value)}, expected text such as entity/project/name:v0"
+        yield (), f"is {shown(value)}, expected text such as entity/project/name:v0"
     elif (text := reference_problem(value)) is not None:
         yield (), text
 
@@ -56,13 +54,13 @@ def _check_artifact(value: object) -> Iterator[Problem]:
 def _check_kind(value: object) -> Iterator[Problem]:
     """One of KINDS."""
     if value not in KINDS:
-        yield (), f"is {_show(value)}, expected one of {', '.join(KINDS)}"
+        yield (), f"is {shown(value)}, expected one of {', '.join(KINDS)}"
 
 
 def _check_splits(value: object) -> Iterator[Problem]:
     """Known splits, each with a member of its own that cannot leave the folder it is unpacked in."""
     if not isinstance(value, dict) or not value:
-        yield (), f"is {_show(value)}, expected a mapping such as {{train: burgers1d_train.h5}}"
+        yield (), f"is {shown(value)}, expected a mapping such as {{train: burgers1d_train.h5}}"
         return
     owners: dict[str, str] = {}
     for split, member in value.items():
@@ -78,7 +76,7 @@ def _check_splits(value: object) -> Iterator[Problem]:
 def member_problem(member: object) -> str | None:
     """What is wrong with the name of a split's file; None where it is safe to unpack."""
     if not isinstance(member, str) or not member:
-        return f"is {_show(member)}, expected the name of a file"
+        return f"is {shown(member)}, expected the name of a file"
     if _UNSAFE.search(member) or member.startswith("."):
         return (
             f"is {member!r}, expected a name without folders, '\\' or ':', and not "
@@ -92,47 +90,22 @@ def _check_sha256(value: object) -> Iterator[Problem]:
     if not isinstance(value, str) or not _SHA256.fullmatch(value):
         yield (
             (),
-            f"is {_show(value)}, expected 64 hexadecimal digits in lower case (quoted if all are 0 to 9)",
+            f"is {shown(value)}, expected 64 hexadecimal digits in lower case (quoted if all are 0 to 9)",
         )
 
 
 def _check_size(value: object) -> Iterator[Problem]:
     """A number of bytes."""
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        yield (), f"is {_show(value)}, expected a number of bytes above 0, without quotes"
+        yield (), f"is {shown(value)}, expected a number of bytes above 0, without quotes"
 
 
 def _check_metadata(value: object) -> Iterator[Problem]:
     """What JSON can hold, because stores keep it as JSON."""
     if not isinstance(value, dict):
-        yield (), f"is {_show(value)}, expected a mapping"
+        yield (), f"is {shown(value)}, expected a mapping"
         return
-    yield from _check_json(value)
-
-
-def _check_json(value: object) -> Iterator[Problem]:
-    """Values that JSON cannot hold, below `value`."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                yield (key,), "has a key that is not text; quote it"
-            yield from (((key, *keys), text) for keys, text in _check_json(item))
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from (((index, *keys), text) for keys, text in _check_json(item))
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield (), f"is {value}, expected a finite number"
-    elif not isinstance(value, (str, int, float, type(None))):
-        yield (
-            (),
-            f"is {_show(value)}, expected text, a number, true, false, null, a list or a mapping; quote it",
-        )
-
-
-def _show(value: object) -> str:
-    """A value in a message."""
-    text = repr(value)
-    return f"{text[:77]}..." if len(text) > 80 else text
+    yield from json_problems(value)
 
 
 _CHECKS = {

@@ -1,11 +1,12 @@
 """What every store can do, and the values that go in and come out."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from gust_torch.artifacts.metadata import json_problems
 
 MAX_NAME_LENGTH = 128
 
@@ -66,27 +67,8 @@ class Upload:
         check_type(self.type)
         if not _SHA256.fullmatch(self.sha256):
             raise ValueError(f"sha256 must be 64 lower-case hex digits, not {self.sha256!r}")
-        check_json(self.metadata, "metadata")
-
-
-def check_json(value: object, where: str) -> None:
-    """Checks that a value survives a trip through JSON.
-
-    Raises:
-        ValueError: It holds a NaN, an infinity, a key that is not a string, or something that is no JSON.
-    """
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise ValueError(f"{where} has the key {key!r}; JSON keys are strings")
-            check_json(inner, f"{where}.{key}")
-    elif isinstance(value, (list, tuple)):
-        for index, inner in enumerate(value):
-            check_json(inner, f"{where}[{index}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where} is {value}, which JSON cannot hold; give a finite number or null")
-    elif not isinstance(value, (str, int, float, bool, type(None))):
-        raise ValueError(f"{where} is a {type(value).__name__}, which JSON cannot hold")
+        for keys, text in json_problems(dict(self.metadata)):
+            raise ValueError(f"{'.'.join(map(str, ('metadata', *keys)))} {text}")
 
 
 @dataclass(frozen=True)
@@ -158,11 +140,4 @@ class Store(Protocol):
 
         Raises:
             ValueError: As for `check`; the file changed meanwhile; its bytes are stored with other metadata.
-        """
-
-    def open(self, reference: str) -> RemoteFile:
-        """Finds a stored file.
-
-        Raises:
-            ValueError: There is no such file, it may not be read, or the store cannot be reached.
         """

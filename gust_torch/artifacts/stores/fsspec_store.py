@@ -13,10 +13,9 @@ from gust_torch.artifacts.stores import description
 from gust_torch.artifacts.stores.contract import Reference, Upload
 from gust_torch.artifacts.stores.description import Description
 from gust_torch.artifacts.stores.filesystem import QUESTION, explained, no_bucket, open_filesystem
-from gust_torch.artifacts.stores.fsspec_file import FsspecFile
 from gust_torch.artifacts.stores.fsspec_write import probe, write_whole
 from gust_torch.artifacts.stores.progress import transfer_bar
-from gust_torch.artifacts.stores.urls import LOCAL, StoreUrl, parse_url, path_of
+from gust_torch.artifacts.stores.urls import LOCAL, StoreUrl, path_of
 
 DIGITS = 16  # of the digest, in a folder's name
 
@@ -82,14 +81,6 @@ class FsspecStore:
         ):
             file.write(text)
         return Reference(url, url)
-
-    def open(self, reference: str) -> FsspecFile:
-        """Finds a stored file by its URL.
-
-        Raises:
-            ValueError: There is no such file, or the store cannot be reached.
-        """
-        return FsspecFile(parse_url(reference))
 
     def _path(self, url: str) -> str:
         """What the filesystem calls a URL."""

@@ -23,24 +23,27 @@ class WandbFile:
 
     supports_ranges = False
 
-    def __init__(self, reference: str, *, cache_dir: Path, file: str | None = None) -> None:
+    def __init__(self, reference: str, *, cache_dir: Path) -> None:
         """Looks the artifact up.
 
         Args:
             reference: "entity/project/name:version".
             cache_dir: Folder below which wandb may keep its files.
-            file: Name of the file wanted; an artifact with a single file needs none.
 
         Raises:
-            ValueError: No login, no such artifact or file, no access, or W&B cannot be reached.
+            ValueError: No login, no such artifact, not one file in it, no access, or W&B cannot be reached.
         """
         check_login()
         self._reference, self._cache_dir = reference, cache_dir
         with wandb_session(cache_dir, reference) as wandb:
             artifact = wandb.Api(timeout=API_TIMEOUT).artifact(reference)
             entries: dict[str, Any] = dict(artifact.manifest.entries)
-        path = _choose(entries, file, reference)
-        self._entry = entries[path]
+        if len(entries) != 1:
+            listed = ", ".join(sorted(entries)[:5]) or "none"
+            raise ValueError(
+                f"{reference} has {len(entries)} files ({listed}); upload one tarball an artifact"
+            )
+        ((path, self._entry),) = entries.items()
         self.name: str = path.rpartition("/")[2]
         self.size: int | None = self._entry.size
 
@@ -66,21 +69,3 @@ class WandbFile:
                 os.replace(self._entry.download(root=str(folder), skip_cache=True, executor=executor), path)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _choose(entries: dict[str, Any], file: str | None, reference: str) -> str:
-    """Path in the artifact of the file that is meant.
-
-    Raises:
-        ValueError: None is, or several could be.
-    """
-    named = [path for path in entries if file is not None and path.rpartition("/")[2] == file]
-    if len(named) == 1:
-        return named[0]
-    if len(entries) == 1:
-        return next(iter(entries))
-    wanted = f"none named {file}" if file is not None else "not one"
-    listed = ", ".join(sorted(entries)[:5]) or "none"
-    raise ValueError(
-        f"{reference} has {len(entries)} files, {wanted} ({listed}); upload one tarball an artifact"
-    )

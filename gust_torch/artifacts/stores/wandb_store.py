@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gust_torch.artifacts.reference import expand_reference
 from gust_torch.artifacts.stores.contract import Reference, Upload
 from gust_torch.artifacts.stores.wandb_client import API_TIMEOUT, INIT_TIMEOUT, not_found, wandb_session
-from gust_torch.artifacts.stores.wandb_file import WandbFile
 from gust_torch.artifacts.stores.wandb_login import check_login, check_place, offline_mode
 from solvers.common.provenance import provenance
 
@@ -26,7 +24,6 @@ class WandbStore:
         *,
         run_name: str | None,
         cache_dir: Path,
-        offline: bool,
     ) -> None:
         """Checks what can be checked without wandb.
 
@@ -35,7 +32,6 @@ class WandbStore:
             entity: W&B entity; None means that of the login.
             run_name: Name of the run; None lets W&B choose one.
             cache_dir: Folder below which wandb keeps its files.
-            offline: Write a run folder that is synchronised later; also with WANDB_MODE=offline.
 
         Raises:
             ValueError: The project or the login is missing.
@@ -45,7 +41,7 @@ class WandbStore:
         check_place(project, "project")
         if entity:
             check_place(entity, "entity")
-        self._offline = offline_mode() or offline
+        self._offline = offline_mode()
         if not self._offline:
             check_login()
         self._project, self._entity, self._run_name = project, entity or None, run_name
@@ -84,15 +80,6 @@ class WandbStore:
         if size != upload.path.stat().st_size:
             raise ValueError(f"{text} has {size} bytes, {upload.path} has not; upload it again")
         return Reference(text, text)
-
-    def open(self, reference: str) -> WandbFile:
-        """Finds the file of an artifact.
-
-        Raises:
-            ValueError: There is no such artifact, or W&B cannot be reached.
-        """
-        full = expand_reference(reference, entity=self._entity, project=self._project)
-        return WandbFile(full, cache_dir=self._cache_dir)
 
     def _put_offline(self, upload: Upload, metadata: Mapping[str, object]) -> Reference:
         """Writes an offline run; the version is known only after `wandb sync`."""

@@ -1,11 +1,15 @@
-"""Reads the metadata of an artifact from the command line."""
+"""Metadata of an artifact: what it may hold, and how it is read from the command line."""
 
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 OWN_KEYS = ("sha256", "package_version", "git_commit")  # set by the upload
 MAX_KEYS = 100 - len(OWN_KEYS)  # W&B's limit, for all stores
+
+Problem = tuple[tuple[str | int, ...], str]  # the keys to a value, what is wrong with it
 
 _REMEDY = """write it like '{"samples": 20}'"""
 
@@ -75,3 +79,28 @@ def _kind(value: object) -> str:
     """What JSON calls a value."""
     names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
+
+
+def json_problems(value: object) -> Iterator[Problem]:
+    """Values that JSON cannot hold, below `value`."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield (key,), "has a key that is not text; quote it"
+            yield from (((key, *keys), text) for keys, text in json_problems(item))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from (((index, *keys), text) for keys, text in json_problems(item))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield (), f"is {value}, expected a finite number"
+    elif not isinstance(value, (str, int, float, type(None))):
+        yield (
+            (),
+            f"is {shown(value)}, expected text, a number, true, false, null, a list or a mapping; quote it",
+        )
+
+
+def shown(value: object) -> str:
+    """A value in a message."""
+    text = repr(value)
+    return f"{text[:77]}..." if len(text) > 80 else text
