@@ -25,6 +25,7 @@ CONFIG = ROOT / "configs" / "latent" / "burgers1d.yaml"
 SPEC = FieldSpec(names=("u",), grid=(16, 1), lengths=(1.0, 1.0))
 TINY = {"latent_len": 4, "latent_dim": 8, "width": 16, "num_heads": 2, "num_layers": 1, "num_frequencies": 3}
 NUM_TIMES = 6
+LAST = Path("checkpoints", "last.ckpt")
 
 
 def write_task(path, num_trajectories, num_times=NUM_TIMES):
@@ -109,7 +110,7 @@ def logged(root, name, version=0):
 
 def last(root):
     """The last checkpoint, as it lies on disk."""
-    return torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)
+    return torch.load(root / LAST, weights_only=True)
 
 
 def error_of(arguments, capfd):
@@ -174,7 +175,7 @@ def test_a_crashed_run_resumes_bit_for_bit_within_an_epoch(home, trained, tmp_pa
 
 
 def test_another_encoder_than_that_of_the_checkpoint_is_refused(home, trained, tmp_path, capfd):
-    path = ["--ckpt_path", str(trained / "checkpoints" / "last.ckpt")]
+    path = ["--ckpt_path", str(trained / LAST)]
     assert "with another autoencoder than" in error_of(
         [*flags(home, tmp_path, cache="cache_other"), *path], capfd
     )
@@ -219,6 +220,10 @@ def test_two_processes_train_from_the_cache(home, tmp_path):
     assert result.returncode == 0, result.stderr
     assert last(tmp_path)["global_step"] == 3  # 24 windows on two processes, batches of 4
     assert result.stderr.count("tokens of 8 features from the cache") == 1
+    one = [*flags(home, tmp_path / "one", cache="cache_encoder"), "--ckpt_path", str(tmp_path / LAST)]
+    main(["validate", *one])
+    for name in ("val/loss", "val/persistence"):  # means over the windows of both processes
+        assert logged(tmp_path, name)[-1] == pytest.approx(logged(tmp_path / "one", name)[-1], rel=1e-5)
 
 
 def test_a_data_module_without_latents_is_told_apart(home, tmp_path, turbulence_file, capfd):
