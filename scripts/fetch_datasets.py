@@ -31,7 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--cache", type=Path, default=DEFAULT_CACHE, help="where downloaded tarballs are kept (%(default)s)"
     )
-    parser.add_argument("--registry", type=Path, default=DEFAULT_REGISTRY, help="registry (%(default)s)")
+    parser.add_argument(
+        "--registry", type=Path, default=DEFAULT_REGISTRY, help="says where they lie (%(default)s)"
+    )
     parser.add_argument("--entity", help="W&B entity of artifacts that name none (default WANDB_ENTITY)")
     parser.add_argument("--project", help="W&B project of artifacts that name none (default WANDB_PROJECT)")
     parser.add_argument("--offline", action="store_true", help="use the cache only, never the network")

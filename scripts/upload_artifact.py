@@ -27,13 +27,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="the file to upload")
     parser.add_argument("--metadata", default="{}", metavar="JSON", help="a JSON object, or @FILE with one")
     parser.add_argument(
-        "--store", default=WANDB, metavar="wandb|URL", help="file:///folder, s3://bucket/folder"
+        "--store",
+        default=WANDB,
+        metavar="wandb|URL",
+        help="W&B, file:///folder or s3://bucket/folder (%(default)s)",
     )
     parser.add_argument("--project", default=os.environ.get("WANDB_PROJECT"), help="default $WANDB_PROJECT")
     parser.add_argument("--entity", default=os.environ.get("WANDB_ENTITY"), help="default $WANDB_ENTITY")
     parser.add_argument("--run-name", metavar="NAME", help="name of the W&B run that uploads")
     parser.add_argument(
-        "--cache-dir", type=Path, default=DEFAULT_CACHE, metavar="DIR", help="where W&B keeps its files"
+        "--cache-dir",
+        type=Path,
+        default=DEFAULT_CACHE,
+        metavar="DIR",
+        help="where W&B keeps its files (%(default)s)",
     )
     args = parser.parse_args(arguments)
     return run_command(

@@ -296,6 +296,15 @@ def test_shipped_template(registry: Path) -> None:
     assert "sha256 is '<64" in problems[1]
 
 
+@pytest.mark.parametrize(
+    "member", ["-x_train.h5", "a b_train.h5", 'a"_train.h5', "$(x)_train.h5", "_train.h5", "x.h5"]
+)
+def test_tasks_that_would_be_other_words_of_a_command(member: str) -> None:
+    assert make_entry().task == "burgers1d"
+    with pytest.raises(ValueError, match=r"expected TASK_train\.h5 or \.zarr; rename it"):
+        make_entry(splits={"train": member}).task  # noqa: B018
+
+
 def test_nothing_heavy_is_imported() -> None:
     code = (
         "import sys, gust_torch.artifacts.registry, gust_torch.artifacts.packaging.cli as c; c.make_parser();"

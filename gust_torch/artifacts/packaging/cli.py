@@ -22,10 +22,14 @@ def make_parser() -> argparse.ArgumentParser:
         "OUT/NAME.manifest.json, and prints the registry's entry on standard output."
     )
     parser.add_argument("name", help="of the data set, such as burgers1d_subset_v1; begins with the task")
-    parser.add_argument("--root", type=Path, default=Path("data/pdebench"), help="default: %(default)s")
+    parser.add_argument(
+        "--root", type=Path, default=Path("data/pdebench"), help="where the files are (%(default)s)"
+    )
     parser.add_argument("--task", help="default: the longest with files in ROOT that NAME begins with")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, help="default: those that are there")
-    parser.add_argument("--out", type=Path, default=Path("artifacts"), help="default: %(default)s")
+    parser.add_argument(
+        "--out", type=Path, default=Path("artifacts"), help="where the tarball goes (%(default)s)"
+    )
     parser.add_argument(
         "--artifact", metavar="REFERENCE", help="where it is or will be uploaded to, for the entry"
     )

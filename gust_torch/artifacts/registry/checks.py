@@ -11,7 +11,7 @@ SPLITS = ("train", "val", "test")
 ENTRY_KEYS = ("artifact", "kind", "splits", "sha256", "size", "unpacked", "metadata")
 OPTIONAL_KEYS = ("metadata",)
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\:]")
 
@@ -26,7 +26,7 @@ def entry_problems(name: str, values: object) -> Iterator[Problem]:
     Yields:
         (keys below the entry, one line: what was expected, what came, what to do).
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         yield (), f"{name!r}: expected a name of letters, digits, '.', '_' and '-'; rename it"
     if not isinstance(values, dict):
         keys = ", ".join(ENTRY_KEYS)

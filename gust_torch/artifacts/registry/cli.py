@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     checking = commands.add_parser("check", help="list everything that is wrong with a registry")
     checking.add_argument("file", nargs="?", type=Path, default=DEFAULT_REGISTRY, help="default: %(default)s")
     listing = commands.add_parser("tasks", help="print task, kind and checksum of datasets, a line each")
-    listing.add_argument("names", nargs="+", metavar="NAME")
+    listing.add_argument("names", nargs="+", metavar="NAME", help="data sets of the registry")
     listing.add_argument("--registry", type=Path, default=DEFAULT_REGISTRY, help="default: %(default)s")
     args = parser.parse_args(arguments)
     if args.command == "tasks":

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from gust_torch.artifacts.registry.checks import ENTRY_KEYS, OPTIONAL_KEYS, entry_problems
+from gust_torch.artifacts.registry.checks import ENTRY_KEYS, NAME, OPTIONAL_KEYS, entry_problems
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class DatasetEntry:
 
     @property
     def task(self) -> str:
-        """What the members are named for: `burgers1d` of `burgers1d_train.h5`.
+        """What the members are named for, `burgers1d` of `burgers1d_train.h5`; it goes into flags and paths.
 
         Raises:
-            ValueError: They are named otherwise.
+            ValueError: They are named otherwise, or with other characters than a data set may be.
         """
         split, member = next(iter(self.splits.items()))
         task, separator, _ = member.rpartition(f"_{split}.")
-        if not separator:
+        if not separator or not NAME.fullmatch(task):
             raise ValueError(
                 f"{self.name}: the {split} member is {member}, expected TASK_{split}.h5 or .zarr; rename it"
             )
