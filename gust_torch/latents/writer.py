@@ -155,6 +155,7 @@ class CacheWriter:
         self._refuse_changed_data()
         self._write_rest()
         if self.folder.exists():
+            shutil.rmtree(self._old, ignore_errors=True)  # what an earlier call could not remove
             os.replace(self.folder, self._old)
         shutil.rmtree(self._old, ignore_errors=True)
         os.replace(self.part, self.folder)
