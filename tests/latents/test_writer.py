@@ -178,6 +178,16 @@ def test_another_key_is_refused(tmp_path: Path, plan: CachePlan, reference: dict
     assert LatentCache.open(folder).key == other.key
 
 
+def test_what_an_earlier_replacement_left_is_not_in_the_way(tmp_path: Path, plan: CachePlan, helpers) -> None:
+    folder = tmp_path / "cache" / "burgers1d_train"
+    helpers.make_cache(folder, plan)
+    old = folder.with_name(".burgers1d_train.old")
+    old.mkdir()
+    (old / "latents_00000.npy").touch()
+    helpers.make_cache(folder, plan, overwrite=True)
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
+
+
 def test_an_unfinished_cache_with_another_key(tmp_path: Path, plan: CachePlan, helpers) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
     with CacheWriter(folder, plan) as stopped:
