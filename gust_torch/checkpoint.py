@@ -110,7 +110,7 @@ def _read(path: Path) -> Any:
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except (pickle.UnpicklingError, LookupError, AttributeError, RuntimeError, EOFError, OSError) as error:
         # torch's own words would send the user to weights_only=False.
         raise ValueError(
             f"{path} is not a readable checkpoint, or a truncated one: copy it or train again"

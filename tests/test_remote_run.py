@@ -154,16 +154,18 @@ def test_other_settings_are_refused(published: Path, tmp_path: Path) -> None:
     process = start(changed, tmp_path / "second.log")
     assert process.wait(timeout=120) == 1
     printed = (tmp_path / "second.log").read_text()
-    assert "made with other settings" in printed.splitlines()[-1]
+    assert "trained with other settings" in printed.splitlines()[-1]
     assert "--seed_everything 7" in printed
 
 
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"WANDB_DATASETS": ""}, "set it to names"),
+        ({"WANDB_DATASETS": " "}, "WANDB_DATASETS is empty"),
         ({"STAGES": "fetch train"}, "no stage 'train'"),
         ({"NNODES": "2"}, "set DEVICES"),
+        ({"NNODES": "2", "DEVICES": "1"}, "set MASTER_ADDR"),
+        ({"TRAIN_FLAGS": "--model.init_args.widht 3"}, "widht"),
         ({"WANDB_DATASETS": "unknown_v1"}, "unknown_v1"),
     ],
 )

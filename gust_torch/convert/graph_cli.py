@@ -23,6 +23,8 @@ def graph_execution_from(args: argparse.Namespace) -> GraphExecution:
     """
     if args.workers or args.scheduler:
         raise ValueError(f"--workers and --scheduler are for grids; leave them out for {args.task}")
+    if args.samples is not None:
+        raise ValueError(f"--samples is for grids, a shard is one sample; give --limit for {args.task}")
     return GraphExecution(
         overwrite=args.overwrite,
         verify=args.verify,

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ _SYNC_BUFFERS = (
 )
 
 _NO_SUBTYPE = "Does not validate against any of the Union subtypes"
+_BAD_CLASS = re.compile(r"Problem with given class_path '([\w.]+)':\s*(.+)")
 
 
 class TrainCLI(LightningCLI):
@@ -53,6 +55,12 @@ class TrainCLI(LightningCLI):
             type=str | None,
             default=None,
             help="folder of scripts/precompute_latent_cache.py; training streams its latents from there",
+        )
+        parser.add_argument(
+            "--overwrite",
+            type=bool,
+            default=False,
+            help="train anew where trainer.default_root_dir holds the checkpoints of an earlier training",
         )
         parser.set_defaults(
             {
@@ -79,6 +87,8 @@ class TrainCLI(LightningCLI):
         for checkpoint in (config.best, config.last, config.recent):
             if checkpoint.dirpath is None:
                 checkpoint.dirpath = str(root / "checkpoints")
+        if self.subcommand == "fit":
+            _refuse_earlier_training(config)
         _hand_over_cache_dir(config)
         config.progress.enabled &= config.trainer.enable_progress_bar is not False
         config.trainer.enable_progress_bar = False  # ours takes its place
@@ -98,6 +108,21 @@ class TrainCLI(LightningCLI):
                 init_args=Namespace(),
                 dict_kwargs={_SYNC_BUFFERS: False, "find_unused_parameters": False},
             )
+
+
+def _refuse_earlier_training(config: Namespace) -> None:
+    """Keep a new training from replacing an older one.
+
+    Raises:
+        ValueError: The folder holds checkpoints, and neither their continuation nor their end was asked for.
+    """
+    newest = Path(config.last.dirpath) / f"{config.last.filename}.ckpt"
+    is_first = getattr(rank_zero_only, "rank", 0) == 0  # the others start while it writes
+    if is_first and newest.exists() and config.ckpt_path is None and not config.overwrite:
+        raise ValueError(
+            f"{newest} is of an earlier training; continue it with --ckpt_path last, choose another folder "
+            "with --trainer.default_root_dir, or replace it with --overwrite true"
+        )
 
 
 def _hand_over_cache_dir(config: Namespace) -> None:
@@ -140,7 +165,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if getattr(rank_zero_only, "rank", 0) == 0:  # Lightning finds it as it is imported
         logging.getLogger("gust_torch").setLevel(logging.INFO)
     # Without this the parser prints a hundred lines of usage in front of the one that says what is wrong.
-    one_line_errors = {"exit_on_error": False}
+    one_line_errors = {"exit_on_error": False, "allow_abbrev": False}
     try:
         names_model, names_data = (names_class(arguments, key) for key in ("model", "data"))
         TrainCLI(
@@ -159,9 +184,12 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _reason(error: Exception) -> Exception:
-    """What a constructor raised, without jsonargparse's many lines around it in subclass mode."""
+    """What a class says of its arguments, without jsonargparse's many lines around it in subclass mode."""
     while str(error).startswith(_NO_SUBTYPE) and isinstance(error.__cause__, Exception):
         error = error.__cause__
+    found = _BAD_CLASS.search(str(error))
+    if found:
+        return ValueError(f"{found[1].rpartition('.')[2]}: {found[2]}; `fit --help` lists what there is")
     return error
 
 

@@ -21,9 +21,10 @@ def one_line(error: Exception) -> str:
     An error straight from the operating system, "[Errno 13] Permission denied: 'x'", becomes "x: permission
     denied; choose a place that you may use". Of one in a reading process, what follows its traceback is kept.
     """
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+    if isinstance(error, OSError) and error.strerror and (error.filename or error.errno in REMEDIES):
         remedy = REMEDIES.get(error.errno or 0, "check the path and the disk")
-        return f"{error.filename}: {error.strerror.lower()}; {remedy}"
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror.lower()}; {remedy}"
     text = str(error).strip()
     if text.startswith("Caught "):
         text = text.splitlines()[-1].partition(": ")[2]

@@ -294,6 +294,7 @@ def test_what_a_killed_conversion_left_is_removed(convert, tmp_path) -> None:
     ("task", "options", "message"),
     [
         ("darcy2d_mesh", ("--workers", "2"), "--workers and --scheduler are for grids"),
+        ("darcy2d_mesh", ("--samples", "2"), "--samples is for grids"),
         ("darcy2d_mesh", ("--compression", "gzip"), "--compression is for grids"),
         ("darcy2d_mesh", ("--limit", "0"), "--limit is 0"),
         ("darcy2d_mesh", ("--pattern", "*.txt"), "no files match *.txt"),

@@ -86,6 +86,7 @@ def test_validate_uses_the_statistics_of_the_checkpoint(turbulence_file, tiny_fl
         (["--trainer.max_epochs", "-1"], "set --trainer.max_epochs or --trainer.max_steps"),
         (["--ckpt_path", "nothing.ckpt"], "nothing.ckpt"),
         (["--data.fields", "[pressure]"], "pressure"),
+        (["--trainer.max_epoch", "3"], "--trainer.max_epoch"),
     ],
 )
 def test_mistakes_end_with_one_line_and_exit_code_1(
@@ -97,6 +98,26 @@ def test_mistakes_end_with_one_line_and_exit_code_1(
     error = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(error) == 1
     assert message in error[0]
+
+
+def test_a_wrong_option_of_a_named_class_is_told_in_one_line(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--model", "gust_torch.tasks.LatentAutoencoderTask", "--model.widht", "3"])
+    line = "error: LatentAutoencoderTask: Option 'widht' is not accepted; `fit --help` lists what there is\n"
+    assert capsys.readouterr().err == line
+
+
+def test_an_earlier_training_is_not_replaced(turbulence_file, tiny_flags, tmp_path, capsys):
+    flags = [*tiny_flags(turbulence_file, tmp_path), "--trainer.max_epochs", "1"]
+    main(["fit", *flags])
+    newest = tmp_path / "checkpoints" / "last.ckpt"
+    before = newest.read_bytes()
+    with pytest.raises(SystemExit):
+        main(["fit", *flags])
+    assert "continue it with --ckpt_path last" in capsys.readouterr().err
+    assert newest.read_bytes() == before
+    main(["fit", *flags, "--overwrite", "true", "--seed_everything", "1"])
+    assert newest.read_bytes() != before
 
 
 def test_task_and_model_have_the_same_arguments():

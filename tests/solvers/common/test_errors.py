@@ -1,5 +1,6 @@
 """Errors on one line, with a remedy."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ def test_an_error_of_the_operating_system_gets_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         path.open()
     assert one_line(caught.value) == f"{path}: no such file or directory; check the path"
+
+
+def test_a_full_disk_gets_a_remedy_even_where_no_file_is_named() -> None:
+    assert one_line(OSError(errno.ENOSPC, "No space left on device")) == (
+        "no space left on device; make room on the disk"
+    )
 
 
 def test_a_file_in_the_way_of_a_folder(tmp_path: Path) -> None:
