@@ -33,7 +33,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case "${1:-}" in -h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' scripts/run_remote_scale.sh; exit ;; esac
-
+{ # bash reads to the closing brace before it begins, so that the file may change while it runs
 STORE=${STORE:-wandb}
 LOGGER=${LOGGER:-$([ "$STORE" = wandb ] && echo wandb || echo csv)}
 STAGES=${STAGES:-fetch autoencoder cache operator evaluate upload}
@@ -263,3 +263,5 @@ for name in "${datasets[@]}"; do
     [ "$NODE_RANK" = 0 ] || await "$DATA_ROOT/.gust/$name.json"
 done
 each work
+exit
+}

@@ -25,6 +25,8 @@ CURVE_LABELS = {"operator": "operator", "persistence": "persistence", "autoencod
 LOG_SPAN = 5.0
 # A rollout that blows up leaves the picture at so many times the yardsticks; an exact one ends so far below.
 LARGEST, LOWEST_SHARE = 10.0, 1e-6
+# Quartiles of fewer values say nothing.
+FEWEST_FOR_BANDS = 4
 
 
 def curves_figure(scores: Scores, spec: Spec) -> Figure:
@@ -34,15 +36,19 @@ def curves_figure(scores: Scores, spec: Spec) -> Figure:
         figure = Figure(
             figsize=(max(5.2, WIDTH * columns), HEIGHT * len(METRICS) + 0.5), layout="constrained"
         )
-        grid = figure.subplots(len(METRICS), columns, squeeze=False, sharex=True)
+        grid = figure.subplots(len(METRICS), columns, squeeze=False, sharex=True, sharey="row")
         lead, label = _lead_axis(scores)
+        for row, metric in enumerate(METRICS):
+            drawn = [_draw(axes, scores, metric, channel, lead) for channel, axes in enumerate(grid[row])]
+            shown = {curve: np.hstack([values[curve] for values in drawn]) for curve in LINES}
+            _set_scale(grid[row, 0], shown)
+            grid[row, 0].set_ylabel(METRIC_LABELS[metric])
+            for axes in grid[row]:
+                if axes.get_ylim()[1] > 1:
+                    axes.axhline(1.0, color=GREY, linewidth=0.7, zorder=0)
         for channel, name in enumerate(spec.names):
-            for row, metric in enumerate(METRICS):
-                _draw(grid[row, channel], scores, metric, channel, lead)
             grid[0, channel].set_title(channel_label(name, spec))
             grid[-1, channel].set_xlabel(label)
-        for axes, metric in zip(grid[:, 0], METRICS, strict=True):
-            axes.set_ylabel(METRIC_LABELS[metric])
         figure.supxlabel(_note(scores), fontsize=7, color=NOTE)
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(handles))
@@ -59,31 +65,35 @@ def _lead_axis(scores: Scores) -> tuple[NDArray[np.float64], str]:
 def _note(scores: Scores) -> str:
     """What the lines are, and over what, below the figure."""
     counts = scores.reaching
-    if counts[0] == 1:
-        return "One trajectory. Times in the data's unit."
-    some = f", {counts[-1]} of which reach the last lead" if counts[-1] < counts[0] else ""
     unit = "Times in the data's unit." if same_times(scores.schedule) else "Steps differ in time."
-    return f"Lines: {counts[0]} trajectories pooled{some}; thin, bands: their median, quartiles. {unit}"
+    if counts[0] == 1:
+        return f"One trajectory. {unit}"
+    some = f", {counts[-1]} of which reach the last lead" if counts[-1] < counts[0] else ""
+    bands = "; thin, bands: their median, quartiles" if counts[0] >= FEWEST_FOR_BANDS else ""
+    return f"Lines: {counts[0]} trajectories pooled{some}{bands}. {unit}"
 
 
-def _draw(axes: Axes, scores: Scores, metric: str, channel: int, lead: NDArray[np.float64]) -> None:
-    """One panel."""
+def _draw(
+    axes: Axes, scores: Scores, metric: str, channel: int, lead: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """One panel; returns what each curve shows of it, the pooled errors first."""
     shown = {}
     for curve, style in LINES.items():
         statistics = scores.per_lead(curve, metric, channel)
         # A lone lead would draw nothing.
         marker = "o" if len(lead) == 1 else None
         axes.plot(lead, _finite(statistics.pooled), label=CURVE_LABELS[curve], marker=marker, **style)
-        if len(lead) > 1 and len(scores.schedule.rollouts) > 1:
+        shown[curve] = statistics.pooled[None]
+        if len(lead) > 1 and len(scores.schedule.rollouts) >= FEWEST_FOR_BANDS:
             low, median, high = np.minimum(statistics.quantiles, 1e30)
             axes.plot(lead, median, **{**style, "linewidth": 0.7})
             axes.fill_between(lead, low, high, color=style["color"], alpha=0.15, linewidth=0, zorder=1)
-        shown[curve] = np.vstack([statistics.pooled, statistics.quantiles])
+            shown[curve] = np.vstack([statistics.pooled, statistics.quantiles])
         if curve == "operator":
             _mark_blow_up(axes, statistics, lead)
-    _set_scale(axes, shown)
     if len(lead) > 1:
         axes.set_xlim(lead[0], lead[-1])
+    return shown
 
 
 def _set_scale(axes: Axes, shown: dict[str, NDArray[np.float64]]) -> None:
@@ -103,8 +113,6 @@ def _set_scale(axes: Axes, shown: dict[str, NDArray[np.float64]]) -> None:
         axes.set_ylim(bottom / 1.5, top * 1.8)
     else:
         axes.set_ylim(0.0, top * 1.2)
-    if axes.get_ylim()[1] > 1:
-        axes.axhline(1.0, color=GREY, linewidth=0.7, zorder=0)
 
 
 def _positive(values: NDArray[np.float64]) -> NDArray[np.float64]:

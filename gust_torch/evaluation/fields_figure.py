@@ -58,7 +58,7 @@ def rollout_figure(example: Example, spec: Spec) -> Figure:
 
 def _title(example: Example) -> str:
     values = ", ".join(f"{name} = {value:.4g}" for name, value in example.parameters.items())
-    text = f"trajectory {example.trajectory}, that of median error" + (f"; {values}" if values else "")
+    text = f"trajectory {example.trajectory}, of median error" + (f"; {values}" if values else "")
     return textwrap.fill(text, 100)
 
 
@@ -105,7 +105,10 @@ def _color_bars(
 ) -> None:
     """One for truth and prediction, one for the error, equally thick and at most 3.2 inches high."""
     height = min(len(block) * panel[1], BAR_HEIGHT)
-    for columns, mappable, text in ((slice(0, 2), colors[0], label), (slice(2, 3), colors[1], "error")):
+    for columns, mappable, text in (
+        (slice(0, 2), colors[0], label),
+        (slice(2, 3), colors[1], "prediction $-$ truth"),
+    ):
         axes = [axes for row in block for axes in row[columns]]
         bar = figure.colorbar(
             mappable, ax=axes, extend="both", aspect=height / BAR_WIDTH,
