@@ -180,6 +180,7 @@ operator() {
         return
     fi
     await "$LATENT_CACHE/${task}_train/index.json"
+    await "$LATENT_CACHE/${task}_val/index.json"
     train "$RUNS/$task/operator" "$train_config" "$dataset $(digest "$(checkpoint "$RUNS/$task/autoencoder")")" \
         --data.init_args.task "$task" --data.init_args.root "$DATA_ROOT" --training.latent_cache_dir "$LATENT_CACHE" \
         "${train_flags[@]}"

@@ -68,7 +68,7 @@ class Ranks:
                 num_nodes=compute.num_nodes,
             )
         # What Lightning raises for devices that are no numbers, not there, or not supported here.
-        except (MisconfigurationException, TypeError, ImportError) as error:
+        except (MisconfigurationException, TypeError, ImportError, RuntimeError) as error:
             raise ValueError(f"{error}; change --devices, --accelerator or --strategy") from error
         self._handler: Any = None
 
