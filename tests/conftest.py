@@ -1,8 +1,14 @@
 """Fixtures that every test folder shares."""
 
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+Main = Callable[[list[str]], int]
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -13,3 +19,19 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("no ../shared/data beside the project")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[[str], Main]:
+    """`script("name")`: the function `main` of scripts/name.py."""
+
+    def load(name: str) -> Main:
+        specification = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+        assert specification is not None
+        assert specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        main: Main = module.main
+        return main
+
+    return load

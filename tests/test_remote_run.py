@@ -1,6 +1,5 @@
 """`scripts/run_remote_scale.sh` on PDEBench samples, offline: killed, continued, run once more."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -21,19 +20,12 @@ TINY = (
 SECRET = "not-to-be-seen-anywhere"
 
 
-def script(name: str) -> Callable[[list[str]], int]:
-    """`main` of a script."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    main: Callable[[list[str]], int] = module.main
-    return main
-
-
 @pytest.fixture(scope="module")
-def published(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published(
+    script: Callable[[str], Callable[[list[str]], int]],
+    shared_data: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """Folder with a registry whose data set lies in a file store: convert, package, upload, register."""
     folder = tmp_path_factory.mktemp("published")
     converted, packed, registry = folder / "converted", folder / "packed", folder / "registry.yaml"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from gust_torch.analysis.curves import WavenumberScales
 from gust_torch.analysis.fields_figure import fields_figure
@@ -33,19 +34,23 @@ def write_analysis(analysis: Analysis, metrics: Mapping[str, object], output_dir
     Returns:
         The files written.
     """
-    output_dir.mkdir(parents=True, exist_ok=True)
-    source = {
-        "Source": json.dumps({key: metrics[key] for key in metrics if isinstance(metrics[key], str | int)})
-    }
     scales = WavenumberScales.of(analysis.spectra.spectrum, analysis.spec)
     figures = {name: spectrum_figure(panels, scales) for name, panels in spectrum_panels(analysis).items()}
     figures["pixel_histogram.png"] = histogram_figure(analysis.histogram, analysis.spec)
     figures["reconstructions.png"] = fields_figure(analysis.examples, analysis.spec)
-    written = []
-    for name, figure in figures.items():
-        save_figure(figure, output_dir / name, source)
-        written.append(output_dir / name)
+    written = write_figures(figures, metrics, output_dir)
     return [*written, _write_curves(analysis, metrics, output_dir), write_json(metrics, output_dir)]
+
+
+def write_figures(
+    figures: Mapping[str, Figure], metrics: Mapping[str, object], output_dir: Path
+) -> list[Path]:
+    """Save figures under their names, each with the texts and numbers of `metrics` as its source."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    source = {key: value for key, value in metrics.items() if isinstance(value, str | int)}
+    for name, figure in figures.items():
+        save_figure(figure, output_dir / name, {"Source": json.dumps(source)})
+    return [output_dir / name for name in figures]
 
 
 def spectrum_panels(analysis: Analysis) -> dict[str, list[SpectrumPanel]]:

@@ -1,11 +1,9 @@
 """Write an evaluation: two figures and ``metrics.json``."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from gust_torch.analysis.output import write_json
-from gust_torch.analysis.style import save_figure
+from gust_torch.analysis.output import write_figures, write_json
 from gust_torch.evaluation.curves_figure import curves_figure
 from gust_torch.evaluation.example import Example
 from gust_torch.evaluation.fields_figure import rollout_figure
@@ -28,14 +26,8 @@ def write_evaluation(
     Returns:
         The files written.
     """
-    output_dir.mkdir(parents=True, exist_ok=True)
-    source = {
-        "Source": json.dumps({key: metrics[key] for key in metrics if isinstance(metrics[key], str | int)})
-    }
     figures = {
         "rollout.png": curves_figure(scores, spec),
         "rollout_fields.png": rollout_figure(example, spec),
     }
-    for name, figure in figures.items():
-        save_figure(figure, output_dir / name, source)
-    return [*(output_dir / name for name in figures), write_json(metrics, output_dir)]
+    return [*write_figures(figures, metrics, output_dir), write_json(metrics, output_dir)]

@@ -8,12 +8,14 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import Namespace
-from lightning import LightningDataModule, LightningModule
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.nn.parallel import DistributedDataParallel
@@ -81,26 +83,17 @@ class TrainCLI(LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Fill in what depends on other flags: where checkpoints and logs go, and DDP's settings."""
+        """Check what depends on several flags, and fill in DDP's settings."""
         config = self.config[self.subcommand]
-        root = Path(config.trainer.default_root_dir)
-        for checkpoint in (config.best, config.last, config.recent):
-            if checkpoint.dirpath is None:
-                checkpoint.dirpath = str(root / "checkpoints")
         if self.subcommand == "fit":
             _refuse_earlier_training(config)
         _hand_over_cache_dir(config)
         config.progress.enabled &= config.trainer.enable_progress_bar is not False
         config.trainer.enable_progress_bar = False  # ours takes its place
-        if config.trainer.logger in (None, True):
-            config.trainer.logger = Namespace(
-                class_path="lightning.pytorch.loggers.CSVLogger",
-                init_args=Namespace(save_dir=str(root), name="logs"),
-            )
-        elif isinstance(config.trainer.logger, Namespace) and "init_args" in config.trainer.logger:
+        if isinstance(config.trainer.logger, Namespace) and "init_args" in config.trainer.logger:
             options = config.trainer.logger.init_args
             if options.get("save_dir") == ".":  # W&B's default; config.yaml goes there too
-                options.save_dir = str(root)
+                options.save_dir = config.trainer.default_root_dir
         if config.trainer.strategy == "ddp":
             # Codebooks are equal on all ranks by construction, and every parameter has a gradient each step.
             config.trainer.strategy = Namespace(
@@ -109,6 +102,23 @@ class TrainCLI(LightningCLI):
                 dict_kwargs={_SYNC_BUFFERS: False, "find_unused_parameters": False},
             )
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Put checkpoints and logs below `trainer.default_root_dir`.
+
+        Here and not in the configuration, which is saved: run again, it may name another folder.
+        """
+        made = self.config_init[self.subcommand]
+        for checkpoint in (made.best, made.last, made.recent):
+            checkpoint.dirpath = _checkpoint_folder(checkpoint.dirpath, made.trainer)
+        if made.trainer.logger in (None, True):
+            kwargs["logger"] = CSVLogger(save_dir=made.trainer.default_root_dir, name="logs")
+        return super().instantiate_trainer(**kwargs)
+
+
+def _checkpoint_folder(given: str | None, trainer: Namespace) -> str:
+    """The given one, else a folder below `trainer.default_root_dir`."""
+    return str(Path(trainer.default_root_dir) / "checkpoints") if given is None else given
+
 
 def _refuse_earlier_training(config: Namespace) -> None:
     """Keep a new training from replacing an older one.
@@ -116,7 +126,7 @@ def _refuse_earlier_training(config: Namespace) -> None:
     Raises:
         ValueError: The folder holds checkpoints, and neither their continuation nor their end was asked for.
     """
-    newest = Path(config.last.dirpath) / f"{config.last.filename}.ckpt"
+    newest = Path(_checkpoint_folder(config.last.dirpath, config.trainer), f"{config.last.filename}.ckpt")
     is_first = getattr(rank_zero_only, "rank", 0) == 0  # the others start while it writes
     if is_first and newest.exists() and config.ckpt_path is None and not config.overwrite:
         raise ValueError(

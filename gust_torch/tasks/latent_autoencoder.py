@@ -5,14 +5,12 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 
-from gust_torch.checkpoint import MODEL_KEY, model_state
 from gust_torch.data.graphs.datamodule import GraphDataModule
 from gust_torch.metrics.points import point_vrmse
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
-from gust_torch.tasks.schedule import adamw_with_schedule
+from gust_torch.tasks.model_task import ModelTask
 
 if TYPE_CHECKING:
     from gust_torch.models.latent_autoencoder import Batch
@@ -23,7 +21,7 @@ ARCHITECTURE = tuple(inspect.signature(LatentAutoencoder).parameters)[1:]
 """The task's arguments that are the model's; a test holds their defaults equal."""
 
 
-class LatentAutoencoderTask(LightningModule):
+class LatentAutoencoderTask(ModelTask):
     """Trains a `LatentAutoencoder` on the data module's batches: tensors (b, c, h, w) or graphs.
 
     Loss: mean squared error of the normalised values at the points of the samples. AdamW with a linear
@@ -63,11 +61,10 @@ class LatentAutoencoderTask(LightningModule):
         warmup_steps: int = 200,
         num_queries: int = 2048,
     ) -> None:
-        super().__init__()
+        super().__init__(lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
         if num_queries < 1:
             raise ValueError(f"expected num_queries >= 1, got {num_queries}")
         self.save_hyperparameters()
-        self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
         self.num_queries = num_queries
         self.model: LatentAutoencoder
 
@@ -116,20 +113,6 @@ class LatentAutoencoderTask(LightningModule):
         if len(names) > 1:
             metrics |= {f"val/vrmse_{name}": error for name, error in zip(names, errors, strict=True)}
         self.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=points.num_samples)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW and its schedule, stepped once a step."""
-        return adamw_with_schedule(
-            self.model,
-            self.trainer,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            warmup_steps=self.warmup_steps,
-        )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what `gust_torch.checkpoint.load_model` rebuilds the model from."""
-        checkpoint[MODEL_KEY] = model_state(self.model)
 
     def _loss(self, estimate: Tensor, values: Tensor) -> Tensor:
         """Mean squared error (n, c) in units of the training data's standard deviations."""

@@ -5,12 +5,10 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 
-from gust_torch.checkpoint import MODEL_KEY, model_state
 from gust_torch.models import LatentAutoencoder, LatentOperator
-from gust_torch.tasks.schedule import adamw_with_schedule
+from gust_torch.tasks.model_task import ModelTask
 
 if TYPE_CHECKING:
     from gust_torch.latents import LatentBatch
@@ -22,7 +20,7 @@ ARCHITECTURE = tuple(name for name in inspect.signature(LatentOperator).paramete
 """The task's arguments that are the model's; a test holds their defaults equal."""
 
 
-class LatentOperatorTask(LightningModule):
+class LatentOperatorTask(ModelTask):
     """Trains a `LatentOperator` on the windows of a `LatentDataModule`.
 
     Loss: mean squared error of the latents over the window's later frames, to which the operator is rolled
@@ -48,9 +46,8 @@ class LatentOperatorTask(LightningModule):
         weight_decay: float = 1e-4,
         warmup_steps: int = 200,
     ) -> None:
-        super().__init__()
+        super().__init__(lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
         self.save_hyperparameters()
-        self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
         self.model: LatentOperator
 
     def configure_model(self) -> None:
@@ -116,20 +113,6 @@ class LatentOperatorTask(LightningModule):
         still = latents[:, :1].expand_as(latents[:, 1:])
         metrics = {"val/loss": self._loss(latents, batch), "val/persistence": _mse(still, latents[:, 1:])}
         self.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=len(latents))
-
-    def configure_optimizers(self) -> Any:
-        """AdamW and its schedule, stepped once a step."""
-        return adamw_with_schedule(
-            self.model,
-            self.trainer,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            warmup_steps=self.warmup_steps,
-        )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what `gust_torch.checkpoint.load_model` rebuilds the model from."""
-        checkpoint[MODEL_KEY] = model_state(self.model)
 
     def _latents(self, batch: "LatentBatch") -> Tensor:
         """The window's tokens (b, t, latent_len, latent_dim), encoded here where the batch holds fields."""

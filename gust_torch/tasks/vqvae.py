@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning import LightningModule
 
-from gust_torch.checkpoint import MODEL_KEY, model_state
 from gust_torch.metrics.errors import vrmse
 from gust_torch.metrics.spectra import BAND_NAMES, ShellSpectrum
 from gust_torch.models import VQVAE2d
 from gust_torch.tasks.augment import random_shifts
 from gust_torch.tasks.losses import LogSpectrumLoss
-from gust_torch.tasks.schedule import adamw_with_schedule, num_training_steps
+from gust_torch.tasks.model_task import ModelTask
+from gust_torch.tasks.schedule import num_training_steps
 from gust_torch.tasks.validation import ValidationSums
 
 logger = logging.getLogger(__name__)
@@ -25,7 +24,7 @@ LARGEST_AUTOENCODER_SHARE = 0.1
 """Quantisation begins after at most this share of a run, however short."""
 
 
-class VQVAETask(LightningModule):
+class VQVAETask(ModelTask):
     """Trains a `VQVAE2d` on the fields of the trainer's data module.
 
     Loss: normalised mean squared error + quantiser's loss + `spectral_weight` * log-spectrum loss. AdamW with
@@ -83,10 +82,8 @@ class VQVAETask(LightningModule):
         augment_shifts: bool = False,
         compile: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps, betas=betas)
         self.save_hyperparameters()
-        self.lr, self.weight_decay, self.betas = lr, weight_decay, betas
-        self.warmup_steps = warmup_steps
         self.spectral_weight = spectral_weight
         self.augment_shifts = augment_shifts
         self.compile_networks = compile
@@ -165,18 +162,3 @@ class VQVAETask(LightningModule):
             self.log(f"val/spectral_error_{name}", error, sync_dist=True)
         for (h, w), ratio in zip(self.model.scales, self.validation.perplexity_ratios(), strict=True):
             self.log(f"val/perplexity_ratio_{h}x{w}", ratio, sync_dist=True)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW and its schedule, stepped once a step."""
-        return adamw_with_schedule(
-            self.model,
-            self.trainer,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            warmup_steps=self.warmup_steps,
-            betas=self.betas,
-        )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what `gust_torch.checkpoint.load_model` rebuilds the model from."""
-        checkpoint[MODEL_KEY] = model_state(self.model)

@@ -1,7 +1,6 @@
 """Packages: the same bytes twice, readable by everything, and nothing half-written, invalid or changing."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import resource
@@ -22,7 +21,6 @@ from gust_torch.artifacts.registry import check_registry, load_registry
 from solvers.common.hdf5_utils import HDF5Writer
 
 NAME = "burgers1d_subset_v1"
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "package_dataset.py"
 TRAJECTORIES = {"train": 3, "val": 2, "test": 1}
 
 
@@ -103,11 +101,8 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def main() -> Callable[[list[str]], int]:
-    specification = importlib.util.spec_from_file_location("package_dataset", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module.main
+def main(script: Callable[[str], Callable[[list[str]], int]]) -> Callable[[list[str]], int]:
+    return script("package_dataset")
 
 
 def test_contents(root: Path, out: Path) -> None:

@@ -1,6 +1,5 @@
 """The upload command: what it refuses before it sends anything, and what it prints."""
 
-import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -12,24 +11,16 @@ from gust_torch.artifacts.metadata import parse_metadata
 from gust_torch.artifacts.registry import DatasetEntry
 
 MakeFile = Callable[[int], Path]
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "upload_artifact.py"
 
 
 @pytest.fixture
-def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def main(
+    script: Callable[[str], Callable[[list[str]], int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., int]:
     """The command, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    spec = importlib.util.spec_from_file_location("upload_artifact", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def run(*arguments: str) -> int:
-        code: int = module.main(list(arguments))
-        return code
-
-    return run
+    command = script("upload_artifact")
+    return lambda *arguments: command(list(arguments))
 
 
 def refused(main: Callable[..., int], capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

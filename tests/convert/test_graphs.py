@@ -1,6 +1,5 @@
 """Shards of meshes and particles: what becomes of good ones, and what is said of bad ones."""
 
-import importlib.util
 import os
 import pickle
 import signal
@@ -17,7 +16,6 @@ from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind
 from gust_torch.data.graphs.stores import open_reader
 from gust_torch.data.graphs.synthetic import random_mesh
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "convert_pdebench_multimodal.py"
 Arrays = dict[str, np.ndarray]
 
 # file in bad/mesh_npz or bad/particles_npz -> words that the refusal must have
@@ -45,12 +43,9 @@ TASKS = {"mesh_npz": "darcy2d_mesh", "particles_npz": "particles_advect"}
 
 
 @pytest.fixture(scope="module")
-def main() -> Callable[[list[str]], int]:
+def main(script) -> Callable[[list[str]], int]:
     """The command."""
-    specification = importlib.util.spec_from_file_location("multimodal", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module.main
+    return script("convert_pdebench_multimodal")
 
 
 @pytest.fixture

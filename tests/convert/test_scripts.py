@@ -1,6 +1,5 @@
 """The two commands: outputs, exit codes, one-line refusals; all sample files that lie beside the project."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +9,6 @@ import pytest
 
 from gust_torch.convert import family_names
 from solvers.common.hdf5_utils import read_hdf5_info, validate
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 # case -> (family, words that the refusal must have); None where the file is usable
 BAD = {
@@ -37,16 +34,8 @@ BAD = {
 }
 
 
-def script(name: str) -> Callable[[list[str]], int]:
-    """`main` of a script."""
-    specification = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module.main
-
-
 @pytest.fixture
-def multimodal() -> Callable[[list[str]], int]:
+def multimodal(script) -> Callable[[list[str]], int]:
     return script("convert_pdebench_multimodal")
 
 
@@ -68,14 +57,16 @@ def test_multimodal(sources, out: Path, multimodal, capsys: pytest.CaptureFixtur
     assert not (out / "burgers1d_test.h5").exists()
 
 
-def test_generic(sources, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generic(script, sources, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sources.burgers()
     command = ["--pattern", f"{sources.root}/1D/*/Train/*.hdf5", "--out", str(out / "b.h5"), "--limit", "5"]
     assert script("convert_pdebench")([*command, "--samples", "7"]) == 0
     assert capsys.readouterr().out == f"{out}/b.h5  7 trajectories, 35 frames\n"
 
 
-def test_3d_is_refused_by_name(sources, out: Path, multimodal, capsys: pytest.CaptureFixture[str]) -> None:
+def test_3d_is_refused_by_name(
+    script, sources, out: Path, multimodal, capsys: pytest.CaptureFixture[str]
+) -> None:
     name = "3D/Train/3D_CFD_Rand_M1.0_Eta1e-08_Zeta1e-08_periodic_Train.hdf5"
     path = sources.cfd(name, "density pressure Vx Vy Vz", (2, 3, 4, 4, 4))
     root = ["--root", str(sources.root), "--out", str(out)]

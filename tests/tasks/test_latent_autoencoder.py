@@ -116,8 +116,10 @@ def test_each_config_trains_resumes_and_gives_a_model(config, tmp_path):
 def test_the_saved_config_runs_again(tmp_path):
     main(["fit", *fit_flags("burgers1d", tmp_path, tmp_path)])
     saved = tmp_path / "logs" / "version_0" / "config.yaml"
-    main(["fit", f"--config={saved}"])
-    metrics = [(tmp_path / "logs" / f"version_{i}" / "metrics.csv").read_text() for i in (0, 1)]
+    again = tmp_path / "again"
+    main(["fit", f"--config={saved}", "--trainer.default_root_dir", str(again)])
+    assert (again / "checkpoints" / "last.ckpt").exists()
+    metrics = [(root / "logs" / "version_0" / "metrics.csv").read_text() for root in (tmp_path, again)]
     assert metrics[0] == metrics[1]
 
 

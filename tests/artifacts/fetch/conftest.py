@@ -1,7 +1,6 @@
 """A registry, a store, a cache and a root in a temporary folder, and the command that fetches."""
 
 import hashlib
-import importlib.util
 import io
 import tarfile
 from collections.abc import Callable
@@ -88,15 +87,9 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.fixture(scope="session")
-def command() -> Callable[[list[str]], int]:
+def command(script: Callable[[str], Callable[[list[str]], int]]) -> Callable[[list[str]], int]:
     """`main` of the script."""
-    spec = importlib.util.spec_from_file_location("fetch_datasets", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    main: Callable[[list[str]], int] = module.main
-    return main
+    return script("fetch_datasets")
 
 
 @pytest.fixture

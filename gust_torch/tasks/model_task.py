@@ -1,0 +1,44 @@
+"""What the tasks share: one network, its optimiser, and its part of a checkpoint."""
+
+from typing import Any
+
+from lightning import LightningModule
+
+from gust_torch.checkpoint import MODEL_KEY, model_state
+from gust_torch.models import LatentAutoencoder, LatentOperator, VQVAE2d
+from gust_torch.tasks.schedule import adamw_with_schedule
+
+
+class ModelTask(LightningModule):
+    """Trains `model` by AdamW, with a linear warm-up and a cosine to 1 % of `lr` at the end of the run.
+
+    Attributes:
+        model: The network, built by the task's `configure_model` for the data.
+        lr: Peak learning rate.
+        weight_decay: AdamW's decay of weights (not of biases and norms).
+        warmup_steps: Steps of the linear warm-up, at most a tenth of the run.
+        betas: AdamW's decay rates of the two moments.
+    """
+
+    model: VQVAE2d | LatentAutoencoder | LatentOperator
+
+    def __init__(
+        self, *, lr: float, weight_decay: float, warmup_steps: int, betas: tuple[float, float] = (0.9, 0.999)
+    ) -> None:
+        super().__init__()
+        self.lr, self.weight_decay, self.warmup_steps, self.betas = lr, weight_decay, warmup_steps, betas
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its schedule, stepped once a step."""
+        return adamw_with_schedule(
+            self.model,
+            self.trainer,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            warmup_steps=self.warmup_steps,
+            betas=self.betas,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what `gust_torch.checkpoint.load_model` rebuilds the model from."""
+        checkpoint[MODEL_KEY] = model_state(self.model)
