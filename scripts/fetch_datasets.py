@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line and fetches."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("names", nargs="+", metavar="NAME", help="datasets of the registry")
     parser.add_argument("--root", type=Path, default=DEFAULT_ROOT, help="where their files go (%(default)s)")
     parser.add_argument(

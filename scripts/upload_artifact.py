@@ -20,7 +20,7 @@ from solvers.common.command import run_command
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line and uploads."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", help="name of the artifact, such as burgers1d-subset")
     parser.add_argument("type", help="its type, such as dataset or model")

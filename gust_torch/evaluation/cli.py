@@ -18,7 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of ``scripts/evaluate.py``."""
     parser = argparse.ArgumentParser(
-        description="Roll a trained latent operator out on test data: errors over lead time, and figures."
+        allow_abbrev=False,
+        description="Roll a trained latent operator out on test data: errors over lead time, and figures.",
     )
     add = parser.add_argument
     add("--checkpoint", required=True, metavar="MODEL.ckpt", help="latent operator of scripts/train.py")

@@ -26,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser with the defaults of `Request` and `Compute`."""
     parser = argparse.ArgumentParser(
         prog="precompute_latent_cache.py",
+        allow_abbrev=False,
         description="Encodes converted data once and keeps the latents in CACHE_DIR/TASK_SPLIT/. "
         "Without --checkpoint or --untrained the autoencoder of each task is trained first.",
     )

@@ -1,7 +1,6 @@
 """Lightning task that trains the latent autoencoder on grids, meshes or particles."""
 
 import inspect
-import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,8 +13,6 @@ from gust_torch.tasks.model_task import ModelTask
 
 if TYPE_CHECKING:
     from gust_torch.models.latent_autoencoder import Batch
-
-logger = logging.getLogger(__name__)
 
 ARCHITECTURE = tuple(inspect.signature(LatentAutoencoder).parameters)[1:]
 """The task's arguments that are the model's; a test holds their defaults equal."""
@@ -83,15 +80,9 @@ class LatentAutoencoderTask(ModelTask):
         else:
             self.model.set_statistics(*datamodule.statistics())
 
-    def on_fit_start(self) -> None:
-        """Say how large the model is, and let CUDA use TF32 for float32 products."""
-        if self.device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
-        logger.info(
-            "%.2f M parameters, %d tokens of %d features a sample",
-            sum(p.numel() for p in self.model.parameters()) / 1e6,
-            *self.model.latent_shape,
-        )
+    def summary(self) -> str:
+        """Tokens of a sample."""
+        return "{} tokens of {} features a sample".format(*self.model.latent_shape)
 
     def training_step(self, batch: "Batch", batch_idx: int) -> Tensor:
         """Loss of a batch at random points of it."""

@@ -1,7 +1,6 @@
 """Lightning task that trains the latent operator on windows of latents, cached or encoded on the fly."""
 
 import inspect
-import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,8 +11,6 @@ from gust_torch.tasks.model_task import ModelTask
 
 if TYPE_CHECKING:
     from gust_torch.latents import LatentBatch
-
-logger = logging.getLogger(__name__)
 
 FROM_DATA = ("spec", "autoencoder", "parameter_names")
 ARCHITECTURE = tuple(name for name in inspect.signature(LatentOperator).parameters if name not in FROM_DATA)
@@ -79,21 +76,21 @@ class LatentOperatorTask(ModelTask):
                 torch.as_tensor(datamodule.train_parameters), torch.as_tensor(datamodule.train_time_steps)
             )
 
-    def on_fit_start(self) -> None:
-        """Say what is trained on what, and let CUDA use TF32 for float32 products."""
-        self._check_autoencoder()
-        if self.device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
+    def summary(self) -> str:
+        """Tokens and where they come from, windows, conditions."""
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
-        logger.info(
-            "%.2f M parameters, %d tokens of %d features %s, windows of %d frames, conditions: dt%s",
-            trained / 1e6,
-            *self.model.latent_shape,
-            "from the cache" if datamodule.encoded else "encoded on the fly",
-            datamodule.n_steps,
-            "".join(f", {name}" for name in self.model.parameter_names),
+        latent_len, latent_dim = self.model.latent_shape
+        origin = "from the cache" if datamodule.encoded else "encoded on the fly"
+        conditions = ", ".join(("dt", *self.model.parameter_names))
+        return (
+            f"{latent_len} tokens of {latent_dim} features {origin}, windows of {datamodule.n_steps} frames, "
+            f"conditions: {conditions}"
         )
+
+    def on_fit_start(self) -> None:
+        """A checkpoint to continue from brings its own autoencoder."""
+        self._check_autoencoder()
+        super().on_fit_start()
 
     def on_validation_start(self) -> None:
         """A checkpoint given to `validate` brings its own autoencoder."""

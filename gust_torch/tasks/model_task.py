@@ -1,12 +1,16 @@
 """What the tasks share: one network, its optimiser, and its part of a checkpoint."""
 
+import logging
 from typing import Any
 
+import torch
 from lightning import LightningModule
 
 from gust_torch.checkpoint import MODEL_KEY, model_state
 from gust_torch.models import LatentAutoencoder, LatentOperator, VQVAE2d
 from gust_torch.tasks.schedule import adamw_with_schedule
+
+logger = logging.getLogger(__name__)
 
 
 class ModelTask(LightningModule):
@@ -27,6 +31,17 @@ class ModelTask(LightningModule):
     ) -> None:
         super().__init__()
         self.lr, self.weight_decay, self.warmup_steps, self.betas = lr, weight_decay, warmup_steps, betas
+
+    def summary(self) -> str:
+        """What is trained on what, for the log; the number of parameters is said in front of it."""
+        raise NotImplementedError
+
+    def on_fit_start(self) -> None:
+        """Say how large the model is, and let CUDA use TF32 for float32 products."""
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        logger.info("%s parameters, %s", f"{trained:,}", self.summary())
 
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, stepped once a step."""

@@ -1,7 +1,6 @@
 """Lightning task that trains the VQ-VAE."""
 
 import inspect
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +14,6 @@ from gust_torch.tasks.losses import LogSpectrumLoss
 from gust_torch.tasks.model_task import ModelTask
 from gust_torch.tasks.schedule import num_training_steps
 from gust_torch.tasks.validation import ValidationSums
-
-logger = logging.getLogger(__name__)
 
 ARCHITECTURE = tuple(inspect.signature(VQVAE2d).parameters)[1:]
 """The task's arguments that are the model's; a test holds their defaults equal."""
@@ -107,18 +104,16 @@ class VQVAETask(ModelTask):
             self.model.decoder.compile()
 
     def on_fit_start(self) -> None:
-        """Shorten the plain autoencoder phase of short runs, and let CUDA use TF32 for float32 products."""
+        """Shorten the plain autoencoder phase of short runs."""
         steps = int(LARGEST_AUTOENCODER_SHARE * num_training_steps(self.trainer))
         quantizer = self.model.quantizer
         quantizer.autoencoder_steps = min(quantizer.autoencoder_steps, steps)
-        if self.device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
-        logger.info(
-            "%.2f M parameters, %d tokens a frame, %.4f bits per pixel",
-            sum(p.numel() for p in self.model.parameters()) / 1e6,
-            sum(h * w for h, w in self.model.scales),
-            self.model.bits_per_pixel,
-        )
+        super().on_fit_start()
+
+    def summary(self) -> str:
+        """Tokens of a frame."""
+        tokens = sum(h * w for h, w in self.model.scales)
+        return f"{tokens} tokens a frame, {self.model.bits_per_pixel:.4f} bits per pixel"
 
     def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
         """Loss of a batch of physical fields (b, c, h, w)."""

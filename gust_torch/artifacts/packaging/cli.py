@@ -18,8 +18,9 @@ logger = logging.getLogger(__name__)
 def make_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description="Packs train, val and test files of a task into OUT/NAME.tar.gz, describes it in "
-        "OUT/NAME.manifest.json, and prints the registry's entry on standard output."
+        "OUT/NAME.manifest.json, and prints the registry's entry on standard output.",
     )
     parser.add_argument("name", help="of the data set, such as burgers1d_subset_v1; begins with the task")
     parser.add_argument(
