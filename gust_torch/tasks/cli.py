@@ -37,6 +37,7 @@ _SYNC_BUFFERS = (
 )
 
 _NO_SUBTYPE = "Does not validate against any of the Union subtypes"
+_OTHER_WEIGHTS = "Error(s) in loading state_dict"
 _BAD_CLASS = re.compile(r"Problem with given class_path '([\w.]+)':\s*(.+)")
 
 
@@ -188,7 +189,9 @@ def main(args: Sequence[str] | None = None) -> None:
             save_config_kwargs={"overwrite": True},
             args=None if args is None else arguments,
         )
-    except (ValueError, OSError, MisconfigurationException, ArgumentError) as error:
+    except (ValueError, OSError, MisconfigurationException, ArgumentError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and _OTHER_WEIGHTS not in str(error):
+            raise  # no mistake of the user
         print(f"error: {one_line(_reason(error))}", file=sys.stderr)
         sys.exit(1)
 
@@ -197,6 +200,11 @@ def _reason(error: Exception) -> Exception:
     """What a class says of its arguments, without jsonargparse's many lines around it in subclass mode."""
     while str(error).startswith(_NO_SUBTYPE) and isinstance(error.__cause__, Exception):
         error = error.__cause__
+    if _OTHER_WEIGHTS in str(error):
+        return ValueError(
+            "the checkpoint to continue from is of another architecture; give the settings of its training, "
+            "or train anew without --ckpt_path"
+        )
     found = _BAD_CLASS.search(str(error))
     if found:
         return ValueError(f"{found[1].rpartition('.')[2]}: {found[2]}; `fit --help` lists what there is")

@@ -116,6 +116,9 @@ def test_an_earlier_training_is_not_replaced(turbulence_file, tiny_flags, tmp_pa
         main(["fit", *flags])
     assert "continue it with --ckpt_path last" in capsys.readouterr().err
     assert newest.read_bytes() == before
+    with pytest.raises(SystemExit):
+        main(["fit", *flags, "--ckpt_path", "last", "--model.base_channels", "16"])
+    assert "is of another architecture" in capsys.readouterr().err
     main(["fit", *flags, "--overwrite", "true", "--seed_everything", "1"])
     assert newest.read_bytes() != before
 
