@@ -1,7 +1,6 @@
 """Write an analysis: four or more figures, ``metrics.json`` and the plotted curves."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from gust_torch.analysis.report import spectral_errors
 from gust_torch.analysis.spectrum_figure import SpectrumPanel, spectrum_figure
 from gust_torch.analysis.style import field_label, save_figure, transform_note
 from gust_torch.analysis.sums import MeanSpectrum
+from solvers.common.aside import written_aside
 
 # Kraichnan (1967): inverse energy cascade above the forcing scale, direct enstrophy cascade below it.
 KINETIC_SLOPES = ((-5 / 3, "$k^{-5/3}$", "below"), (-3.0, "$k^{-3}$", "above"))
@@ -113,17 +113,14 @@ def _write_curves(analysis: Analysis, metrics: Mapping[str, object], output_dir:
         arrays[f"histogram_{name}_reference"], arrays[f"histogram_{name}_reconstruction"] = counts.numpy()
         arrays[f"histogram_{name}_edges"] = edges.numpy()
     path = output_dir / "curves.npz"
-    temporary = output_dir / ".curves.npz.part"
-    with temporary.open("wb") as file:
+    with written_aside(path) as file:
         np.savez(file, metrics_json=np.array(json.dumps(metrics)), **arrays)
-    os.replace(temporary, path)
     return path
 
 
 def write_json(metrics: Mapping[str, object], output_dir: Path) -> Path:
     """Write ``metrics.json``, beside its name first."""
     path = output_dir / "metrics.json"
-    temporary = output_dir / ".metrics.json.part"
-    temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with written_aside(path) as file:
+        file.write((json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode())
     return path

@@ -1,7 +1,6 @@
 """Looks of the figures: colour-blind-safe palette, labels of fields, saving without half-written files."""
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gust_torch.spec import FieldSpec, canonical_name
+from solvers.common.aside import written_aside
 
 # Okabe & Ito (2008), told apart with any colour vision; styles differ too, for print in black and white.
 BLACK, VERMILLION, BLUE = "#000000", "#D55E00", "#0072B2"
@@ -110,6 +110,5 @@ def save_figure(figure: Figure, path: Path, metadata: Mapping[str, str]) -> None
         path: Final name, ``.png``.
         metadata: Text chunks of the PNG: what made it and from what.
     """
-    temporary = path.with_name(f".{path.name}.part")
-    figure.savefig(temporary, format="png", metadata=dict(metadata))
-    os.replace(temporary, path)
+    with written_aside(path) as file:
+        figure.savefig(file, format="png", metadata=dict(metadata))

@@ -1,6 +1,5 @@
 """Uploads one file as an artifact; whatever can be wrong is found before a byte is sent."""
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -8,8 +7,7 @@ from gust_torch.artifacts.metadata import parse_metadata
 from gust_torch.artifacts.stores.contract import Reference, Upload, check_name, check_type
 from gust_torch.artifacts.stores.opening import DEFAULT_CACHE, WANDB, open_store
 from gust_torch.artifacts.stores.progress import transfer_bar
-
-_CHUNK = 4 * 2**20
+from solvers.common.digest import file_sha256
 
 
 def upload_artifact(
@@ -51,7 +49,7 @@ def upload_artifact(
     target = open_store(store, project=project, entity=entity, run_name=run_name, cache_dir=cache_dir)
     target.check(name, path.name)
     before = _stamp(path)
-    reference = target.put(Upload(name, type, path, described, file_sha256(path)))
+    reference = target.put(Upload(name, type, path, described, _digest(path)))
     if _stamp(path) != before:
         raise ValueError(f"{path} changed while it was uploaded; upload it again")
     return reference
@@ -75,14 +73,9 @@ def check_file(path: Path) -> None:
         raise ValueError(f"{path} cannot be read; check its permissions")
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file, transfer_bar(path.stat().st_size, f"check {path.name}") as bar:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            bar.update(len(chunk))
-    return digest.hexdigest()
+def _digest(path: Path) -> str:
+    with transfer_bar(path.stat().st_size, f"check {path.name}") as bar:
+        return file_sha256(path, bar.update)
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from solvers.common.aside import written_aside
+
 _JOURNAL = "journal.json"
 
 
@@ -85,12 +87,8 @@ class Workspace:
 
     def record(self, journal: Journal) -> None:
         """Replaces the journal; it is never half-written."""
-        temporary = self.folder / f"{_JOURNAL}.new"
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(asdict(journal), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.folder / _JOURNAL)
+        with written_aside(self.folder / _JOURNAL) as file:
+            file.write(json.dumps(asdict(journal)).encode())
 
     def publish(self, journal: Journal) -> None:
         """Renames the complete outputs to their targets; a second call finishes this after a kill."""

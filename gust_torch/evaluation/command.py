@@ -18,7 +18,7 @@ from gust_torch.evaluation.schedule import Schedule, Settings, make_schedule
 from gust_torch.evaluation.scores import Scores
 from gust_torch.evaluation.source import open_source, rollout_parameters, time_step_note
 from gust_torch.models.latent_operator import LatentOperator
-from gust_torch.tokenizer.pipeline import sha256
+from solvers.common.digest import file_sha256
 from solvers.common.progress import Progress
 from solvers.common.provenance import provenance
 
@@ -68,7 +68,7 @@ def evaluate_checkpoint(
     """
     device = choose_device(accelerator)
     operator = load_model(checkpoint, LatentOperator, device=device)
-    checkpoint_sha256 = sha256(Path(checkpoint))  # now: a training that goes on replaces the file
+    checkpoint_sha256 = file_sha256(Path(checkpoint))  # now: a training that goes on replaces the file
     source = open_source(data_path, operator)
     schedule = make_schedule(source.trajectories, source.times, settings, data_path)
     parameters = rollout_parameters(source, schedule, operator, data_path).to(device)

@@ -168,10 +168,6 @@ class LatentOperator(nn.Module):
         with torch.autocast(device, enabled=False):
             return self.autoencoder.encode(batch)
 
-    def decode(self, latent: Tensor, coordinates: Tensor) -> Tensor:
-        """Physical fields (b, n, c) of tokens at coordinates (b, n, d), or (n, d) for all samples alike."""
-        return self.autoencoder.decode(latent, coordinates)
-
     def step(self, latent: Tensor, time_step: Tensor, parameters: Tensor) -> Tensor:
         """Tokens one time step later.
 

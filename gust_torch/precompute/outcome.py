@@ -1,18 +1,17 @@
 """What became of each cache: the lines on standard output and the manifest."""
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gust_torch.latents import LatentCache
+from solvers.common.aside import written_aside
+from solvers.common.digest import file_sha256
 from solvers.common.provenance import provenance
 
 FORMAT_VERSION = 1
-READ_BYTES = 1 << 20
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -90,10 +89,9 @@ def write_manifest(path: Path, outcomes: Sequence[Outcome]) -> None:
     known = _known_files(path)
     entries = [_entry(outcome, known) for outcome in outcomes]
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
     content = {"format_version": FORMAT_VERSION, "caches": entries, **provenance()}
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with written_aside(path) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())
 
 
 def _entry(outcome: Outcome, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -124,11 +122,7 @@ def _file(path: Path, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     older = known.get(str(path))
     if older is not None and all(older.get(name) == value for name, value in file.items()):
         return dict(older)
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(READ_BYTES):
-            digest.update(block)
-    return {**file, "sha256": digest.hexdigest()}
+    return {**file, "sha256": file_sha256(path)}
 
 
 def _known_files(path: Path) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from gust_torch.precompute.options import Compute, Request
 from gust_torch.precompute.ranks import PlainSigterm
 from gust_torch.precompute.sources import TaskData
 from gust_torch.tasks.cli import main as train
+from solvers.common.aside import written_aside
 from solvers.common.provenance import provenance
 
 logger = logging.getLogger(__name__)
@@ -133,9 +133,8 @@ class Training:
     def _record(self, *, finished: bool) -> None:
         data = {split: asdict(identity) for split, identity in self.data.items()}
         values = {"version": VERSION, "finished": finished, "parts": self.parts, "data": data, **provenance()}
-        temporary = self.folder / f"{RECORD}.new"
-        temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
-        os.replace(temporary, self.folder / RECORD)
+        with written_aside(self.folder / RECORD) as file:
+            file.write(json.dumps(values, indent=1).encode())
 
 
 def training_folder(request: Request, task: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from gust_torch.tokenizer.options import Compute, DataSelection
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 from gust_torch.tokenizer.usage import ScaleUsage, scale_usage
 from gust_torch.tokenizer.vocabulary import Vocabulary, describe_unseen
+from solvers.common.digest import file_sha256
 from solvers.common.provenance import provenance
 
 __all__ = ["Saved", "load_with_vocabulary", "save_tokens"]
@@ -110,7 +110,7 @@ def describe_source(
         "spec": model.spec.to_dict(),
         "provenance": {
             "checkpoint": str(checkpoint),
-            "checkpoint_sha256": sha256(Path(checkpoint)),
+            "checkpoint_sha256": file_sha256(Path(checkpoint)),
             "data_path": [str(path) for path in paths],
             "fields": list(dataset.spec.names),
             "sample_start": selection.sample_start,
@@ -127,12 +127,3 @@ def describe_source(
         time=dataset.times,
         config=config,
     )
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

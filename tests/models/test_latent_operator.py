@@ -159,7 +159,7 @@ def test_an_operator_comes_back_from_its_file_alone(tmp_path):
 
     @torch.no_grad()
     def fields(one):
-        return one.decode(one.step(one.encode(x), dt, PARAMETERS), coordinates)
+        return one.autoencoder.decode(one.step(one.encode(x), dt, PARAMETERS), coordinates)
 
     assert torch.equal(fields(again), fields(model))
     with pytest.raises(ValueError, match="holds a LatentOperator, expected a LatentAutoencoder"):

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gust_torch.artifacts.aside import written_aside
-from gust_torch.artifacts.fetching.digest import file_sha256
 from gust_torch.artifacts.fetching.download import download, downloaded_bytes
 from gust_torch.artifacts.fetching.journal import discard
 from gust_torch.artifacts.fetching.lock import waiting_lock
 from gust_torch.artifacts.fetching.watch import Watch
 from gust_torch.artifacts.registry.entry import DatasetEntry
 from gust_torch.artifacts.stores.contract import RemoteFile
+from solvers.common.aside import written_aside
+from solvers.common.digest import file_sha256
 
 _VERIFIED = "verified.json"
 
@@ -131,7 +131,7 @@ class ArtifactCache:
         """Whether a cached tarball has its digest; removes it otherwise."""
         if self._read_verified(entry.sha256) == Verified.of(path):
             return True
-        if path.stat().st_size == entry.size and file_sha256(path, watch) == entry.sha256:
+        if path.stat().st_size == entry.size and file_sha256(path, lambda _: watch.check()) == entry.sha256:
             self._note_verified(path)
             return True
         log.warning("%s is damaged and was removed", path)

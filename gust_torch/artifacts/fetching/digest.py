@@ -4,7 +4,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Container
-from pathlib import Path
 
 from gust_torch.artifacts.fetching.watch import Watch
 
@@ -53,19 +52,3 @@ class RangesDigest:
     def hexdigest(self) -> str:
         """Hex digest of what was hashed: of the whole file once all ranges are finished and hashed."""
         return self._digest.hexdigest()
-
-
-def file_sha256(path: Path, watch: Watch | None = None) -> str:
-    """Hex digest of a file's bytes.
-
-    Raises:
-        Stopped: The work is to end.
-    """
-    digest = hashlib.sha256()
-    block = bytearray(_BLOCK_BYTES)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(block):
-            if watch is not None:
-                watch.check()
-            digest.update(memoryview(block)[:count])
-    return digest.hexdigest()

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from gust_torch.artifacts.fetching.digest import file_sha256
 from gust_torch.artifacts.fetching.journal import PartialFile, discard, read_finished
 from gust_torch.artifacts.fetching.watch import Watch, naming
 from gust_torch.artifacts.stores.contract import RemoteFile
+from solvers.common.digest import file_sha256
 
 RANGE_BYTES = 8 << 20  # the size S3 clients use: large enough for its latency, small enough to lose
 FIRST_DELAY = 0.5  # seconds before the first repetition; doubled before each further one
@@ -52,7 +52,7 @@ def download(remote: RemoteFile, part: Path, size: int, *, workers: int, watch: 
             return _download_ranges(remote, part, size, workers, watch)
         _repeated(functools.partial(_read_whole, remote, part, size), remote.name, watch)
         watch.count(size)
-        return file_sha256(part, watch)
+        return file_sha256(part, lambda _: watch.check())
 
 
 def downloaded_bytes(part: Path, size: int) -> int:
@@ -78,12 +78,12 @@ def _download_ranges(remote: RemoteFile, part: Path, size: int, workers: int, wa
                 watch.count(stop - start)
                 file.hash_finished(watch)
             except BaseException:
-                failed.set()
+                failed.set()  # here, before the next range of this thread begins
                 raise
 
         with concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="download") as pool:
-            futures = [pool.submit(transfer, *span) for span in file.pending]
             try:
+                futures = [pool.submit(transfer, *span) for span in file.pending]
                 for future in concurrent.futures.as_completed(futures):
                     future.result()
             except BaseException:

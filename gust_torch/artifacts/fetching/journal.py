@@ -12,9 +12,9 @@ import threading
 import time
 from pathlib import Path
 
-from gust_torch.artifacts.aside import written_aside
 from gust_torch.artifacts.fetching.digest import RangesDigest
 from gust_torch.artifacts.fetching.watch import Watch
+from solvers.common.aside import written_aside
 
 SAVE_SECONDS = 1.0  # between saves: each first puts the file's bytes on the disk
 

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gust_torch.artifacts.aside import written_aside
 from gust_torch.artifacts.registry.entry import DatasetEntry
+from solvers.common.aside import written_aside
 from solvers.common.provenance import provenance
 
 FORMAT_VERSION = 1

@@ -55,8 +55,8 @@ class Work:
         with _Display(num_bytes) as display, concurrent.futures.ThreadPoolExecutor(parallel) as pool:
             watch = Watch(display.count)
             workers = max(1, self.workers // parallel)
-            futures = {entry.name: pool.submit(self._put, entry, workers, watch) for entry in entries}
             try:
+                futures = {entry.name: pool.submit(self._put, entry, workers, watch) for entry in entries}
                 return {name: _outcome(future) for name, future in futures.items()}
             except BaseException:
                 watch.stop.set()  # Ctrl-C reaches the main thread only

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from gust_torch.artifacts.aside import written_aside
 from gust_torch.artifacts.packaging.gzip_blocks import recipe
 from gust_torch.artifacts.packaging.tar_stream import Member, list_members, read_exactly
+from solvers.common.aside import written_aside
 from solvers.common.provenance import provenance
 
 FORMAT_VERSION = 1

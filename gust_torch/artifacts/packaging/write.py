@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from gust_torch.artifacts.aside import written_aside
 from gust_torch.artifacts.packaging.gzip_blocks import BLOCK_BYTES, gzip_stream
 from gust_torch.artifacts.packaging.manifest import Tarball, existing_tarball, make_manifest, write_manifest
 from gust_torch.artifacts.packaging.tar_stream import Member, check_unchanged, tar_stream
+from solvers.common.aside import written_aside
 from solvers.common.lock import WriterLock
 from solvers.common.progress import Progress
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from gust_torch.artifacts.aside import written_aside
 from gust_torch.artifacts.registry.entry import DatasetEntry
 from gust_torch.artifacts.registry.file import decode_registry, document_problems
 from gust_torch.artifacts.registry.yaml_lines import Document, SyntaxProblem, read_document
+from solvers.common.aside import written_aside
 from solvers.common.lock import WriterLock
 
 _BOM = b"\xef\xbb\xbf"

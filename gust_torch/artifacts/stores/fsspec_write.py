@@ -82,7 +82,8 @@ def _aside(filesystem: "AbstractFileSystem", protocol: str, path: str) -> Iterat
         filesystem.mv(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            file.close()
+            file.close()  # what a full disk does not take fails once more
+        with contextlib.suppress(OSError):
             filesystem.rm_file(temporary)
         raise
 
