@@ -1,5 +1,5 @@
 # Two commands do everything on a machine that has Python and nothing else:
-#   make demo   simulate, train, tokenise and analyse a small turbulence data set
+#   make demo   simulate, train, tokenize and analyze a small turbulence data set
 #   make test   lint, type check and test everything (installs the system libraries of Dedalus when root)
 PYTHON ?= python3
 VENV   := .venv
@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 PYTEST_ARGS ?=
 
-# Solvers and loaders parallelise over processes; one BLAS thread each keeps them from fighting.
+# Solvers and loaders parallelize over processes; one BLAS thread each keeps them from fighting.
 test: export OMP_NUM_THREADS = 1
 
 .PHONY: demo test lint format check clean

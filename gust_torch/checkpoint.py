@@ -10,7 +10,9 @@ from typing import Any, TypeVar, overload
 import torch
 
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.models import LatentAutoencoder, LatentOperator, VQVAE2d
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
+from gust_torch.models.latent_operator import LatentOperator
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.spec import FieldSpec
 
 Model = TypeVar("Model", VQVAE2d, LatentAutoencoder, LatentOperator)
@@ -22,7 +24,7 @@ WEIGHT_PREFIX = "model."
 
 
 def model_state(model: VQVAE2d | LatentAutoencoder | LatentOperator) -> dict[str, object]:
-    """What `load_model` needs beside the weights (normalisation statistics are buffers among these).
+    """Return what `load_model` needs beside the weights (normalization statistics are buffers among these).
 
     Returns:
         Plain Python values: `format_version`, `model` (the class), `architecture`, `spec`.

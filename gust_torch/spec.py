@@ -67,7 +67,7 @@ class FieldSpec:
         return len(self.names)
 
     def differences(self, other: "FieldSpec") -> list[str]:
-        """What of channels, grid and domain is different in `other`, in words."""
+        """Return what of channels, grid and domain is different in `other`, in words."""
         differences = [
             f"{name} {getattr(self, name)}, got {getattr(other, name)}"
             for name in ("names", "grid", "boundary", "grid_y")
@@ -164,7 +164,7 @@ class FieldSpec:
 def axis_length(nodes: np.ndarray, boundary: str, grid: str, axis: str) -> float:
     """Domain length along an axis from its nodes x_i, i = 0 .. n-1, spaced by dx.
 
-    periodic: n dx. Uniform wall: n dx where the nodes are cell centres (x_0 = dx/2, from a wall at 0),
+    periodic: n dx. Uniform wall: n dx where the nodes are cell centers (x_0 = dx/2, from a wall at 0),
     x_{n-1} - x_0 where they include the walls. Chebyshev: Gauss nodes leave out the walls,
     x_{n-1} - x_0 = L cos(pi / 2n), which is inverted; Lobatto nodes include them. The nodes tell which they
     are.
@@ -186,8 +186,8 @@ def axis_length(nodes: np.ndarray, boundary: str, grid: str, axis: str) -> float
     dx = span / (n - 1)
     if float(np.abs((x - x[0]) / dx - np.arange(n)).max()) > COORDINATE_TOLERANCE * max(1, n / 4096):
         raise ValueError(f"coordinates/{axis} are not equidistant although the grid is uniform; {remedy}")
-    cell_centred = abs(x[0] - dx / 2) < COORDINATE_TOLERANCE * dx
-    return n * dx if boundary == "periodic" or cell_centred else span
+    cell_centered = abs(x[0] - dx / 2) < COORDINATE_TOLERANCE * dx
+    return n * dx if boundary == "periodic" or cell_centered else span
 
 
 def _chebyshev_span(nodes: np.ndarray) -> float | None:

@@ -9,17 +9,19 @@ import argparse
 import dataclasses
 import importlib
 import json
+import sys
+from pathlib import Path
 
 BENCHMARKS = {
-    "artifacts": ("gust_torch.artifacts.benchmark", "benchmark_artifacts"),
-    "solver": ("solvers.py2d_turbulence.benchmark", "benchmark_solver"),
-    "convert": ("gust_torch.convert.benchmark", "benchmark_convert"),
-    "graphs": ("gust_torch.data.graphs.benchmark", "benchmark_graphs"),
-    "latents": ("gust_torch.precompute.benchmark", "benchmark_latents"),
-    "loader": ("gust_torch.data.benchmark", "benchmark_loader"),
-    "train": ("gust_torch.tasks.benchmark", "benchmark_train"),
-    "tokenize": ("gust_torch.tokenizer.benchmark", "benchmark_tokenize"),
-    "rbc": ("solvers.rayleigh_benard.benchmark", "benchmark_rbc"),
+    "artifacts": ("benchmarks.artifacts", "benchmark_artifacts"),
+    "solver": ("benchmarks.solver", "benchmark_solver"),
+    "convert": ("benchmarks.convert", "benchmark_convert"),
+    "graphs": ("benchmarks.graphs", "benchmark_graphs"),
+    "latents": ("benchmarks.latents", "benchmark_latents"),
+    "loader": ("benchmarks.loader", "benchmark_loader"),
+    "train": ("benchmarks.train", "benchmark_train"),
+    "tokenize": ("benchmarks.tokenize", "benchmark_tokenize"),
+    "rbc": ("benchmarks.rbc", "benchmark_rbc"),
 }
 
 
@@ -33,8 +35,9 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     arguments = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # `benchmarks` is no part of the installed package
 
-    from solvers.common.benchmark import format_table
+    from benchmarks.timing import format_table
 
     tables = {}
     for name in arguments.names:

@@ -4,12 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from gust_torch.convert import convert_pattern, family_names
 from gust_torch.convert.cli import add_arguments, execution_from, options_from, run
+from gust_torch.convert.families import family_names
+from gust_torch.convert.pdebench import convert_pattern
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses the command line and converts."""
+    """Parse the command line and converts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pattern", required=True, help="glob of the source files, quoted")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="output file")

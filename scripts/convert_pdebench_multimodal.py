@@ -4,11 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from gust_torch.convert import Result, convert_family, family_names
 from gust_torch.convert.cli import add_arguments, execution_from, options_from, run
+from gust_torch.convert.conversion import Result
+from gust_torch.convert.families import family_names
 from gust_torch.convert.graph_cli import add_graph_arguments, graph_execution_from, refuse_graph_arguments
 from gust_torch.convert.graph_tasks import GRAPH_TASKS
 from gust_torch.convert.graphs import GraphResult, convert_graphs
+from gust_torch.convert.pdebench import convert_family
 
 
 def convert(args: argparse.Namespace) -> Result | GraphResult:
@@ -22,7 +24,7 @@ def convert(args: argparse.Namespace) -> Result | GraphResult:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses the command line and converts."""
+    """Parse the command line and converts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", help=", ".join([*family_names(), *GRAPH_TASKS]))
     parser.add_argument("--root", type=Path, required=True, help="folder that holds the released 1D/ and 2D/")

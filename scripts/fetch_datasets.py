@@ -13,18 +13,18 @@ from gust_torch.artifacts.fetching.fetch_datasets import (
 )
 from gust_torch.artifacts.registry.file import DEFAULT_REGISTRY
 from gust_torch.artifacts.stores.opening import DEFAULT_CACHE
-from solvers.common.command import run_command
+from solvers.common.cli import run_command
 
 
 def run(args: argparse.Namespace) -> None:
-    """Fetches, and prints a line for each dataset."""
+    """Fetch, and prints a line for each dataset."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     source = Source(args.cache, args.registry, args.entity, args.project, args.offline, args.workers)
     fetch(args.names, args.root, source, overwrite=args.overwrite, report=lambda done: print(done.line()))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses the command line and fetches."""
+    """Parse the command line and fetches."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("names", nargs="+", metavar="NAME", help="datasets of the registry")
     parser.add_argument("--root", type=Path, default=DEFAULT_ROOT, help="where their files go (%(default)s)")

@@ -4,7 +4,7 @@
     python scripts/train.py fit --config configs/autoencoder/burgers1d.yaml
     python scripts/train.py fit --config configs/latent/burgers1d.yaml
 
-`python scripts/train.py fit --help` lists every flag; `fit --model gust_torch.tasks.LatentAutoencoderTask
+`python scripts/train.py fit --help` lists every flag; `fit --model gust_torch.LatentAutoencoderTask
 --print_config` lists the settings of another task.
 """
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from gust_torch.artifacts.stores.opening import DEFAULT_CACHE, WANDB
 from gust_torch.artifacts.upload import upload_artifact
-from solvers.common.command import run_command
+from solvers.common.cli import run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses the command line and uploads."""
+    """Parse the command line and uploads."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "vqvae"
 
 
 def simulate(solver: str, folder: Path) -> None:
-    """A few dozen frames: 32 x 32 turbulence or 32 x 16 convection."""
+    """Return a few dozen frames: 32 x 32 turbulence or 32 x 16 convection."""
     if solver == "turbulence":
         flags = ["--NX", "32", "--dt", "5e-3", "--tTotal", "2", "--tSave", "0.05", "--fkx", "2", "--fky", "2"]
         assert simulate_turbulence(["--output_dir", str(folder), *flags]) == 0

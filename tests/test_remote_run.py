@@ -49,7 +49,7 @@ def published(
 
 
 def environment(published: Path, folder: Path) -> dict[str, str]:
-    """A tiny run that stays below `folder`."""
+    """Return a tiny run that stays below `folder`."""
     store = (folder / "uploads").as_uri()
     own = {
         "WANDB_DATASETS": DATASET,

@@ -16,14 +16,14 @@ SIZE = 64
 
 
 def lines(section: str) -> list[str]:
-    """The flags of a section's code block, without comments."""
+    """Return the flags of a section's code block, without comments."""
     block = TEXT.partition(f"\n## {section}")[2].partition("\n```\n")[2].partition("\n```\n")[0]
     return [line.partition(" #")[0].strip() for line in block.splitlines()]
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Converted data of six short trajectories, and latent caches of an untrained encoder."""
+    """Return converted data of six short trajectories, and latent caches of an untrained encoder."""
     folder = tmp_path_factory.mktemp("overrides")
     x = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE
     rng = np.random.default_rng(0)

@@ -7,7 +7,7 @@ from pathlib import Path
 from gust_torch.terminal import silence_lightning
 from gust_torch.tokenizer.arguments import add_data_arguments, data_selection
 from gust_torch.tokenizer.options import Compute
-from solvers.common.command import run_command
+from solvers.common.cli import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Analyse, write everything, print a short summary."""
+    """Analyze, write everything, print a short summary."""
     # Here, not above: torch, Lightning and matplotlib take seconds to import, which --help need not wait for.
     from gust_torch.analysis.command import analyze_checkpoint, describe
 

@@ -9,9 +9,9 @@ import torch
 from gust_torch.analysis.output import write_analysis
 from gust_torch.analysis.passes import Analysis, analyze
 from gust_torch.analysis.report import spectral_errors, summarize
-from gust_torch.tokenizer import VQVAETokenizer
 from gust_torch.tokenizer.encode import open_data
 from gust_torch.tokenizer.options import DataSelection
+from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 from gust_torch.tokenizer.usage import ScaleUsage, bit_rate, scale_usage
 from solvers.common.progress import Progress
 from solvers.common.provenance import provenance
@@ -94,7 +94,7 @@ def analyze_checkpoint(
 
 
 def choose_device(accelerator: str) -> torch.device:
-    """The device of ``--accelerator``.
+    """Return the device of ``--accelerator``.
 
     Raises:
         ValueError: The name is unknown, or this machine has no such device.
@@ -113,7 +113,7 @@ def choose_device(accelerator: str) -> torch.device:
 
 
 def describe(written: Written) -> str:
-    """A short table of the main numbers, then the files, for people."""
+    """Return a short table of the main numbers, then the files, for people."""
     analysis = written.analysis
     rate = bit_rate(written.usages, analysis.spec.num_channels, analysis.spec.grid)
     rows = [

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gust_torch.analysis.sums import MeanSpectrum
-from gust_torch.metrics import ShellSpectrum
+from gust_torch.metrics.spectra import ShellSpectrum
 from gust_torch.spec import FieldSpec
 
 

@@ -20,13 +20,13 @@ DIVERGING, SEQUENTIAL, ERROR = "RdBu_r", "inferno", "PuOr_r"
 COLUMNS = ("data", "decoded tokens", "error")
 # Vorticity is intermittent: a few extreme points would leave the rest of the picture pale.
 PERCENTILE = 99.7
-# Inches: margins of the figure, gaps between panels, a colour bar and the room for its labels.
+# Inches: margins of the figure, gaps between panels, a color bar and the room for its labels.
 LEFT, RIGHT, TOP, BOTTOM = 0.55, 0.7, 0.45, 0.5
 COLUMN_GAP, ROW_GAP, BAR_WIDTH, BAR_PAD, BAR_LABELS = 0.22, 0.26, 0.11, 0.08, 0.72
 
 
 def fields_figure(examples: Sequence[Example], spec: FieldSpec) -> Figure:
-    """Draw a row for each field and sample; colours are shared by data and reconstructions of a field."""
+    """Draw a row for each field and sample; colors are shared by data and reconstructions of a field."""
     with matplotlib.rc_context({**STYLE, "xtick.top": False, "ytick.right": False, "xtick.direction": "out"}):
         sheet = _Sheet(spec, spec.num_channels * len(examples))
         for channel in range(spec.num_channels):
@@ -68,7 +68,7 @@ class _Sheet:
         )
 
     def panel(self, row: int, column: int) -> Axes:
-        """Panel of a row and column, its spatial axes labelled where they are outermost."""
+        """Panel of a row and column, its spatial axes labeled where they are outermost."""
         axes = self._axes(self.columns[column], self._bottom(row), self.panel_width, self.panel_height)
         x, y = axis_names(self.spec)
         length_ticks(axes, self.spec.lengths)
@@ -82,7 +82,7 @@ class _Sheet:
         return axes
 
     def color_bar(self, left: float, rows: range, norm: Normalize, colors: str, label: str) -> None:
-        """Colour bar beside a block of rows, at most three panels high."""
+        """Color bar beside a block of rows, at most three panels high."""
         low, high = self._bottom(rows[-1]), self._bottom(rows[0]) + self.panel_height
         height = min(high - low, 3.2)
         axes = self._axes(left, 0.5 * (low + high - height), BAR_WIDTH, height)
@@ -90,7 +90,7 @@ class _Sheet:
 
 
 def _draw_field(sheet: _Sheet, examples: Sequence[Example], channel: int, first_row: int) -> None:
-    """All rows of one field, with one colour bar for the values and one for the errors."""
+    """All rows of one field, with one color bar for the values and one for the errors."""
     spec = sheet.spec
     errors = [example.reconstruction[channel] - example.reference[channel] for example in examples]
     norm = value_norm(np.stack([example.reference[channel] for example in examples]))
@@ -121,7 +121,7 @@ def _note(axes: Axes, x: float, text: str) -> None:
 
 
 def value_norm(reference: NDArray[np.float32]) -> Normalize:
-    """Colour limits of a field: symmetric about 0, or its range where it has one sign only, as buoyancy."""
+    """Color limits of a field: symmetric about 0, or its range where it has one sign only, as buoyancy."""
     low, high = (float(limit) for limit in np.percentile(reference, [100 - PERCENTILE, PERCENTILE]))
     one_signed = min(-low, high) < 0.05 * max(-low, high)
     return Normalize(low, high) if one_signed and high > low else symmetric_norm(reference)

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gust_torch.analysis.style import GREY, RECONSTRUCTION, REFERENCE, STYLE, field_label
-from gust_torch.metrics import ValueHistogram
+from gust_torch.analysis.style import GRAY, RECONSTRUCTION, REFERENCE, STYLE, field_label
+from gust_torch.metrics.histogram import ValueHistogram
 from gust_torch.spec import FieldSpec
 
 
@@ -49,7 +49,7 @@ def _draw(axes: Axes, histogram: ValueHistogram, channel: int, label: str) -> No
     # A reference for fields that swing about zero; buoyancy between two walls is nothing like it.
     if std > 0 and abs(mean) < 0.5 * std:
         gaussian = np.exp(-0.5 * ((middle - mean) / std) ** 2) / (math.sqrt(2 * math.pi) * std)
-        axes.plot(middle, gaussian, color=GREY, linewidth=0.9, linestyle="-.", label="Gaussian", zorder=1)
+        axes.plot(middle, gaussian, color=GRAY, linewidth=0.9, linestyle="-.", label="Gaussian", zorder=1)
     axes.set_yscale("log")
     axes.set_ylim(smallest / 2, largest * 8)
     axes.set_xlim(edges[0] - width, edges[-1] + width)

@@ -16,7 +16,7 @@ from gust_torch.analysis.report import spectral_errors
 from gust_torch.analysis.spectrum_figure import SpectrumPanel, spectrum_figure
 from gust_torch.analysis.style import field_label, save_figure, transform_note
 from gust_torch.analysis.sums import MeanSpectrum
-from solvers.common.aside import written_aside
+from solvers.common.files import written_aside
 
 # Kraichnan (1967): inverse energy cascade above the forcing scale, direct enstrophy cascade below it.
 KINETIC_SLOPES = ((-5 / 3, "$k^{-5/3}$", "below"), (-3.0, "$k^{-3}$", "above"))

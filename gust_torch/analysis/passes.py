@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gust_torch.analysis.sums import CodeSums, ErrorSums, SpectrumSums
-from gust_torch.data import HDF5Dataset, collate_frames
-from gust_torch.metrics import ValueHistogram, vrmse
-from gust_torch.models import VQVAE2d
+from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.data.loader import collate_frames
+from gust_torch.metrics.errors import vrmse
+from gust_torch.metrics.histogram import ValueHistogram
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.spec import FieldSpec
 from gust_torch.tokenizer.options import Compute
 
@@ -24,7 +26,7 @@ class Example:
     """One sample for the picture of reconstructions.
 
     Attributes:
-        position: Position in the analysed range.
+        position: Position in the analyzed range.
         time: Simulation time; NaN where the file has none.
         reference: ``(c, h, w)`` fields.
         reconstruction: ``(c, h, w)`` decoded tokens.

@@ -7,8 +7,8 @@ import torch
 from gust_torch.analysis.passes import Analysis
 from gust_torch.analysis.style import transform_note
 from gust_torch.analysis.sums import QUANTILES, ErrorSummary, MeanSpectrum
-from gust_torch.metrics import BAND_NAMES, band_edges, band_errors
-from gust_torch.models import VQVAE2d
+from gust_torch.metrics.spectra import BAND_NAMES, band_edges, band_errors
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.tokenizer.usage import bit_rate, scale_usage
 
 FORMAT_VERSION = 1
@@ -71,7 +71,7 @@ def _field(analysis: Analysis, channel: int) -> Json:
 
 
 def _summary(summary: ErrorSummary, num_samples: int) -> Json:
-    """An error's distribution; the standard error takes the samples as independent."""
+    """Return an error's distribution; the standard error takes the samples as independent."""
     return {
         "mean": summary.mean,
         "std": summary.std,

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gust_torch.analysis.curves import Curves, WavenumberScales, curves
-from gust_torch.analysis.style import DIFFERENCE, GREY, NOTE, RECONSTRUCTION, REFERENCE, STYLE
+from gust_torch.analysis.style import DIFFERENCE, GRAY, NOTE, RECONSTRUCTION, REFERENCE, STYLE
 from gust_torch.analysis.sums import MeanSpectrum
-from gust_torch.metrics import BAND_NAMES, band_edges
+from gust_torch.metrics.spectra import BAND_NAMES, band_edges
 
 RATIO_LIMITS = (1e-3, 1e3)
 WIDTH, HEIGHT = 5.0, 5.7
@@ -101,7 +101,7 @@ def _draw_slopes(axes: Axes, panel: SpectrumPanel, drawn: Curves, scales: Wavenu
         data = np.exp(np.interp(np.log(line), np.log(drawn.k), np.log(drawn.reference)))
         power = line**exponent
         power *= 1.8 * (data / power).max()
-        axes.loglog(line, power, color=GREY, linewidth=1.0)
+        axes.loglog(line, power, color=GRAY, linewidth=1.0)
         axes.annotate(label, (line[16], power[16]), (3, 3), textcoords="offset points", color=NOTE)
         top = max(top, 2.0 * float(power.max()))
     return top
@@ -132,8 +132,8 @@ def _percent(error: float) -> str:
 
 def _mark_scales(axes: Axes, scales: WavenumberScales) -> None:
     """Vertical lines at the forcing scale and at the start of the small-scale band."""
-    axes.axvline(scales.k_forcing, color=GREY, linewidth=0.9, linestyle="-." if scales.forcing_known else ":")
-    axes.axvline(band_edges(scales.k_forcing, scales.k_max)[1], color=GREY, linewidth=0.7, linestyle=":")
+    axes.axvline(scales.k_forcing, color=GRAY, linewidth=0.9, linestyle="-." if scales.forcing_known else ":")
+    axes.axvline(band_edges(scales.k_forcing, scales.k_max)[1], color=GRAY, linewidth=0.7, linestyle=":")
 
 
 def _draw_ratio(axes: Axes, drawn: Curves, scales: WavenumberScales) -> None:

@@ -1,4 +1,4 @@
-"""Looks of the figures: colour-blind-safe palette, labels of fields, saving without half-written files."""
+"""Looks of the figures: color-blind-safe palette, labels of fields, saving without half-written files."""
 
 import math
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gust_torch.spec import FieldSpec, canonical_name
-from solvers.common.aside import written_aside
+from solvers.common.files import written_aside
 
-# Okabe & Ito (2008), told apart with any colour vision; styles differ too, for print in black and white.
+# Okabe & Ito (2008), told apart with any color vision; styles differ too, for print in black and white.
 BLACK, VERMILLION, BLUE = "#000000", "#D55E00", "#0072B2"
-GREY, NOTE = "#7F7F7F", "#555555"
+GRAY, NOTE = "#7F7F7F", "#555555"
 REFERENCE: dict[str, Any] = {"color": BLACK, "linestyle": "-", "linewidth": 1.6}
 RECONSTRUCTION: dict[str, Any] = {"color": VERMILLION, "linestyle": "--", "linewidth": 1.6}
 DIFFERENCE: dict[str, Any] = {"color": BLUE, "linestyle": ":", "linewidth": 1.6}

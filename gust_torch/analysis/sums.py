@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gust_torch.metrics import ShellSpectrum, mse, vrmse
+from gust_torch.metrics.errors import mse, vrmse
+from gust_torch.metrics.spectra import ShellSpectrum
 from gust_torch.spec import FieldSpec, canonical_name
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -57,7 +58,7 @@ class ErrorSummary:
 
 
 class ErrorSums:
-    """MSE and VRMSE of each sample and field, summarised.
+    """MSE and VRMSE of each sample and field, summarized.
 
     Args:
         num_channels: Number of fields c.

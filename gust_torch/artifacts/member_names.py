@@ -17,7 +17,7 @@ class MemberNames:
     """Admits the members of one tarball, in the order in which they come."""
 
     def __init__(self, expected: Collection[str]) -> None:
-        """Starts with nothing admitted.
+        """Start with nothing admitted.
 
         Args:
             expected: Split files and folders, such as "burgers1d_train.h5".
@@ -33,7 +33,7 @@ class MemberNames:
         return [name for name in self._expected if name not in self._files and name not in self._folders]
 
     def admit(self, name: str, *, folder: bool) -> None:
-        """Notes a member.
+        """Note a member.
 
         Raises:
             ValueError: The name is not allowed, or not beside those admitted before.
@@ -54,14 +54,14 @@ class MemberNames:
         (self._folders if folder else self._files).add(name)
 
     def _claim(self, name: str) -> None:
-        """Refuses names that a file system without case or with normalised Unicode takes for one file."""
+        """Refuses names that a file system without case or with normalized Unicode takes for one file."""
         folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
         other = self._admitted.setdefault(folded, name)
         if other != name:
             raise ValueError(f"it differs from {other!r} only in case or Unicode form")
 
     def _note_parents(self, name: str) -> None:
-        """Notes the folders above a member; they need no members of their own."""
+        """Note the folders above a member; they need no members of their own."""
         parent = name.rpartition("/")[0]
         while parent and parent not in self._folders:
             if parent in self._files:

@@ -15,7 +15,7 @@ _REMEDY = """write it like '{"samples": 20}'"""
 
 
 def parse_metadata(text: str) -> dict[str, object]:
-    """A JSON object from its text, or from a file.
+    """Return a JSON object from its text, or from a file.
 
     Args:
         text: '{"samples": 20}', or "@FILE".
@@ -56,7 +56,7 @@ class _Refused(Exception):
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object without keys that come twice."""
+    """Return a JSON object without keys that come twice."""
     result = dict(pairs)
     if len(result) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -70,13 +70,13 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def _excerpt(error: json.JSONDecodeError) -> str:
-    """The text behind a mistake."""
+    """Return the text behind a mistake."""
     rest = error.doc[error.pos : error.pos + 20]
     return f" before {rest!r}" if rest else " at its end"
 
 
 def _kind(value: object) -> str:
-    """What JSON calls a value."""
+    """Return what JSON calls a value."""
     names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
 
@@ -101,6 +101,6 @@ def json_problems(value: object) -> Iterator[Problem]:
 
 
 def shown(value: object) -> str:
-    """A value in a message."""
+    """Return a value in a message."""
     text = repr(value)
     return f"{text[:77]}..." if len(text) > 80 else text

@@ -17,7 +17,7 @@ def is_url(reference: str) -> bool:
 
 
 def reference_problem(reference: str) -> str | None:
-    """What is wrong with a reference, to be put behind its key in a sentence; None if nothing is."""
+    """Return what is wrong with a reference, to be put behind its key in a sentence; None if nothing is."""
     if is_url(reference) and (text := _login_problem(reference)) is not None:
         return text
     shown = shown_url(reference)
@@ -35,12 +35,13 @@ def reference_problem(reference: str) -> str | None:
 
 
 def shown_url(url: str) -> str:
-    """A URL for a message, without what may be a secret: a login, a query."""
+    """Return a URL for a message, without what may be a secret: a login, a query."""
     return re.sub(r"[?#].*", "?***", re.sub(r"(?<=://).*@", "***@", url, flags=re.DOTALL), flags=re.DOTALL)
 
 
 def url_problem(url: str) -> str | None:
-    """What is wrong with the URL of a file or folder, to be put behind a word for it; None if nothing is."""
+    """Return what is wrong with the URL of a file or folder, to be put behind a word for it; None
+    if nothing is."""
     if (text := _login_problem(url)) is not None:
         return text
     scheme, _, rest = url.partition("://")
@@ -57,7 +58,7 @@ def url_problem(url: str) -> str | None:
 
 
 def _login_problem(url: str) -> str | None:
-    """Looks for a login; one with a slash in it, as keys of S3 often have, reaches behind the host."""
+    """Look for a login; one with a slash in it, as keys of S3 often have, reaches behind the host."""
     scheme, _, rest = url.partition("://")
     login, at, _ = rest.rpartition("@")
     in_host = "/" not in login
@@ -74,7 +75,7 @@ def _login_problem(url: str) -> str | None:
 
 
 def _file_problem(url: str) -> str | None:
-    """What is wrong with a URL as that of a file whose scheme may be unknown."""
+    """Return what is wrong with a URL as that of a file whose scheme may be unknown."""
     scheme, _, rest = url.partition("://")
     if url.endswith("/") or "/" not in rest:
         return f"is {url!r}, expected the URL of a file (file:///folder/NAME.tar.gz, s3://bucket/NAME.tar.gz)"

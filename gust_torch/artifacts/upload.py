@@ -7,7 +7,7 @@ from gust_torch.artifacts.metadata import parse_metadata
 from gust_torch.artifacts.stores.contract import Reference, Upload, check_name, check_type
 from gust_torch.artifacts.stores.opening import DEFAULT_CACHE, WANDB, open_store
 from gust_torch.artifacts.stores.progress import transfer_bar
-from solvers.common.digest import file_sha256
+from solvers.common.files import file_sha256
 
 
 def upload_artifact(
@@ -22,7 +22,7 @@ def upload_artifact(
     run_name: str | None = None,
     cache_dir: Path = DEFAULT_CACHE,
 ) -> Reference:
-    """Uploads a file.
+    """Upload a file.
 
     Args:
         name: Name of the artifact.
@@ -56,7 +56,7 @@ def upload_artifact(
 
 
 def check_file(path: Path) -> None:
-    """Checks that a file can be uploaded.
+    """Check that a file can be uploaded.
 
     Raises:
         ValueError: It is missing, a folder or another thing that is no file, empty, or not readable.
@@ -79,6 +79,6 @@ def _digest(path: Path) -> str:
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
-    """What changes when a file is rewritten or replaced."""
+    """Return what changes when a file is rewritten or replaced."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ino

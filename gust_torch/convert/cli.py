@@ -9,11 +9,11 @@ from gust_torch.convert.conversion import Result
 from gust_torch.convert.graphs import GraphResult
 from gust_torch.convert.pdebench import Execution
 from gust_torch.convert.plan import Options
-from solvers.common.command import run_command
+from solvers.common.cli import run_command
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, splits: tuple[float, float, float] | None) -> None:
-    """Adds the options of every conversion of grids.
+    """Add the options of every conversion of grids.
 
     Args:
         parser: Where to add them.
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, splits: tuple[float, float
 
 
 def options_from(args: argparse.Namespace) -> Options:
-    """What to convert, from parsed arguments."""
+    """Return what to convert, from parsed arguments."""
     return Options(
         limit=args.limit,
         samples=args.samples,
@@ -64,7 +64,7 @@ def execution_from(args: argparse.Namespace) -> Execution:
 
 
 def run(command: Callable[[], Result | GraphResult]) -> int:
-    """Runs a conversion and reports: outputs on stdout, a refusal as one line on stderr.
+    """Run a conversion and reports: outputs on stdout, a refusal as one line on stderr.
 
     Returns:
         Exit code: 0, 1 for a refusal, 128 + signal where a signal stopped it.
@@ -75,7 +75,7 @@ def run(command: Callable[[], Result | GraphResult]) -> int:
 
 
 def _report(result: Result | GraphResult) -> int:
-    """Prints the outputs; returns the exit code."""
+    """Print the outputs; returns the exit code."""
     if not result.exit_code:
         for split, path in result.outputs.items():
             print(f"{path}  {result.summary(split)}")

@@ -35,7 +35,7 @@ class Result:
     exit_code: int = 0
 
     def summary(self, split: str) -> str:
-        """What a split's file holds."""
+        """Return what a split's file holds."""
         return f"{self.trajectories[split]} trajectories, {self.frames[split]} frames"
 
 
@@ -87,7 +87,7 @@ def _write_sources(
     workers: int,
     scheduler: str | None,
 ) -> Journal:
-    """Appends every source that is not in the outputs yet; stops between blocks when interrupted."""
+    """Append every source that is not in the outputs yet; stops between blocks when interrupted."""
     if journal.finished:
         logger.info("continuing behind source %d of %d", journal.finished, len(plan.sources))
     done = sum(journal.frames.values())
@@ -135,14 +135,14 @@ def _writer(plan: Plan, workspace: Workspace, journal: Journal, split: str) -> H
 
 
 def _append(plan: Plan, writers: Mapping[str, HDF5Writer], index: int, block: Block) -> None:
-    """Sends each trajectory of a block to the writer of its split."""
+    """Send each trajectory of a block to the writer of its split."""
     for split, writer in writers.items():
         if (part := route(plan, index, block, split)) is not None:
             writer.append(part.fields, time=part.times, trajectory=part.trajectories)
 
 
 def _say_notes(plan: Plan) -> None:
-    """What the user must know of this conversion before it starts."""
+    """Return what the user must know of this conversion before it starts."""
     if plan.family.note:
         logger.info("%s: %s", plan.family.name, plan.family.note)
     for source in plan.sources:
@@ -159,6 +159,6 @@ def _say_notes(plan: Plan) -> None:
 
 
 def _result(plan: Plan, journal: Journal, exit_code: int) -> Result:
-    """Counts of what is in the outputs."""
+    """Count of what is in the outputs."""
     counts = {split: plan.splits.count(plan.splits.names.index(split)) for split in plan.targets}
     return Result(plan.targets, counts, journal.frames, exit_code)

@@ -239,7 +239,7 @@ def family_names() -> tuple[str, ...]:
 
 
 def get_family(name: str) -> Family:
-    """The family called `name`.
+    """Return the family called `name`.
 
     Raises:
         ValueError: No such family.
@@ -252,7 +252,7 @@ def get_family(name: str) -> Family:
 
 
 def refuse_3d(name: str) -> None:
-    """Raises ValueError where `name` (of a family or a file) is that of the 3-D compressible data."""
+    """Raise ValueError where `name` (of a family or a file) is that of the 3-D compressible data."""
     if re.match(r"(3D_|cfd3d|3d)", name, re.IGNORECASE):
         raise ValueError(
             f"{name}: 3-D compressible flow is not supported, the common format holds 2-D frames; "
@@ -261,7 +261,7 @@ def refuse_3d(name: str) -> None:
 
 
 def detect_family(paths: Sequence[Path]) -> Family:
-    """The one family whose released names all of `paths` have.
+    """Return the one family whose released names all of `paths` have.
 
     Raises:
         ValueError: A name of 3-D data, of no family, or files of several families.

@@ -48,7 +48,7 @@ class Shard:
 
 
 def read_shard(path: Path, kind: Kind) -> Shard:
-    """Reads and checks one shard.
+    """Read and checks one shard.
 
     Args:
         path: The .npz file.
@@ -66,7 +66,7 @@ def read_shard(path: Path, kind: Kind) -> Shard:
             del arrays[name]
     reasons += _value_reasons(kind, arrays)
     schema: Schema = {}
-    # Further arrays are recognised by the number of nodes; without it there is nothing to say about them.
+    # Further arrays are recognized by the number of nodes; without it there is nothing to say about them.
     if kind.geometry in arrays:
         try:
             schema = describe(kind, arrays)
@@ -87,7 +87,7 @@ def shard_keys(path: Path) -> set[str] | None:
 
 
 def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The numeric arrays of a file, in this machine's byte order, and what is wrong with which others.
+    """Return the numeric arrays of a file, in this machine's byte order, and what is wrong with which others.
 
     Raises:
         ValueError: The file is no .npz archive.
@@ -129,7 +129,7 @@ def _word(name: str) -> str:
 
 
 def _type_reason(name: str, array: np.ndarray) -> str:
-    """What is wrong with the type or the shape of a required array; "" if nothing."""
+    """Return what is wrong with the type or the shape of a required array; "" if nothing."""
     expected = _EXPECTED[name]
     if array.dtype.kind not in expected.kinds:
         return f"key {name!r} holds {array.dtype}, expected {expected.word}"
@@ -140,7 +140,7 @@ def _type_reason(name: str, array: np.ndarray) -> str:
 
 
 def _value_reasons(kind: Kind, arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """What is wrong with the values of arrays whose types and shapes are sound."""
+    """Return what is wrong with the values of arrays whose types and shapes are sound."""
     reasons = [
         f"key {name!r} has {np.count_nonzero(~finite)} values that are not finite, the first at "
         f"{tuple(np.argwhere(~finite)[0].tolist())}"
@@ -160,7 +160,7 @@ def _value_reasons(kind: Kind, arrays: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def _range_reason(name: str, array: np.ndarray, nodes: int) -> str:
-    """Indices that are no nodes; "" if there are none."""
+    """Return indices that are no nodes; "" if there are none."""
     wrong = (array < 0) | (array >= nodes)
     if not wrong.any():
         return ""
@@ -172,7 +172,7 @@ def _range_reason(name: str, array: np.ndarray, nodes: int) -> str:
 
 
 def _csr_reasons(kind: Kind, arrays: Mapping[str, np.ndarray], nodes: int) -> list[str]:
-    """What is wrong with the row pointers of the CSR matrix, which has a row for each node."""
+    """Return what is wrong with the row pointers of the CSR matrix, which has a row for each node."""
     pointer, column = kind.csr
     reasons = []
     entries = {

@@ -6,7 +6,7 @@ from gust_torch.convert.graphs import WRITERS, GraphExecution
 
 
 def add_graph_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that only meshes and particles have."""
+    """Add the options that only meshes and particles have."""
     parser.add_argument(
         "--layout", choices=sorted(WRITERS), help="of Zarr stores (default ragged; groups: one a sample)"
     )

@@ -10,7 +10,7 @@ class StoreFolder:
     """The hidden folder in which stores are written; targets appear complete or not at all."""
 
     def __init__(self, targets: Mapping[str, Path], stem: str, *, overwrite: bool) -> None:
-        """Checks the targets; nothing is touched.
+        """Check the targets; nothing is touched.
 
         Args:
             targets: Split name -> store, all in one folder.
@@ -35,12 +35,12 @@ class StoreFolder:
         return self.folder / self._targets[split].name
 
     def begin(self) -> None:
-        """Makes the folder, without what a killed conversion left in it."""
+        """Make the folder, without what a killed conversion left in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
 
     def publish(self) -> None:
-        """Renames the stores to their targets; older ones go, those of splits without samples too."""
+        """Rename the stores to their targets; older ones go, those of splits without samples too."""
         for split, target in self._targets.items():
             if target.exists():
                 os.replace(target, self.folder / f"replaced_{target.name}")
@@ -49,7 +49,7 @@ class StoreFolder:
         shutil.rmtree(self.folder)
 
     def discard(self) -> None:
-        """Removes the folder and those above it that it needed."""
+        """Remove the folder and those above it that it needed."""
         shutil.rmtree(self.folder, ignore_errors=True)
         for parent in self._missing:
             if parent.is_dir() and not any(parent.iterdir()):

@@ -58,14 +58,14 @@ class GraphResult:
     exit_code: int = 0
 
     def summary(self, split: str) -> str:
-        """What a split's store holds."""
+        """Return what a split's store holds."""
         return f"{self.samples[split]} samples"
 
 
 def convert_graphs(
     name: str, root: Path, out: Path, options: Options, execution: GraphExecution, pattern: str | None = None
 ) -> GraphResult:
-    """Converts the shards of a task to `out/NAME_train.zarr`, `NAME_val.zarr` and `NAME_test.zarr`.
+    """Convert the shards of a task to `out/NAME_train.zarr`, `NAME_val.zarr` and `NAME_test.zarr`.
 
     The split is drawn over all shards, good or bad, so that a bad one moves no other.
 
@@ -127,7 +127,7 @@ class _Conversion:
         self.skipped: list[str] = []
 
     def write(self, names: Sequence[str], stopped: Callable[[], bool]) -> None:
-        """Checks and appends shard after shard, until `stopped` says so.
+        """Check and appends shard after shard, until `stopped` says so.
 
         Raises:
             ValueError: A bad shard, unless they are skipped; or none is left.
@@ -154,7 +154,7 @@ class _Conversion:
                 logger.warning("no sample for the split %r, which gets no store: take more shards", split)
 
     def verify(self) -> None:
-        """Reads the stores again and compares every array with its shard.
+        """Read the stores again and compares every array with its shard.
 
         Raises:
             ValueError: The first difference.
@@ -173,7 +173,7 @@ class _Conversion:
                     progress.update(1)
 
     def _read(self, path: Path) -> Shard | None:
-        """A sound shard that fits those before it; None for a skipped one."""
+        """Return a sound shard that fits those before it; None for a skipped one."""
         try:
             shard = read_shard(path, self._kind)
             if self._schema is None:
@@ -202,11 +202,11 @@ class _Conversion:
 
 
 def _compare(stored: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], path: Path) -> None:
-    """Raises ValueError at the first array that differs from its shard, bit for bit."""
+    """Raise ValueError at the first array that differs from its shard, bit for bit."""
     for name in sorted({*stored, *expected}):
         same = name in stored and name in expected and stored[name].shape == expected[name].shape
         if same:
-            # A radius is kept as a number of the neighbours' attributes in the groups layout.
+            # A radius is kept as a number of the neighbors' attributes in the groups layout.
             values = stored[name] if expected[name].ndim else stored[name].astype(expected[name].dtype)
             same = values.dtype == expected[name].dtype and values.tobytes() == expected[name].tobytes()
         if not same:
@@ -214,7 +214,7 @@ def _compare(stored: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray
 
 
 def _say_skipped(skipped: Sequence[str], total: int) -> None:
-    """Lists the shards that were left out."""
+    """List the shards that were left out."""
     if skipped:
         logger.warning("skipped %d of %d shards:", len(skipped), total)
         for reason in skipped:

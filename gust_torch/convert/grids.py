@@ -13,11 +13,11 @@ from gust_torch.convert.families import Family
 
 @dataclass(frozen=True)
 class Grid:
-    """The grid of one source; all PDEBench grids are uniform and cell-centred.
+    """The grid of one source; all PDEBench grids are uniform and cell-centered.
 
     Attributes:
-        x: (h,) float32 cell centres.
-        y: (w,) float32 cell centres; [0] for 1-D data.
+        x: (h,) float32 cell centers.
+        y: (w,) float32 cell centers; [0] for 1-D data.
         boundary: "periodic" or "wall" along x and y.
         lengths: Domain lengths: number of cells times cell width; 1 along the missing axis of 1-D data.
     """
@@ -28,7 +28,7 @@ class Grid:
     lengths: tuple[float, float]
 
     def difference(self, other: "Grid") -> str:
-        """What differs from `other`, in words; "" where they agree to float32 rounding."""
+        """Return what differs from `other`, in words; "" where they agree to float32 rounding."""
         for name, mine, theirs in (("x", self.x, other.x), ("y", self.y, other.y)):
             if mine.shape != theirs.shape:
                 return f"{len(mine)} points along {name} instead of {len(theirs)}"
@@ -46,7 +46,7 @@ def read_grid(
     config: Mapping[str, Any],
     path: Path,
 ) -> Grid:
-    """The grid of a file, equal in all of its groups.
+    """Return the grid of a file, equal in all of its groups.
 
     Args:
         nodes: (key, group) of each sample, or ("", file).
@@ -122,7 +122,7 @@ def _coordinate(nodes: Sequence[tuple[str, h5py.Group]], key: str, size: int) ->
 
 
 def _config_axes(num: tuple[int, int], config: Mapping[str, Any], path: Path) -> list[np.ndarray]:
-    """Cell centres from the config: its `domain_size`, else upstream's box of one unit a cell."""
+    """Cell centers from the config: its `domain_size`, else upstream's box of one unit a cell."""
     if list(config.get("grid_size", num)) != list(num):
         raise ValueError(
             f"{path}: grid_size in attribute 'config' is {config['grid_size']}, the fields have {list(num)}; "
@@ -135,11 +135,11 @@ def _config_axes(num: tuple[int, int], config: Mapping[str, Any], path: Path) ->
     ]
 
 
-def _length(centres: np.ndarray) -> float:
-    """Domain length of a uniform cell-centred axis, from the distance of its outer centres.
+def _length(centers: np.ndarray) -> float:
+    """Domain length of a uniform cell-centered axis, from the distance of its outer centers.
 
     Rounded to the six digits that float32 coordinates are good for, so that 0.99999994 is 1.
     """
-    num = len(centres)
-    length = (float(centres[-1]) - float(centres[0])) * num / (num - 1) if num > 1 else 1.0
+    num = len(centers)
+    length = (float(centers[-1]) - float(centers[0])) * num / (num - 1) if num > 1 else 1.0
     return float(f"{length:.6g}")

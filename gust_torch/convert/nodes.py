@@ -13,7 +13,7 @@ _AXIS = {"n": "samples", "t": "times", "x": "points along x", "y": "points along
 
 @contextmanager
 def open_source(path: Path) -> Iterator[h5py.File]:
-    """Opens a foreign HDF5 file for reading.
+    """Open a foreign HDF5 file for reading.
 
     Raises:
         ValueError: Missing, empty, not HDF5 or truncated.
@@ -32,7 +32,8 @@ def open_source(path: Path) -> Iterator[h5py.File]:
 
 
 def sample_nodes(file: h5py.File, family: Family, max_samples: int | None) -> list[tuple[str, h5py.Group]]:
-    """The file itself with key "", or the first `max_samples` groups by name, which need not be contiguous.
+    """Return the file itself with key "", or the first `max_samples` groups by name, which need not be
+    contiguous.
 
     Raises:
         ValueError: A family of groups without any.

@@ -27,7 +27,7 @@ class Parts:
     """Blocks of each source, read from the source itself."""
 
     def __init__(self, plan: Plan) -> None:
-        """Takes the plan whose sources are read."""
+        """Take the plan whose sources are read."""
         self._plan = plan
 
     def blocks(self, index: int, stopped: Callable[[], bool]) -> Iterator[Block]:
@@ -43,7 +43,7 @@ class DaskParts(Parts):
     """Blocks of each source, read from the part that a Dask worker made of it."""
 
     def __init__(self, plan: Plan, folder: Path, start: int, client: Any) -> None:
-        """Starts the conversion of every source from `start` on.
+        """Start the conversion of every source from `start` on.
 
         Args:
             plan: The conversion.
@@ -78,12 +78,12 @@ class DaskParts(Parts):
                 yield Block(span, fields, source.times[span.first : span.last, span.start : span.stop])
 
     def drop(self, index: int) -> None:
-        """Removes the part of a source that is merged."""
+        """Remove the part of a source that is merged."""
         self._paths[index].unlink(missing_ok=True)
 
 
 def write_part(source: Source, path: Path) -> None:
-    """Converts one source to a file of the common format; a part that is there already is complete.
+    """Convert one source to a file of the common format; a part that is there already is complete.
 
     Raises:
         ValueError: Data that cannot be converted.
@@ -139,7 +139,7 @@ def open_parts(plan: Plan, folder: Path, start: int, workers: int, scheduler: st
 
 
 def _local_cluster(kind: type[Any], workers: int) -> Any:
-    """A local cluster whose processes leave Ctrl-C to us: they inherit that SIGINT is ignored."""
+    """Return a local cluster whose processes leave Ctrl-C to us: they inherit that SIGINT is ignored."""
     logging.getLogger("distributed").setLevel(logging.ERROR)  # a refusal stays one line
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

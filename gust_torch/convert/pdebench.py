@@ -36,7 +36,7 @@ class Execution:
 def convert_family(
     name: str, root: Path, out: Path, options: Options, execution: Execution, pattern: str | None = None
 ) -> Result:
-    """Converts the files of one family to `out/NAME_train.h5`, `NAME_val.h5` and `NAME_test.h5`.
+    """Convert the files of one family to `out/NAME_train.h5`, `NAME_val.h5` and `NAME_test.h5`.
 
     Args:
         name: Family name, such as "burgers1d".
@@ -71,7 +71,7 @@ def convert_family(
 def convert_pattern(
     pattern: str, out: Path, options: Options, execution: Execution, family: str | None = None
 ) -> Result:
-    """Converts all files that match a glob to the single file `out`, or to OUT_train, _val and _test.
+    """Convert all files that match a glob to the single file `out`, or to OUT_train, _val and _test.
 
     Args:
         pattern: Glob.
@@ -106,7 +106,7 @@ def _run(
     root: Path,
     execution: Execution,
 ) -> Result:
-    """Checks everything, then converts."""
+    """Check everything, then converts."""
     sources = {path.resolve() for path in paths}
     for target in targets.values():
         if target.is_dir() or target.resolve() in sources:

@@ -154,7 +154,7 @@ def make_plan(
     targets: Mapping[str, Path],
     root: Path | None = None,
 ) -> Plan:
-    """Checks every source and the sources against each other.
+    """Check every source and the sources against each other.
 
     Args:
         paths: Files to convert, before `options.limit`.
@@ -194,7 +194,7 @@ def _name(path: Path, root: Path | None) -> str:
 
 
 def _check_fits(first: Source, source: Source) -> None:
-    """Raises ValueError where a source cannot be merged with the first one."""
+    """Raise ValueError where a source cannot be merged with the first one."""
     different = source.grid.difference(first.grid)
     if not different and source.shapes != first.shapes:
         different = f"frames {dict(source.shapes)} instead of {dict(first.shapes)}"

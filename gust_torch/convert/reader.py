@@ -88,12 +88,12 @@ class SourceReader:
     """Reads blocks of a source; made by `open_reader`."""
 
     def __init__(self, source: Source, nodes: list[tuple[str, h5py.Group]]) -> None:
-        """Takes a source and its open file's nodes."""
+        """Take a source and its open file's nodes."""
         self.source = source
         self._nodes = nodes
 
     def read(self, span: Span) -> Block:
-        """The frames of `span`, as float32.
+        """Return the frames of `span`, as float32.
 
         Raises:
             ValueError: Data cannot be read, or hold NaN, Inf or values beyond float32; with the position.
@@ -138,7 +138,7 @@ class SourceReader:
             return raw.transpose(order + ones).reshape(shape).astype(np.float32, copy=False)
 
     def _check_finite(self, name: str, values: np.ndarray, span: Span) -> None:
-        """Raises ValueError at the first value of (n, t, x, y[, c]) that is not finite."""
+        """Raise ValueError at the first value of (n, t, x, y[, c]) that is not finite."""
         # The sum of squares runs at the speed of memory and is finite only if every value is. Finite values
         # above 1e19 overflow it in float32, hence the second look.
         flat = values.reshape(-1)
@@ -158,7 +158,7 @@ class SourceReader:
 
 @contextmanager
 def open_reader(source: Source) -> Iterator[SourceReader]:
-    """A reader of `source` over its open file.
+    """Yield a reader of `source` over its open file.
 
     Raises:
         ValueError: The file cannot be opened.

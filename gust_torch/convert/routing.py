@@ -25,7 +25,7 @@ class Part:
 
 
 def route(plan: Plan, index: int, block: Block, split: str) -> Part | None:
-    """The frames of a block of source `index` that belong to `split`; None where there are none."""
+    """Return the frames of a block of source `index` that belong to `split`; None where there are none."""
     ids = plan.trajectory_ids(index, split)[block.span.first : block.span.last]
     chosen = ids >= 0
     if not chosen.any():
@@ -38,7 +38,7 @@ def route(plan: Plan, index: int, block: Block, split: str) -> Part | None:
 
 
 def _flatten(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """(n, t, ...) -> (frames, ...) of the chosen trajectories, without a copy where they are neighbours."""
+    """(n, t, ...) -> (frames, ...) of the chosen trajectories, without a copy where they are neighbors."""
     positions = np.flatnonzero(chosen)
     first, last = int(positions[0]), int(positions[-1]) + 1
     kept = values[first:last] if last - first == len(positions) else values[chosen]

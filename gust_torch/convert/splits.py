@@ -41,7 +41,7 @@ class Splits:
 
 
 def make_splits(num_trajectories: int, fractions: Sequence[float] | None, seed: int) -> Splits:
-    """Assigns trajectories to train, val and test at random; one split "all" where `fractions` is None.
+    """Assign trajectories to train, val and test at random; one split "all" where `fractions` is None.
 
     Sizes are the fractions rounded by largest remainder. As long as there are enough trajectories, every
     split with a fraction above zero gets one; with fewer, train comes before val and val before test.
@@ -81,7 +81,7 @@ def _sizes(total: int, fractions: Sequence[float]) -> np.ndarray:
 
 
 def split_manifest(splits: Splits, sources: Sequence[str], samples: Sequence[Sequence[str]]) -> str:
-    """The whole split as JSON text: seed, fractions, sources, and the samples of each source by split.
+    """Return the whole split as JSON text: seed, fractions, sources, and the samples of each source by split.
 
     Args:
         splits: The assignment.

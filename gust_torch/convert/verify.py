@@ -50,7 +50,7 @@ def verify(plan: Plan, paths: Mapping[str, Path]) -> None:
 
 
 def _compare(file: h5py.File, start: int, part: Part, source: Path) -> None:
-    """Compares frames [start, ...) of an output with what the source gives."""
+    """Compare frames [start, ...) of an output with what the source gives."""
     stop = start + len(part.times)
     expected = {f"fields/{name}": values for name, values in part.fields.items()}
     expected |= {"coordinates/time": part.times, "coordinates/trajectory": part.trajectories}
@@ -65,7 +65,7 @@ def _compare(file: h5py.File, start: int, part: Part, source: Path) -> None:
 
 
 def _compare_tables(plan: Plan, split: str, file: h5py.File, frames: int) -> None:
-    """Compares the number of frames, the parameters and the origins."""
+    """Compare the number of frames, the parameters and the origins."""
     stored = {
         "number of frames": num_samples(file),
         "parameters": {name: dataset[()].tolist() for name, dataset in file["parameters"].items()},
@@ -78,6 +78,6 @@ def _compare_tables(plan: Plan, split: str, file: h5py.File, frames: int) -> Non
 
 
 def _text(dataset: h5py.Dataset) -> object:
-    """A text dataset as str or list of str."""
+    """Return a text dataset as str or list of str."""
     values = dataset.asstr()[()]
     return values.tolist() if isinstance(values, np.ndarray) else values

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from solvers.common.aside import written_aside
+from solvers.common.files import written_aside
 
 _JOURNAL = "journal.json"
 
@@ -62,7 +62,7 @@ class Workspace:
         return self.folder / self._targets[split].name
 
     def begin(self, request: str) -> Journal:
-        """Finds or creates the folder and says where to continue.
+        """Find or creates the folder and says where to continue.
 
         Raises:
             ValueError: Without `overwrite`, a target exists or the folder holds another conversion.
@@ -86,12 +86,12 @@ class Workspace:
         return journal
 
     def record(self, journal: Journal) -> None:
-        """Replaces the journal; it is never half-written."""
+        """Replace the journal; it is never half-written."""
         with written_aside(self.folder / _JOURNAL) as file:
             file.write(json.dumps(asdict(journal)).encode())
 
     def publish(self, journal: Journal) -> None:
-        """Renames the complete outputs to their targets; a second call finishes this after a kill."""
+        """Rename the complete outputs to their targets; a second call finishes this after a kill."""
         self.record(Journal(journal.request, journal.finished, journal.frames, publishing=True))
         for split, target in self._targets.items():
             if self.path(split).exists():
@@ -101,7 +101,7 @@ class Workspace:
         shutil.rmtree(self.folder)
 
     def discard(self) -> None:
-        """Removes the folder and those above it that this conversion made: a refusal leaves nothing."""
+        """Remove the folder and those above it that this conversion made: a refusal leaves nothing."""
         shutil.rmtree(self.folder, ignore_errors=True)
         for folder in self._created:
             if folder.is_dir() and not any(folder.iterdir()):
@@ -112,7 +112,7 @@ class Workspace:
         return tuple(folder for folder in self.folder.parents if not folder.exists())
 
     def _refuse_existing(self) -> None:
-        """Raises ValueError where a target exists and may not be replaced."""
+        """Raise ValueError where a target exists and may not be replaced."""
         existing = [str(path) for path in (*self._targets.values(), *self._unused) if path.exists()]
         if existing and not self._overwrite:
             raise ValueError(
@@ -120,7 +120,7 @@ class Workspace:
             )
 
     def _read(self) -> Journal | None:
-        """The journal of an earlier call; None where there is none."""
+        """Return the journal of an earlier call; None where there is none."""
         path = self.folder / _JOURNAL
         if not path.is_file():
             return None

@@ -20,7 +20,7 @@ class BufferPool:
         self._lock = threading.Lock()
 
     def empty(self, shape: tuple[int, ...]) -> np.ndarray:
-        """An array (shape) float32 with any content, whose memory nobody else uses."""
+        """Return an array (shape) float32 with any content, whose memory nobody else uses."""
         with self._lock:
             for i in range(len(self._arrays)):
                 if _references(self._arrays, i) == _UNUSED and self._arrays[i].shape == shape:
@@ -30,12 +30,12 @@ class BufferPool:
             return array
 
     def __reduce__(self) -> tuple[type["BufferPool"], tuple[()]]:
-        """Copies and worker processes start with an empty pool."""
+        """Copy and worker processes start with an empty pool."""
         return BufferPool, ()
 
 
 def _references(arrays: list[np.ndarray], i: int) -> int:
-    """References to an array of a list, with those that counting itself makes."""
+    """Return references to an array of a list, with those that counting itself makes."""
     return sys.getrefcount(arrays[i])
 
 

@@ -66,7 +66,7 @@ class FieldDataModule(LightningDataModule):
             stride: Frames from one of a sample's frames to the next.
             sample_start: First frame to use.
             sample_stop: End of the frames to use, exclusive; all by default.
-            block_size: Neighbouring samples that stay together when shuffling, and are read at once. By
+            block_size: Neighboring samples that stay together when shuffling, and are read at once. By
                 default as many as make a read of 1 MiB, at most a quarter of a batch (one, for 512 x 512).
             gap: Frames dropped between training and validation of a single trajectory; by default half the
                 number of validation frames, at least 1 and at most 256.
@@ -143,7 +143,7 @@ class FieldDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Tensor] | list[DataLoader[Tensor]]:
-        """The validation set in order; none when val_fraction is 0."""
+        """Return the validation set in order; none when val_fraction is 0."""
         if not len(self.split.val):
             return []
         return self._ordered(_subset(self.dataset, self.split.val))
@@ -157,7 +157,7 @@ class FieldDataModule(LightningDataModule):
         return ordered_loader(dataset, batch_size=self.batch_size, num_workers=self.num_workers)
 
     def _block_size(self) -> int:
-        """The given block size, or the default (see `__init__`)."""
+        """Return the given block size, or the default (see `__init__`)."""
         if self.block_size is not None:
             return self.block_size
         frame_bytes = 4 * int(np.prod((self.spec.num_channels, *self.spec.grid)))
@@ -180,7 +180,7 @@ def shuffled_loader(
         dataset: The training set.
         trainer: Knows rank, epoch and finished batches; None outside of one.
         batch_size: Samples in a batch, on each device.
-        block_size: Neighbouring samples that stay together.
+        block_size: Neighboring samples that stay together.
         num_workers: Processes that load ahead.
         seed: Of the shuffling.
         collate: Makes a batch of what the dataset gives.

@@ -11,8 +11,8 @@ import numpy as np
 from gust_torch.data.channels import Channel, select_channels
 from gust_torch.data.windows import concatenate_trajectories
 from gust_torch.spec import FieldSpec
+from solvers.common.hdf5.schema import plain_value
 from solvers.common.hdf5_utils import open_file
-from solvers.common.schema import plain_value
 
 # Lengths come from float32 coordinates.
 
@@ -77,7 +77,7 @@ def is_url(path: str) -> bool:
 
 
 def _expand_url(url: str) -> list[str]:
-    """Matches of a URL with a glob pattern; the URL itself without one."""
+    """Match of a URL with a glob pattern; the URL itself without one."""
     if not glob.has_magic(url):
         return [url]
     import fsspec  # remote data only
@@ -143,7 +143,7 @@ def read_header(path: str, fields: str | Sequence[str] | None) -> SourceFile:
 
 
 def _common_grid(path: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """The grid (H, W) of all chosen fields.
+    """Return the grid (H, W) of all chosen fields.
 
     Raises:
         ValueError: They have different ones.
@@ -179,7 +179,7 @@ def _count_frames(path: str, lengths: Mapping[str, int], *, growing: bool) -> in
 
 
 def common_spec(sources: Sequence[SourceFile]) -> FieldSpec:
-    """The spec that all files share; a forcing wavenumber that they don't share is None.
+    """Return the spec that all files share; a forcing wavenumber that they don't share is None.
 
     Raises:
         ValueError: A file differs in channels, grid, boundaries or lengths.

@@ -139,7 +139,7 @@ class HDF5Dataset(Dataset[Tensor]):
         return x * self.std.to(x) + self.mean.to(x)
 
     def __len__(self) -> int:
-        """Number of items."""
+        """Return the number of items."""
         return self.n_samples
 
     def __getitem__(self, index: int) -> Tensor:

@@ -144,7 +144,7 @@ def chunk_addresses(dataset: h5py.Dataset) -> list[int]:
 
 
 def _with_chunk_cache(dataset: h5py.Dataset) -> h5py.Dataset:
-    """The same dataset with a chunk cache that fits its chunks.
+    """Return the same dataset with a chunk cache that fits its chunks.
 
     Chunks of one whole frame are used once and bypass the cache, which saves a copy. Foreign files may have
     chunks that span many frames: then the cache holds those that one frame touches, up to 64 MiB.

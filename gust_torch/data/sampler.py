@@ -1,4 +1,4 @@
-"""Shuffled order of blocks of neighbouring samples, shared out among ranks, resumable."""
+"""Shuffled order of blocks of neighboring samples, shared out among ranks, resumable."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,7 +8,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 
 class BlockShuffleSampler(DistributedSampler[int]):
-    """Cuts the samples into blocks of neighbours and shuffles the blocks, anew each epoch.
+    """Cuts the samples into blocks of neighbors and shuffles the blocks, anew each epoch.
 
     Within a block samples keep their order, so a batch is read in `batch_size / block_size` sequential reads.
     Where the cuts fall changes with the epoch too. Each rank gets an equal, contiguous part of the shuffled
@@ -20,7 +20,7 @@ class BlockShuffleSampler(DistributedSampler[int]):
 
     Attributes:
         position: Samples of this rank to skip at the next iteration.
-        block_size: Neighbouring samples that stay together.
+        block_size: Neighboring samples that stay together.
         world_size: Number of ranks.
     """
 
@@ -31,7 +31,7 @@ class BlockShuffleSampler(DistributedSampler[int]):
 
         Args:
             num_samples: Samples of the dataset.
-            block_size: Neighbouring samples that stay together.
+            block_size: Neighboring samples that stay together.
             seed: Of the order, together with the epoch.
             rank: This process, 0 .. world_size - 1.
             world_size: Processes that share the samples.
@@ -61,12 +61,12 @@ class BlockShuffleSampler(DistributedSampler[int]):
         return shuffled[self.rank * len(self) : (self.rank + 1) * len(self)]
 
     def __iter__(self) -> Iterator[int]:
-        """Indices of this rank from `position` on; the next iteration begins at 0 again."""
+        """Yield indices of this rank from `position` on; the next iteration begins at 0 again."""
         start, self.position = self.position, 0
         yield from self.order()[start:].tolist()
 
     def __len__(self) -> int:
-        """Samples of this rank in a whole epoch."""
+        """Return samples of this rank in a whole epoch."""
         return self._count // self.world_size
 
     def set_epoch(self, epoch: int) -> None:
@@ -76,7 +76,7 @@ class BlockShuffleSampler(DistributedSampler[int]):
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
-        """What fixes the order on all ranks, and `position`."""
+        """Return what fixes the order on all ranks, and `position`."""
         return {**self._settings(), "epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:

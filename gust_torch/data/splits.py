@@ -10,11 +10,11 @@ MAX_DEFAULT_GAP = 256
 def split_samples(
     trajectories: np.ndarray, val_fraction: float, *, span: int, gap: int | None, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of training and validation samples.
+    """Return indices of training and validation samples.
 
     Several trajectories: ``ceil(val_fraction n)`` of the n trajectories, drawn with the seed, are held out
     whole. One: its last ``ceil(val_fraction n)`` samples are held out, and a gap of samples before them is
-    used for neither, because neighbouring frames are near copies. Samples are never drawn one by one.
+    used for neither, because neighboring frames are near copies. Samples are never drawn one by one.
 
     Args:
         trajectories: (n,) trajectory of each sample.

@@ -47,6 +47,6 @@ def channel_statistics(frames: Iterable[np.ndarray], names: tuple[str, ...]) -> 
     std = np.sqrt(squares / count)
     constant = std <= CONSTANT_TOLERANCE * np.abs(mean)
     for i in np.flatnonzero(constant):
-        logger.warning("channel %s is constant (%g); it is centred but not scaled", names[i], mean[i])
+        logger.warning("channel %s is constant (%g); it is centered but not scaled", names[i], mean[i])
     std[constant] = 1.0
     return tuple(torch.from_numpy(a.astype(np.float32)).reshape(-1, 1, 1) for a in (mean, std))  # type: ignore[return-value]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gust_torch.evaluation.schedule import Settings
 from gust_torch.terminal import silence_lightning
-from solvers.common.command import run_command
+from solvers.common.cli import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:

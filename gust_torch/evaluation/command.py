@@ -18,7 +18,7 @@ from gust_torch.evaluation.schedule import Schedule, Settings, make_schedule
 from gust_torch.evaluation.scores import Scores
 from gust_torch.evaluation.source import open_source, rollout_parameters, time_step_note
 from gust_torch.models.latent_operator import LatentOperator
-from solvers.common.digest import file_sha256
+from solvers.common.files import file_sha256
 from solvers.common.progress import Progress
 from solvers.common.provenance import provenance
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from gust_torch.analysis.style import BLACK, BLUE, GREY, NOTE, STYLE, VERMILLION
+from gust_torch.analysis.style import BLACK, BLUE, GRAY, NOTE, STYLE, VERMILLION
 from gust_torch.evaluation.labels import channel_label
 from gust_torch.evaluation.report import METRIC_LABELS, lead_times, same_times
 from gust_torch.evaluation.scores import METRICS, Scores, Statistics
@@ -45,7 +45,7 @@ def curves_figure(scores: Scores, spec: Spec) -> Figure:
             grid[row, 0].set_ylabel(METRIC_LABELS[metric])
             for axes in grid[row]:
                 if axes.get_ylim()[1] > 1:
-                    axes.axhline(1.0, color=GREY, linewidth=0.7, zorder=0)
+                    axes.axhline(1.0, color=GRAY, linewidth=0.7, zorder=0)
         for channel, name in enumerate(spec.names):
             grid[0, channel].set_title(channel_label(name, spec))
             grid[-1, channel].set_xlabel(label)
@@ -63,7 +63,7 @@ def _lead_axis(scores: Scores) -> tuple[NDArray[np.float64], str]:
 
 
 def _note(scores: Scores) -> str:
-    """What the lines are, and over what, below the figure."""
+    """Return what the lines are, and over what, below the figure."""
     counts = scores.reaching
     unit = "Times in the data's unit." if same_times(scores.schedule) else "Steps differ in time."
     if counts[0] == 1:
@@ -133,5 +133,5 @@ def _mark_blow_up(axes: Axes, statistics: Statistics, lead: NDArray[np.float64])
 
 
 def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A gap where a value is infinite."""
+    """Return a gap where a value is infinite."""
     return np.where(np.isfinite(values), values, np.nan)

@@ -25,7 +25,7 @@ from gust_torch.analysis.style import STYLE, axis_names, length_ticks
 from gust_torch.evaluation.example import Example, Frame
 from gust_torch.evaluation.labels import channel_label
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.metrics.errors import normalised_rmse
+from gust_torch.metrics.errors import normalized_rmse
 from gust_torch.models.points import Spec, num_dims
 from gust_torch.spec import FieldSpec
 
@@ -78,12 +78,12 @@ def _draw_field(
     """All rows of one field.
 
     Returns:
-        Colours of the values and of the errors.
+        Colors of the values and of the errors.
     """
     frames = [frame for group in groups for frame in group]
     reference = np.concatenate([frame.reference[:, channel] for frame in frames])
     error = np.concatenate([(frame.prediction - frame.reference)[:, channel] for frame in frames])
-    # A rollout may blow up: colours go by what is finite, and 0 stands for nothing at all.
+    # A rollout may blow up: colors go by what is finite, and 0 stands for nothing at all.
     norm, error_norm = value_norm(reference), symmetric_norm(np.append(error[np.isfinite(error)], 0.0))
     colors = DIVERGING if norm.vmin == -(norm.vmax or 0.0) else SEQUENTIAL
     looks = {"truth": (colors, norm), "prediction": (colors, norm), "error": (ERROR, error_norm)}
@@ -128,7 +128,7 @@ def _values(frame: Frame, kind: str) -> Array:
 def _draw_panel(
     axes: Axes, values: Sequence[tuple[Frame, Array]], spec: Spec, colors: str, norm: Normalize
 ) -> None:
-    """Values (n,) of one frame in the plane, or of many frames over time; grey where they are NaN."""
+    """Values (n,) of one frame in the plane, or of many frames over time; gray where they are NaN."""
     axes.set_facecolor("0.92" if isinstance(spec, GraphSpec) else "0.6")
     if isinstance(spec, GraphSpec):
         _draw_particles(axes, values, spec, colors, norm)
@@ -194,14 +194,14 @@ def _label(grid: list[list[Axes]], spec: Spec, space_time: bool) -> None:
 
 
 def _note(axes: Axes, frames: Sequence[Frame], channel: int) -> None:
-    """The nRMSE above a panel, pooled over the leads after the start."""
+    """Return the nRMSE above a panel, pooled over the leads after the start."""
     shown = [frame for frame in frames if frame.lead > 0]
     reference, prediction = (
         np.concatenate([_values(frame, kind)[:, channel] for frame in shown]).astype(np.float64)
         for kind in ("truth", "prediction")
     )
     squares = ((prediction - reference) ** 2).mean(), (reference**2).mean()
-    nrmse = float(normalised_rmse(*map(torch.tensor, squares)))
+    nrmse = float(normalized_rmse(*map(torch.tensor, squares)))
     _text(axes, 1.0, f"nRMSE {nrmse:.3g}" if np.isfinite(nrmse) else "not finite")
 
 

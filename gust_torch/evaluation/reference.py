@@ -79,7 +79,7 @@ class ParticleReference:
 
 
 def open_reference(source: FrameSource, autoencoder: LatentAutoencoder) -> Reference:
-    """The reference for a source's kind of data.
+    """Return the reference for a source's kind of data.
 
     Raises:
         ValueError: The data do not move.

@@ -93,7 +93,7 @@ def _overall(scores: Scores, curve: str, metric: str) -> Json:
 
 
 def _statistics(statistics: Statistics) -> Json:
-    """A list for each number."""
+    """Return a list for each number."""
     return {
         "pooled": _list(statistics.pooled),
         "mean": _list(statistics.mean),
@@ -110,7 +110,7 @@ def _horizon(scores: Scores, curve: str, metric: str, channel: int) -> Json:
 
 
 def _first(values: Json) -> Json:
-    """A number for each list."""
+    """Return a number for each list."""
     return {k: _first(v) if isinstance(v, dict) else v[0] for k, v in values.items()}
 
 
@@ -150,7 +150,7 @@ def table_leads(horizon: int) -> list[int]:
 
 
 def notes(scores: Scores, names: Sequence[str]) -> list[str]:
-    """What the table does not show, a line each."""
+    """Return what the table does not show, a line each."""
     schedule = scores.schedule
     lines = []
     if schedule.too_short:

@@ -145,7 +145,8 @@ def _rollout(
 
 
 def stack_times(rollouts: Sequence[Rollout]) -> NDArray[np.float64]:
-    """Times (rollouts, leads + 1) of rollouts, the longest first; NaN behind the end of the shorter ones."""
+    """Return times (rollouts, leads + 1) of rollouts, the longest first; NaN behind the end of the shorter
+    ones."""
     times = np.full((len(rollouts), rollouts[0].num_leads + 1), np.nan)
     for row, rollout in zip(times, rollouts, strict=True):
         row[: len(rollout.times)] = rollout.times

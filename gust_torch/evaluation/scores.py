@@ -10,11 +10,11 @@ from torch import Tensor
 
 from gust_torch.evaluation.rollout import CURVES, MeanSquares
 from gust_torch.evaluation.schedule import Schedule
-from gust_torch.metrics.errors import normalised_rmse, variance_scaled_rmse
+from gust_torch.metrics.errors import normalized_rmse, variance_scaled_rmse
 
 QUANTILES = (0.25, 0.5, 0.75)
 METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "nrmse": normalised_rmse,
+    "nrmse": normalized_rmse,
     "vrmse": variance_scaled_rmse,
 }
 """Each from an error's mean square and the reference's: its power, or its variance over a frame's points."""
@@ -106,7 +106,7 @@ class Scores:
         return _error(metric, np.asarray(mean_square), np.asarray(reference))
 
     def median_rollout(self) -> int:
-        """The rollout (its row) with the median error: operator's pooled nRMSE, mean over fields."""
+        """Return the rollout (its row) with the median error: operator's pooled nRMSE, mean over fields."""
         errors = [self.rollout_errors("operator", "nrmse", channel) for channel in range(self.num_channels)]
         means = np.mean(errors, axis=0)
         return int(np.argsort(means, kind="stable")[(len(means) - 1) // 2])
@@ -121,7 +121,7 @@ class Scores:
 
 
 def _error(metric: str, mean_square: Array, reference: Array) -> Array:
-    """A metric, of any shape, in float64."""
+    """Return a metric, of any shape, in float64."""
     error: Array = METRICS[metric](torch.from_numpy(mean_square), torch.from_numpy(reference)).numpy()
     return error
 

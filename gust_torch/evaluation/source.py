@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gust_torch.data.graphs import ParticleZarrDataset
+from gust_torch.data.graphs.datasets import ParticleZarrDataset
 from gust_torch.data.graphs.schema import MESH
 from gust_torch.evaluation.schedule import Schedule
 from gust_torch.graph_spec import GraphSpec
@@ -79,7 +79,8 @@ def rollout_parameters(
 
 
 def time_step_note(schedule: Schedule, operator: LatentOperator) -> list[str]:
-    """A line where the data's steps are not those that the operator was trained with, to a thousandth."""
+    """Return a line where the data's steps are not those that the operator was trained with, to a
+    thousandth."""
     steps = np.concatenate([np.diff(rollout.times) for rollout in schedule.rollouts])
     low, high = operator.time_step_range.tolist()
     if steps.min() >= 0.999 * low and steps.max() <= 1.001 * high:

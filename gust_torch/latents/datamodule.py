@@ -64,7 +64,7 @@ class LatentDataModule(LightningDataModule):
             num_workers: Processes that load ahead; 0 loads in the training process.
             n_steps: States in a window.
             stride: Frames from one of a window's states to the next.
-            block_size: Neighbouring windows that stay together when shuffling.
+            block_size: Neighboring windows that stay together when shuffling.
             seed: Of the shuffling.
 
         Raises:
@@ -167,7 +167,7 @@ class LatentDataModule(LightningDataModule):
         return caches
 
     def _data_path(self, split: str) -> Path | None:
-        """The data that a cache should have been made from, where they are on this machine."""
+        """Return the data that a cache should have been made from, where they are on this machine."""
         paths = [Path(self.root) / f"{self.task}_{split}{suffix}" for suffix in (".h5", ".zarr")]
         if not any(path.exists() for path in paths):
             logger.info("%s (or .zarr) is not there to compare its latent cache with", paths[0])
@@ -208,7 +208,7 @@ class LatentDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[LatentBatch]:
-        """The validation set in order."""
+        """Return the validation set in order."""
         return ordered_loader(
             self.dataset("val"),
             batch_size=self.batch_size,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gust_torch.data import HDF5Dataset
 from gust_torch.data.buffers import BufferPool
+from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.data.windows import window_frames
 from gust_torch.latents.store import LatentCache
 
@@ -33,7 +33,7 @@ class LatentBatch:
     encoded: bool
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LatentBatch:
-        """The batch on a device."""
+        """Return the batch on a device."""
         return dataclasses.replace(
             self,
             states=self.states.to(device, non_blocking=non_blocking),
@@ -42,7 +42,7 @@ class LatentBatch:
         )
 
     def pin_memory(self) -> LatentBatch:
-        """The batch in page-locked memory."""
+        """Return the batch in page-locked memory."""
         return dataclasses.replace(
             self,
             states=self.states.pin_memory(),
@@ -51,7 +51,7 @@ class LatentBatch:
         )
 
     def __len__(self) -> int:
-        """Number of windows b."""
+        """Return the number of windows b."""
         return self.states.shape[0]
 
 
@@ -115,7 +115,7 @@ class WindowDataset(Dataset[LatentBatch]):
         self.parameters = torch.from_numpy(table)
 
     def __len__(self) -> int:
-        """Number of windows."""
+        """Return the number of windows."""
         return len(self.trajectories)
 
     def __getitem__(self, index: int) -> LatentBatch:
@@ -127,7 +127,7 @@ class WindowDataset(Dataset[LatentBatch]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[LatentBatch]:
-        """A list with one batch of the windows asked for, in their order.
+        """Return a list with one batch of the windows asked for, in their order.
 
         Raises:
             IndexError: An index is out of range.
@@ -185,7 +185,7 @@ class FrameWindowDataset(WindowDataset):
         """Wrap a dataset of windows.
 
         Args:
-            dataset: Not normalised; its `n_steps` and `stride` count.
+            dataset: Not normalized; its `n_steps` and `stride` count.
             where: The data, for messages.
         """
         self.dataset = dataset
@@ -199,6 +199,6 @@ class FrameWindowDataset(WindowDataset):
 
 
 def check_window(n_steps: int, stride: int) -> None:
-    """Raises ValueError where either is below 1."""
+    """Raise ValueError where either is below 1."""
     if n_steps < 1 or stride < 1:
         raise ValueError(f"expected n_steps >= 1 and stride >= 1, got {n_steps} and {stride}")

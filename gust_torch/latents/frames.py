@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from gust_torch.data import HDF5Dataset
+from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.spec import FieldSpec
 
@@ -93,10 +93,10 @@ class GridFrames:
     samples_per_item = 1
 
     def __init__(self, dataset: HDF5Dataset) -> None:
-        """Wrap a dataset of single frames, not normalised.
+        """Wrap a dataset of single frames, not normalized.
 
         Raises:
-            ValueError: Its items are windows, or normalised.
+            ValueError: Its items are windows, or normalized.
         """
         if dataset.n_steps != 1 or dataset.normalized:
             raise ValueError(
@@ -145,7 +145,7 @@ class GraphFrames:
         return self.num_items * self.samples_per_item
 
     def read(self, items: Sequence[int]) -> Batch:
-        """A batch of the items.
+        """Return a batch of the items.
 
         Raises:
             ValueError: An item has another number of times than the first.

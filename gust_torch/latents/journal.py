@@ -36,7 +36,7 @@ def write_journal(folder: Path, journal: Journal) -> None:
 
 
 def read_journal(folder: Path) -> Journal | None:
-    """The journal of an unfinished cache; None where there is none.
+    """Return the journal of an unfinished cache; None where there is none.
 
     A cache that was killed between its last file and its rename has an index in place of the journal.
 

@@ -120,7 +120,7 @@ def _config(model: LatentAutoencoder) -> dict[str, object]:
 
 
 def canonical_json(value: object) -> str:
-    """The same text for equal plain values."""
+    """Return the same text for equal plain values."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -132,7 +132,7 @@ class LatentKey:
         encoder: `encoder_digest`.
         config: Class, architecture and spec of the autoencoder, and options of the data (`data`).
         data: sha256 of the data.
-        statistics: `mean` and `std`, by which the encoder normalises each channel.
+        statistics: `mean` and `std`, by which the encoder normalizes each channel.
         num_samples: Samples in the cache, counted from the first of the data.
         dtype: Of the stored latents.
         format_version: Of the cache.
@@ -189,7 +189,7 @@ class LatentKey:
         return hashlib.sha256(canonical_json(dataclasses.asdict(self)).encode()).hexdigest()
 
     def differences(self, other: LatentKey) -> list[str]:
-        """What is different in `other`, in words; empty for the same latents."""
+        """Return what is different in `other`, in words; empty for the same latents."""
         phrases = []
         config = self.config != other.config
         if config:
@@ -201,7 +201,7 @@ class LatentKey:
             phrases.append(f"the encoder's config differs ({', '.join(changed)})")
         statistics = self.statistics != other.statistics
         if statistics:
-            phrases.append("the normalisation statistics differ")
+            phrases.append("the normalization statistics differ")
         # The digest covers architecture and statistics too; weights are named where nothing else explains it.
         if self.encoder != other.encoder and not (config or statistics):
             phrases.append("the encoder's weights differ")

@@ -37,7 +37,7 @@ class Shard:
         return f"latents_{self.index:05d}.npy"
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return self.stop - self.start
 
 

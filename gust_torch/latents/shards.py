@@ -107,7 +107,7 @@ class ShardFile:
 
 
 def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
-    """What a .npy file of a C-ordered array begins with."""
+    """Return what a .npy file of a C-ordered array begins with."""
     stream = io.BytesIO()
     description = {
         "descr": np.lib.format.dtype_to_descr(dtype),

@@ -89,7 +89,7 @@ class LatentCache:
         return self.index.latent_len, self.index.latent_dim
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return self.index.num_samples
 
     def latents(self, rows: Sequence[int] | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -120,7 +120,7 @@ class LatentCache:
         return out
 
     def _gather(self, rows: np.ndarray, out: np.ndarray) -> None:
-        """Copy samples (n,) as they are stored; runs of neighbours in one shard at once."""
+        """Copy samples (n,) as they are stored; runs of neighbors in one shard at once."""
         if self._maps is None:
             self._maps = self._map_shards()
         shard = np.searchsorted(self._starts, rows, side="right") - 1
@@ -169,7 +169,7 @@ class LatentCache:
     def _load(
         self, name: str, shape: tuple[int | None, ...], dtype: np.dtype, *, mapped: bool = False
     ) -> np.ndarray:
-        """An array of the cache; in `shape` None stands for any length.
+        """Return an array of the cache; in `shape` None stands for any length.
 
         Raises:
             ValueError: It is missing, truncated, or of another shape or type.

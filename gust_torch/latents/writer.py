@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+import filelock
 import numpy as np
 from torch import Tensor
 
@@ -29,7 +30,7 @@ from gust_torch.latents.key import data_identity
 from gust_torch.latents.plan import CachePlan, Shard
 from gust_torch.latents.shards import ShardFile
 from gust_torch.latents.store import LatentCache
-from solvers.common.lock import WriterLock
+from solvers.common.files import writer_lock
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class CacheWriter:
         self.folder, self.plan, self.overwrite = Path(folder), plan, overwrite
         self.part = self.folder.with_name(f".{self.folder.name}.part")
         self._old = self.folder.with_name(f".{self.folder.name}.old")
-        self._lock: WriterLock | None = None
+        self._lock: filelock.BaseFileLock | None = None
         self._is_finished = False
         self._open: dict[int, ShardFile] = {}
 
@@ -173,7 +174,7 @@ class CacheWriter:
             self._lock = None
 
     def __enter__(self) -> CacheWriter:
-        """The writer itself."""
+        """Return the writer itself."""
         return self
 
     def __exit__(
@@ -212,7 +213,7 @@ class CacheWriter:
         write_journal(self.part, Journal(self.plan.key, self.plan.batch_size, devices))
 
     def _read_journal(self) -> Journal | None:
-        """What an earlier run left; None where there is nothing that can be continued."""
+        """Return what an earlier run left; None where there is nothing that can be continued."""
         try:
             return read_journal(self.part)
         except ValueError as error:
@@ -220,7 +221,7 @@ class CacheWriter:
             return None
 
     def _changes(self, journal: Journal) -> list[str]:
-        """What the unfinished cache has different from the plan, in words."""
+        """Return what the unfinished cache has different from the plan, in words."""
         changes = journal.key.differences(self.plan.key)
         if journal.batch_size != self.plan.batch_size:
             changes.append(
@@ -263,12 +264,12 @@ class CacheWriter:
         sync(self.part)
 
 
-def _wait_for_lock(folder: Path) -> WriterLock:
-    """The lock of a cache, after a while where another process has it."""
+def _wait_for_lock(folder: Path) -> filelock.BaseFileLock:
+    """Return the lock of a cache, after a while where another process has it."""
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
-            return WriterLock(folder)
+            return writer_lock(folder)
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise

@@ -13,7 +13,7 @@ def mse(x_hat: Tensor, x: Tensor) -> Tensor:
 
 
 def nrmse(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Normalised RMS error, sqrt(<(x_hat - x)^2> / <x^2>) (PDEBench, Takamoto et al. 2022).
+    """Return the normalized RMS error, sqrt(<(x_hat - x)^2> / <x^2>) (PDEBench, Takamoto et al. 2022).
 
     0 is perfect and 1 is what a field of zeros scores. <x^2> is at least 1e-24 field units squared.
 
@@ -24,7 +24,7 @@ def nrmse(x_hat: Tensor, x: Tensor) -> Tensor:
     Returns:
         ``(b, c)``, dimensionless.
     """
-    return normalised_rmse(mse(x_hat, x), x.square().mean(dim=(-2, -1)))
+    return normalized_rmse(mse(x_hat, x), x.square().mean(dim=(-2, -1)))
 
 
 def vrmse(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def vrmse(x_hat: Tensor, x: Tensor) -> Tensor:
     return variance_scaled_rmse(mse(x_hat, x), variance)
 
 
-def normalised_rmse(mean_squared_error: Tensor, mean_square: Tensor) -> Tensor:
+def normalized_rmse(mean_squared_error: Tensor, mean_square: Tensor) -> Tensor:
     """`nrmse` from an error's and a reference's mean squares, over whatever points."""
     return (mean_squared_error / mean_square.clamp(min=MEAN_SQUARE_FLOOR)).sqrt()
 

@@ -33,7 +33,7 @@ class ValueDistances:
 class ValueHistogram:
     """Counts of reference and estimate values on common bins, in one pass and bounded memory.
 
-    Each channel has its own grid of bins. The grid is centred on ``center``; bins start ``scale / 256`` wide
+    Each channel has its own grid of bins. The grid is centered on ``center``; bins start ``scale / 256`` wide
     and reach to ``center +- 32 scale``. When a value of either field lies outside, the bins of that channel
     are merged in pairs (twice the width, twice the reach) until the grid holds it: no value is ever clipped,
     and the counts do not depend on how the data were cut into batches.
@@ -86,7 +86,7 @@ class ValueHistogram:
             counts += torch.bincount(index.flatten(), minlength=counts.numel()).view_as(counts)
 
     def _grow(self, reach: Tensor) -> None:
-        """Merge pairs of bins of each channel until the grid holds values ``reach`` away from its centre."""
+        """Merge pairs of bins of each channel until the grid holds values ``reach`` away from its center."""
         for channel, distance in enumerate(reach.tolist()):
             # One bin to spare: the bin of a value is computed in float32 and may round up to the grid's end.
             while distance >= (NUM_BINS // 2 - 1) * float(self.width[channel]):
@@ -101,7 +101,7 @@ class ValueHistogram:
         return float(self.center[channel]) + steps * self.width[channel]
 
     def coarse(self, channel: int) -> tuple[Tensor, Tensor]:
-        """Counts and edges of one channel on bins about ``scale / 16`` wide, cut to where there are counts.
+        """Count and edges of one channel on bins about ``scale / 16`` wide, cut to where there are counts.
 
         Divergences depend on the bin width: this one is fixed by the scale, not by the data's extremes, and
         holds enough values per bin not to measure sampling noise. A grid that has grown past it is returned
@@ -139,13 +139,13 @@ def js_divergence(p: Tensor, q: Tensor) -> Tensor:
     """Jensen-Shannon divergence in nats, 0 (equal) to ln 2 (disjoint) (Lin 1991).
 
     Args:
-        p: ``(..., n)`` non-negative counts or weights, normalised here.
+        p: ``(..., n)`` non-negative counts or weights, normalized here.
         q: The other distribution on the same bins.
 
     Returns:
         ``(...)`` float64.
     """
-    p, q = _normalised(p), _normalised(q)
+    p, q = _normalized(p), _normalized(q)
     middle = 0.5 * (p + q)
     # Empty bins: 0 log 0 = 0 exactly, no smoothing constant.
     log_middle = torch.where(middle > 0, middle, 1.0).log()
@@ -155,7 +155,7 @@ def js_divergence(p: Tensor, q: Tensor) -> Tensor:
 
 def total_variation(p: Tensor, q: Tensor) -> Tensor:
     """Total variation distance ``sum |p - q| / 2``, 0 (equal) to 1 (disjoint); see :func:`js_divergence`."""
-    return 0.5 * (_normalised(p) - _normalised(q)).abs().sum(-1)
+    return 0.5 * (_normalized(p) - _normalized(q)).abs().sum(-1)
 
 
 def wasserstein1(p: Tensor, q: Tensor, width: Tensor | float) -> Tensor:
@@ -172,10 +172,10 @@ def wasserstein1(p: Tensor, q: Tensor, width: Tensor | float) -> Tensor:
     Returns:
         ``(...)`` float64, in the field's units.
     """
-    return (_normalised(p) - _normalised(q)).cumsum(-1).abs().sum(-1) * width
+    return (_normalized(p) - _normalized(q)).cumsum(-1).abs().sum(-1) * width
 
 
-def _normalised(counts: Tensor) -> Tensor:
+def _normalized(counts: Tensor) -> Tensor:
     """Weights that sum to 1 over the last axis, float64."""
     total = counts.sum(-1, keepdim=True, dtype=torch.float64)
     if not bool((total > 0).all()):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gust_torch.metrics.errors import normalised_rmse, variance_scaled_rmse
+from gust_torch.metrics.errors import normalized_rmse, variance_scaled_rmse
 
 
 def sample_means(x: Tensor, sample: Tensor, num_samples: int) -> Tensor:
@@ -13,7 +13,7 @@ def sample_means(x: Tensor, sample: Tensor, num_samples: int) -> Tensor:
 
 
 def point_nrmse(x_hat: Tensor, x: Tensor, sample: Tensor, num_samples: int) -> Tensor:
-    """Normalised RMS error of each sample and channel, as `metrics.errors.nrmse` defines it on grids.
+    """Return the normalized RMS error of each sample and channel, as `metrics.errors.nrmse` on grids.
 
     Args:
         x_hat: Estimates (n, c).
@@ -25,7 +25,7 @@ def point_nrmse(x_hat: Tensor, x: Tensor, sample: Tensor, num_samples: int) -> T
         (b, c), dimensionless.
     """
     mse = sample_means((x_hat - x).square(), sample, num_samples)
-    return normalised_rmse(mse, sample_means(x.square(), sample, num_samples))
+    return normalized_rmse(mse, sample_means(x.square(), sample, num_samples))
 
 
 def point_vrmse(x_hat: Tensor, x: Tensor, sample: Tensor, num_samples: int) -> Tensor:

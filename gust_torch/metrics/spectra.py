@@ -21,7 +21,7 @@ class ShellSpectrum(nn.Module):
     ``dk`` for a density.
 
     Periodic axes take the FFT. Wall axes take the cosine transform (DCT-II, modes ``cos(pi m y / L)``) of the
-    values at cell centres; a Chebyshev axis is first interpolated there by its own polynomial, and Parseval
+    values at cell centers; a Chebyshev axis is first interpolated there by its own polynomial, and Parseval
     then holds for the interpolated field.
 
     Args:

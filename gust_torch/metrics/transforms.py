@@ -1,6 +1,6 @@
 """Wall-axis transforms as small dense matrices: cosine, sine, and Chebyshev-to-uniform interpolation.
 
-Uniform wall axes are cell-centred, ``y_j = L (j + 1/2) / n``. The matrices are scaled so that the squared
+Uniform wall axes are cell-centered, ``y_j = L (j + 1/2) / n``. The matrices are scaled so that the squared
 coefficients of a signal sum to its mean square (Parseval).
 """
 
@@ -48,7 +48,7 @@ def chebyshev_edges(n: int) -> Tensor:
 
 
 def chebyshev_to_uniform(n: int) -> Tensor:
-    """Values of the interpolating polynomial through n Chebyshev-Gauss nodes, at n cell centres.
+    """Values of the interpolating polynomial through n Chebyshev-Gauss nodes, at n cell centers.
 
     Barycentric formula with the exact weights of these nodes (Berrut & Trefethen 2004, eqs. 4.2 and 5.3).
 

@@ -82,7 +82,8 @@ class AttentionBlock(nn.Module):
         return out
 
     def attention(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """What normalised x (b, m, width) learns from a normalised context (b, n, width): (b, m, width)."""
+        """Return what normalized x (b, m, width) learns from a normalized context (b, n, width): (b, m,
+        width)."""
         keys, values = self._heads(self.to_key_value(context)).chunk(2, dim=-1)
         y = F.scaled_dot_product_attention(
             self._heads(self.to_query(x)),

@@ -48,7 +48,7 @@ class Encoder2d(nn.Module):
         self.proj = nn.Conv2d(widths[-1], latent_channels, kernel_size=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Encode normalised fields (b, c, h, w) into latents (b, d, h_l, w_l)."""
+        """Encode normalized fields (b, c, h, w) into latents (b, d, h_l, w_l)."""
         y = self.in_conv(F.pixel_unshuffle(x, self.patch_size).contiguous(memory_format=torch.channels_last))
         for i, stage in enumerate(self.stages):
             y = stage(y)
@@ -91,7 +91,7 @@ class Decoder2d(nn.Module):
         self.out_conv = BoundaryConv2d(widths[-1], out_channels * patch_size**2, boundary)
 
     def forward(self, f: torch.Tensor) -> torch.Tensor:
-        """Decode latents (b, d, h_l, w_l) into normalised fields (b, c, h, w)."""
+        """Decode latents (b, d, h_l, w_l) into normalized fields (b, c, h, w)."""
         y = self.attention(self.proj(f))
         for i, stage in enumerate(self.stages):
             y = stage(y)

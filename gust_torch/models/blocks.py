@@ -77,7 +77,7 @@ class BoundaryConv2d(nn.Conv2d):
 def group_norm(channels: int, *, use_norm: bool = True) -> nn.Module:
     """GroupNorm whose group count divides `channels` (at least four channels a group where it can).
 
-    It never mixes samples, so a batch split over processes is normalised as the whole batch is.
+    It never mixes samples, so a batch split over processes is normalized as the whole batch is.
     """
     if not use_norm:
         return nn.Identity()
@@ -132,7 +132,7 @@ class SelfAttention2d(nn.Module):
 
 
 class Upsample2d(nn.Module):
-    """Nearest-neighbour upsampling by two and a 3x3 convolution with the given boundaries.
+    """Nearest-neighbor upsampling by two and a 3x3 convolution with the given boundaries.
 
     Evaluated as one transposed convolution: each fine cell's three taps per axis fall on two coarse cells,
     so four products replace nine and no fine copy of the input is made. Tap t of the 4-wide kernel joins

@@ -66,7 +66,7 @@ class EMACodebooks(nn.Module):
         self.register_buffer("_rates", rates[rows], persistent=False)
 
     def codebooks(self) -> list[torch.Tensor]:
-        """Views (K_k, d) of each scale's codes."""
+        """Return views (K_k, d) of each scale's codes."""
         return list(self.vectors.split(self.sizes))
 
     def lookup(self, k: int, indices: torch.Tensor) -> torch.Tensor:
@@ -75,22 +75,23 @@ class EMACodebooks(nn.Module):
 
     @torch.no_grad()
     def nearest(self, k: int, u: torch.Tensor) -> torch.Tensor:
-        """Indices (b, h, w) of the codes of scale k nearest to u (b, d, h, w): argmin ½|e|² − <u, e>."""
+        """Return indices (b, h, w) of the codes of scale k nearest to u (b, d, h, w): argmin ½|e|²
+        − <u, e>."""
         codes = self.codebooks()[k]
         with _full_precision(u.device):
             scores = torch.addmm(0.5 * codes.square().sum(1), _rows(u), codes.T, alpha=-1.0)
         return scores.argmin(1).reshape(u.shape[0], *u.shape[-2:])
 
     @torch.no_grad()
-    def initialise(self, k: int, u: torch.Tensor, *, batch_size: int, generator: torch.Generator) -> None:
-        """Set scale k to the k-means centres of u (n, d, h, w), which must be the same on all processes.
+    def initialize(self, k: int, u: torch.Tensor, *, batch_size: int, generator: torch.Generator) -> None:
+        """Set scale k to the k-means centers of u (n, d, h, w), which must be the same on all processes.
 
         Counts start at what a step with `batch_size` frames on all processes together would give.
         """
         rows = _rows(u)
-        centres, shares = kmeans(rows, self.sizes[k], generator)
+        centers, shares = kmeans(rows, self.sizes[k], generator)
         self.means[k] = rows.mean(0)
-        self.codebooks()[k].copy_(centres)
+        self.codebooks()[k].copy_(centers)
         self.counts.split(self.sizes)[k].copy_(
             (shares * batch_size * self.tokens[k]).clamp_(min=SMALLEST_COUNT)
         )
@@ -143,7 +144,7 @@ class EMACodebooks(nn.Module):
             dead = (counts < DEAD_SHARE * fair).nonzero().flatten()
             dead = dead[counts[dead].argsort(stable=True)][: int(MAX_REPLACED_SHARE * rows.shape[0])]
             if dead.numel():
-                codes[dead] = draw_far(rows, dead.numel(), generator, centres=codes)
+                codes[dead] = draw_far(rows, dead.numel(), generator, centers=codes)
                 counts[dead] = fair
                 sums[dead] = codes[dead] * fair
             replaced.append(dead.numel())

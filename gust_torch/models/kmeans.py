@@ -5,48 +5,48 @@ from __future__ import annotations
 import torch
 
 LLOYD_ITERATIONS = 10
-VECTORS_PER_CENTRE = 32
+VECTORS_PER_CENTER = 32
 
 
-def squared_distances(x: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+def squared_distances(x: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
     """Squared Euclidean distances between rows: (n, d), (k, d) -> (n, k), clamped at 0."""
-    cross = torch.addmm(centres.square().sum(1), x, centres.T, alpha=-2.0)
+    cross = torch.addmm(centers.square().sum(1), x, centers.T, alpha=-2.0)
     return cross.add_(x.square().sum(1, keepdim=True)).clamp_(min=0.0)
 
 
 def kmeans(
-    x: torch.Tensor, num_centres: int, generator: torch.Generator
+    x: torch.Tensor, num_centers: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cluster rows of `x`.
 
-    Seeding draws each centre with probability proportional to the squared distance from those drawn
+    Seeding draws each center with probability proportional to the squared distance from those drawn
     before (Arthur & Vassilvitskii, SODA 2007); Lloyd's iterations follow. With fewer distinct rows than
-    centres the remaining centres repeat rows and get no members.
+    centers the remaining centers repeat rows and get no members.
 
     Args:
         x: Vectors (n, d), n >= 1; a random subset is used when there are very many.
-        num_centres: Number of centres k.
+        num_centers: Number of centers k.
         generator: CPU generator, the only source of randomness.
 
     Returns:
-        centres (k, d) and the share of the vectors that each holds (k,).
+        centers (k, d) and the share of the vectors that each holds (k,).
     """
-    limit = VECTORS_PER_CENTRE * num_centres
+    limit = VECTORS_PER_CENTER * num_centers
     if x.shape[0] > limit:
         x = x[torch.randperm(x.shape[0], generator=generator)[:limit].to(x.device)]
-    centres = draw_far(x, num_centres, generator)
+    centers = draw_far(x, num_centers, generator)
     for _ in range(LLOYD_ITERATIONS):
-        nearest = squared_distances(x, centres).argmin(1)
-        counts = torch.bincount(nearest, minlength=num_centres).to(x.dtype)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, x)
+        nearest = squared_distances(x, centers).argmin(1)
+        counts = torch.bincount(nearest, minlength=num_centers).to(x.dtype)
+        sums = torch.zeros_like(centers).index_add_(0, nearest, x)
         filled = counts > 0
-        centres[filled] = sums[filled] / counts[filled, None]
-    nearest = squared_distances(x, centres).argmin(1)
-    return centres, torch.bincount(nearest, minlength=num_centres).to(x.dtype) / x.shape[0]
+        centers[filled] = sums[filled] / counts[filled, None]
+    nearest = squared_distances(x, centers).argmin(1)
+    return centers, torch.bincount(nearest, minlength=num_centers).to(x.dtype) / x.shape[0]
 
 
 def draw_far(
-    x: torch.Tensor, num: int, generator: torch.Generator, *, centres: torch.Tensor | None = None
+    x: torch.Tensor, num: int, generator: torch.Generator, *, centers: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Draw rows of x (n, d), each with probability proportional to its squared distance from what is there.
 
@@ -54,7 +54,7 @@ def draw_far(
         x: Vectors (n, d).
         num: Number of rows to draw.
         generator: CPU generator.
-        centres: Vectors (k, d) that are there from the start; without any the first draw is uniform.
+        centers: Vectors (k, d) that are there from the start; without any the first draw is uniform.
 
     Returns:
         (num, d).
@@ -62,11 +62,11 @@ def draw_far(
     draws = torch.rand(num, generator=generator, dtype=torch.float64).tolist()
     chosen: list[int] = []
     squares = x.square().sum(1)
-    if centres is None:
+    if centers is None:
         chosen.append(int(draws[0] * x.shape[0]))
         distances = _distances_from(x, squares, chosen[0])
     else:
-        distances = squared_distances(x, centres).amin(1)
+        distances = squared_distances(x, centers).amin(1)
     for draw in draws[len(chosen) :]:
         cumulative = distances.cumsum(0, dtype=torch.float64)
         index = int(torch.searchsorted(cumulative, draw * cumulative[-1], right=True))

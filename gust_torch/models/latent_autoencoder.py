@@ -87,12 +87,12 @@ class LatentAutoencoder(nn.Module):
         return self.encoder.pool.tokens.shape[0], self.decoder.from_latent.in_features
 
     def architecture(self) -> dict[str, object]:
-        """Constructor arguments, plain Python values."""
+        """Return the constructor arguments, plain Python values."""
         return dict(self._architecture)
 
     @torch.no_grad()
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Set the normalisation, c values each.
+        """Set the normalization, c values each.
 
         Raises:
             ValueError: If a standard deviation is not positive and finite.
@@ -106,7 +106,7 @@ class LatentAutoencoder(nn.Module):
         self.std.copy_(std.flatten())
 
     def points(self, batch: Batch) -> Points:
-        """The batch as physical values at points: what `decode_points` should give back."""
+        """Return the batch as physical values at points: what `decode_points` should give back."""
         if isinstance(self.spec, GraphSpec):
             return graph_points(_graph(batch), self.spec)[0]
         return grid_points(_tensor(batch), self.spec)
@@ -123,8 +123,8 @@ class LatentAutoencoder(nn.Module):
             return self.encoder((x - self.mean[:, None, None]) / self.std[:, None, None], self.unit)
         points, edges = graph_points(_graph(batch), self.encoder.spec)
         values = (points.values - self.mean) / self.std
-        normalised = Points(points.coordinates, values, points.sample, points.num_samples)
-        return self.encoder(normalised, edges, self.unit)
+        normalized = Points(points.coordinates, values, points.sample, points.num_samples)
+        return self.encoder(normalized, edges, self.unit)
 
     def decode(self, latent: Tensor, coordinates: Tensor) -> Tensor:
         """Physical fields (b, n, c) at coordinates (b, n, d), or (n, d) for all samples alike.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class GridEncoder(nn.Module):
-    """Patches, residual convolutions, then attention pooling. Normalised fields in.
+    """Patches, residual convolutions, then attention pooling. Normalized fields in.
 
     Args:
         spec: Channels, grid and boundaries.
@@ -63,12 +63,12 @@ class GridEncoder(nn.Module):
         self.features = FourierFeatures(num_dims(spec), num_frequencies)
         self.embed = nn.Linear(self.features.num_features, width)
         self.pool = AttentionPool(width, latent_len, latent_dim, num_layers=num_layers, num_heads=num_heads)
-        centres = grid_coordinates(spec).reshape(*spec.grid, -1)
-        centres = centres.unfold(0, patch[0], patch[0]).unfold(1, patch[1], patch[1]).mean((-1, -2))
-        self.register_buffer("coordinates", centres.flatten(0, 1), persistent=False)
+        centers = grid_coordinates(spec).reshape(*spec.grid, -1)
+        centers = centers.unfold(0, patch[0], patch[0]).unfold(1, patch[1], patch[1]).mean((-1, -2))
+        self.register_buffer("coordinates", centers.flatten(0, 1), persistent=False)
 
     def forward(self, x: Tensor, unit: UnitBox) -> Tensor:
-        """Normalised fields x (b, c, h, w) to tokens (b, latent_len, latent_dim)."""
+        """Encode normalized fields x (b, c, h, w) to tokens (b, latent_len, latent_dim)."""
         y = self.patches(x)
         for block in self.blocks:
             y = block(y)
@@ -118,7 +118,7 @@ class GraphEncoder(nn.Module):
         self.pool = AttentionPool(width, latent_len, latent_dim, num_layers=num_layers, num_heads=num_heads)
 
     def forward(self, points: Points, edges: Tensor, unit: UnitBox) -> Tensor:
-        """Tokens (b, latent_len, latent_dim) of normalised values at points, joined by edges (2, e)."""
+        """Tokens (b, latent_len, latent_dim) of normalized values at points, joined by edges (2, e)."""
         x = unit(points.coordinates)
         rows = self.embed(torch.cat((points.values, self.features(x)), dim=-1))
         for convolution in self.convolutions:
@@ -159,7 +159,7 @@ class QueryDecoder(nn.Module):
         self.to_fields = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_channels))
 
     def forward(self, latent: Tensor, x: Tensor) -> Tensor:
-        """Normalised fields (b, n, c) at unit coordinates x (b, n, d), of tokens (b, m, latent_dim)."""
+        """Decode normalized fields (b, n, c) at coordinates x (b, n, d) from tokens (b, m, latent_dim)."""
         context = self.from_latent(latent)
         y = self.embed(self.features(x))
         for block in self.blocks:
@@ -200,7 +200,7 @@ class UnitBox(nn.Module):
 
 
 def _edge_convolution(width: int, num_dims: int) -> EdgeConvolution:
-    """The one layer that needs torch_geometric, imported only where graphs are used."""
+    """Return the one layer that needs torch_geometric, imported only where graphs are used."""
     try:
         from gust_torch.models.message_passing import EdgeConvolution
     except ImportError as error:

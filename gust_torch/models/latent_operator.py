@@ -54,7 +54,7 @@ class LatentOperator(nn.Module):
 
     z' = norm(z + f(z; dt, parameters)) with the encoder's own layer norm, f = 0 at first: a new operator
     stands still. Time steps enter by their logarithm and parameters that are positive and span more than a
-    decade likewise, all standardised with the training set's statistics.
+    decade likewise, all standardized with the training set's statistics.
 
     Args:
         spec: What the data are.
@@ -113,7 +113,7 @@ class LatentOperator(nn.Module):
         return self.autoencoder.latent_shape
 
     def architecture(self) -> dict[str, object]:
-        """Constructor arguments, plain Python values."""
+        """Return the constructor arguments, plain Python values."""
         return dict(self._architecture)
 
     def train(self, mode: bool = True) -> LatentOperator:
@@ -131,7 +131,7 @@ class LatentOperator(nn.Module):
             time_steps: (m,), in the data's time unit.
 
         Raises:
-            ValueError: Another number of parameters, or values that cannot be standardised.
+            ValueError: Another number of parameters, or values that cannot be standardized.
         """
         expected = len(self.parameter_names)
         if parameters.ndim != 2 or parameters.shape[1] != expected or not len(parameters):
@@ -203,12 +203,12 @@ class LatentOperator(nn.Module):
             yield latent
 
     def forward(self, latent: Tensor, time_steps: Tensor, parameters: Tensor) -> Tensor:
-        """The states of `rollout`, (b, t, latent_len, latent_dim)."""
+        """Return the states of `rollout`, (b, t, latent_len, latent_dim)."""
         return torch.stack(list(self.rollout(latent, time_steps, parameters)), dim=1)
 
 
 def _zero_linear(in_features: int, out_features: int) -> nn.Linear:
-    """A linear layer that gives zero at first."""
+    """Return a linear layer that gives zero at first."""
     layer = nn.Linear(in_features, out_features)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)

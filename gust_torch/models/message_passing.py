@@ -8,7 +8,7 @@ from gust_torch.models.attention import mlp
 
 
 class EdgeConvolution(MessagePassing):
-    """h_i + mean over neighbours j of mlp([norm(h_i), norm(h_j), x_j - x_i, |x_j - x_i|]).
+    """h_i + mean over neighbors j of mlp([norm(h_i), norm(h_j), x_j - x_i, |x_j - x_i|]).
 
     Source: Pfaff et al. 2021 (MeshGraphNets), section 3.2, without edge states.
 

@@ -34,7 +34,7 @@ class Points:
     num_samples: int
 
     def subset(self, share: float, generator: torch.Generator) -> Points:
-        """A random part of the points, in their order; a point is kept with probability `share`."""
+        """Return a random part of the points, in their order; a point is kept with probability `share`."""
         if share >= 1:
             return self
         kept = (torch.rand(len(self.sample), generator=generator) < share).to(self.sample.device)
@@ -51,7 +51,7 @@ def num_dims(spec: Spec) -> int:
 def grid_coordinates(spec: FieldSpec) -> Tensor:
     """Positions of the grid points, (h * w, d), measured from the low end of each axis.
 
-    Periodic axes have points at i L / n, wall axes at the cell centres (i + 1/2) L / n, Chebyshev axes at the
+    Periodic axes have points at i L / n, wall axes at the cell centers (i + 1/2) L / n, Chebyshev axes at the
     Gauss nodes L (1 - cos(pi (i + 1/2) / n)) / 2, walls excluded.
     """
     axes = []

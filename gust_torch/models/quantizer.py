@@ -1,4 +1,4 @@
-"""Multi-scale residual quantiser with moving-average codebooks.
+"""Multi-scale residual quantizer with moving-average codebooks.
 
 With z the encoder's output, f_0 = 0 and scales k = 1..S (Tian et al. 2024, arXiv:2404.02905, algorithm 1):
 
@@ -32,7 +32,7 @@ MIN_INIT_FRAMES, MAX_INIT_FRAMES = 64, 1024
 
 @dataclass(frozen=True)
 class QuantizerOutput:
-    """What a quantisation returns.
+    """What a quantization returns.
 
     Attributes:
         quantized: (b, d, h, w), f_S with the straight-through gradient; z itself while bypassed.
@@ -64,7 +64,7 @@ class MultiScaleQuantizer(nn.Module):
     """See the module's text. In training mode each call also moves the codebooks.
 
     Training starts with `autoencoder_steps` calls that pass z through. The codebooks are then set by
-    k-means on the latents of the last of those calls, all processes together, and quantisation begins.
+    k-means on the latents of the last of those calls, all processes together, and quantization begins.
 
     Args:
         dim: Latent channels d.
@@ -74,7 +74,7 @@ class MultiScaleQuantizer(nn.Module):
         rho: Weight of the convolution in φ_k.
         commitment_weight: β of the loss.
         decay: Moving-average decay of the best-served scale.
-        autoencoder_steps: Training calls before quantisation begins.
+        autoencoder_steps: Training calls before quantization begins.
         replace_every: Training calls between two replacements of dead codes.
     """
 
@@ -100,7 +100,7 @@ class MultiScaleQuantizer(nn.Module):
         self.ema = EMACodebooks(sizes, dim, [h * w for h, w in scales], decay)
         self.phi = nn.ModuleList(Phi(dim, boundary, rho) for _ in scales)
         self.step = 0
-        self.initialised = False
+        self.initialized = False
         self._reservoir: list[torch.Tensor] = []
 
     @property
@@ -127,22 +127,22 @@ class MultiScaleQuantizer(nn.Module):
         return f
 
     def quantize(self, z: torch.Tensor) -> QuantizerOutput:
-        """Quantise z (b, d, h, w) with the codebooks as they are."""
+        """Quantize z (b, d, h, w) with the codebooks as they are."""
         with torch.autocast(z.device.type, enabled=False):
             return self._quantize(z.float())[0]
 
     def forward(self, z: torch.Tensor) -> QuantizerOutput:
-        """Quantise z (b, d, h, w); in training mode also update the codebooks or pass z through."""
+        """Quantize z (b, d, h, w); in training mode also update the codebooks or pass z through."""
         if not self.training:
             return self.quantize(z)
         with torch.autocast(z.device.type, enabled=False):
             z = z.float()
             self.step += 1
-            if not self.initialised and self.step <= self.autoencoder_steps:
+            if not self.initialized and self.step <= self.autoencoder_steps:
                 self._fill_reservoir(z.detach())
                 return QuantizerOutput(z, [], self._zero_loss())
-            if not self.initialised:
-                self._initialise(z.detach())
+            if not self.initialized:
+                self._initialize(z.detach())
             output, residuals = self._quantize(z)
             self.ema.update(output.indices, residuals, step=self.step)
             if self.step % self.replace_every == 0:
@@ -150,7 +150,7 @@ class MultiScaleQuantizer(nn.Module):
             return output
 
     def _quantize(self, z: torch.Tensor) -> tuple[QuantizerOutput, list[torch.Tensor]]:
-        """Quantise; also return the u_k (b, d, h_k, w_k) that the codes stand for."""
+        """Quantize; also return the u_k (b, d, h_k, w_k) that the codes stand for."""
         target = z.detach()
         f = None
         indices, residuals = [], []
@@ -184,7 +184,7 @@ class MultiScaleQuantizer(nn.Module):
             self._reservoir.append(gather_batch(z))
 
     @torch.no_grad()
-    def _initialise(self, z: torch.Tensor) -> None:
+    def _initialize(self, z: torch.Tensor) -> None:
         """Set each scale's codebook by k-means on what the scales before leave over."""
         batch = gather_batch(z)
         frames = torch.cat([*self._reservoir, batch])[-self._frames_wanted() :]
@@ -192,16 +192,16 @@ class MultiScaleQuantizer(nn.Module):
         f = None
         for k, scale in enumerate(self.scales):
             u = down(frames if f is None else frames - f, scale)
-            self.ema.initialise(k, u, batch_size=batch.shape[0], generator=generator)
+            self.ema.initialize(k, u, batch_size=batch.shape[0], generator=generator)
             f = self.add_scale(f, k, self.ema.lookup(k, self.ema.nearest(k, u)))
         self._reservoir.clear()
-        self.initialised = True
+        self.initialized = True
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Training state besides the buffers: step, whether quantisation has begun, latents for k-means."""
-        return {"step": self.step, "initialised": self.initialised, "reservoir": list(self._reservoir)}
+        """Training state besides the buffers: step, whether quantization has begun, latents for k-means."""
+        return {"step": self.step, "initialized": self.initialized, "reservoir": list(self._reservoir)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_extra_state` gave."""
-        self.step, self.initialised = int(state["step"]), bool(state["initialised"])
+        self.step, self.initialized = int(state["step"]), bool(state["initialized"])
         self._reservoir = [z.to(self.ema.vectors.device) for z in state["reservoir"]]

@@ -1,8 +1,8 @@
-"""Token grids of the multi-scale quantiser: checks, codebook sizes, and the Down and Up operators.
+"""Token grids of the multi-scale quantizer: checks, codebook sizes, and the Down and Up operators.
 
 Up copies: cell i of an axis of n cells takes the value of coarse cell floor(i m / n) of m. Down averages
 exactly the cells that Up copies to, so Up(Down(r)) is an orthogonal projection and subtracting it can
-never enlarge r. Where m divides n, Down is area pooling and Up is nearest-neighbour interpolation; where
+never enlarge r. Where m divides n, Down is area pooling and Up is nearest-neighbor interpolation; where
 it does not, the coarse cells hold unequal numbers of fine ones and the projection property is kept
 (fractional area weights would lose it).
 """

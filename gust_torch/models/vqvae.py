@@ -22,8 +22,8 @@ class VQVAEOutput:
 
     Attributes:
         reconstruction: (b, c, h, w) in physical units.
-        indices: One (b, h_k, w_k) int64 tensor per scale; empty while training still bypasses quantisation.
-        reconstruction_loss: Scalar mean squared error of the normalised fields.
+        indices: One (b, h_k, w_k) int64 tensor per scale; empty while training still bypasses quantization.
+        reconstruction_loss: Scalar mean squared error of the normalized fields.
         quantizer_loss: Scalar commitment and code loss.
     """
 
@@ -34,7 +34,7 @@ class VQVAEOutput:
 
 
 class VQVAE2d(nn.Module):
-    """Encoder, multi-scale residual quantiser and decoder; raw physical fields in and out.
+    """Encoder, multi-scale residual quantizer and decoder; raw physical fields in and out.
 
     Args:
         spec: Field names, grid and boundary types of the data.
@@ -50,9 +50,9 @@ class VQVAE2d(nn.Module):
         attention_heads: Heads of that attention.
         use_norm: GroupNorm in the residual blocks.
         phi_ratio: Weight ρ of the convolution in φ_k = (1 − ρ) v + ρ conv(v).
-        commitment_weight: β of the quantiser's loss.
+        commitment_weight: β of the quantizer's loss.
         decay: Moving-average decay of the codebooks.
-        autoencoder_steps: Training steps before quantisation begins.
+        autoencoder_steps: Training steps before quantization begins.
         replace_every: Training steps between replacements of dead codes.
 
     Raises:
@@ -141,7 +141,7 @@ class VQVAE2d(nn.Module):
         self.register_buffer("std", torch.ones(spec.num_channels, 1, 1))
 
     def architecture(self) -> dict[str, object]:
-        """Constructor arguments besides `spec`, as plain Python values."""
+        """Return the constructor arguments besides `spec`, as plain Python values."""
         return dict(self._architecture)
 
     @property
@@ -157,7 +157,7 @@ class VQVAE2d(nn.Module):
 
     @torch.no_grad()
     def set_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
-        """Set the normalisation (c, 1, 1) that the model applies to its inputs and undoes on its outputs.
+        """Set the normalization (c, 1, 1) that the model applies to its inputs and undoes on its outputs.
 
         Raises:
             ValueError: If a standard deviation is not positive and finite.
@@ -199,7 +199,7 @@ class VQVAE2d(nn.Module):
         return self.decoder(f) * self.std + self.mean
 
     def decode(self, indices: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Indices (b, h_k, w_k) of all scales to physical fields (b, c, h, w)."""
+        """Return indices (b, h_k, w_k) of all scales to physical fields (b, c, h, w)."""
         return self.decode_latent(self.quantizer.accumulate(self.quantizer.lookup(indices)))
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from gust_torch.precompute.options import DTYPES, SPLITS, Compute, Request
-from solvers.common.command import run_command
+from solvers.common.cli import run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser with the defaults of `Request` and `Compute`."""
+    """Return the parser with the defaults of `Request` and `Compute`."""
     parser = argparse.ArgumentParser(
         prog="precompute_latent_cache.py",
         allow_abbrev=False,
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def request_from(arguments: argparse.Namespace) -> Request:
-    """What to encode."""
+    """Return what to encode."""
     return Request(
         tasks=tuple(arguments.tasks),
         splits=tuple(arguments.splits),

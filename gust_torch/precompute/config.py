@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from gust_torch.data import FieldDataModule
+from gust_torch.data.datamodule import FieldDataModule
 from gust_torch.data.graphs.datamodule import GraphDataModule
 from gust_torch.tasks.latent_autoencoder import LatentAutoencoderTask
 
@@ -43,7 +43,7 @@ class TrainingConfig:
 
 
 def find_config(task: str, data: Path, given: Path | None) -> Path:
-    """The configuration of a task: the given one, its own, or that of all grids.
+    """Return the configuration of a task: the given one, its own, or that of all grids.
 
     Args:
         task: Such as "burgers1d".
@@ -77,8 +77,7 @@ def read_config(path: Path) -> TrainingConfig:
     model_class, data_class = (_class(path, section) for section in (model, data))
     if model_class is None or not issubclass(model_class, LatentAutoencoderTask):
         raise ValueError(
-            f"{path} trains no autoencoder; let its model have class_path: "
-            "gust_torch.tasks.LatentAutoencoderTask"
+            f"{path} trains no autoencoder; let its model have class_path: gust_torch.LatentAutoencoderTask"
         )
     is_graph = data_class is not None and issubclass(data_class, GraphDataModule)
     if data_class is not None and not is_graph and not issubclass(data_class, FieldDataModule):
@@ -97,7 +96,7 @@ def read_config(path: Path) -> TrainingConfig:
 
 
 def _section(path: Path, values: object, name: str) -> dict[str, Any]:
-    """A part of the file, empty where it is missing."""
+    """Return a part of the file, empty where it is missing."""
     section = values.get(name) if isinstance(values, dict) else None
     if section is None:
         return {}
@@ -112,7 +111,7 @@ def _arguments(section: dict[str, Any], named: type | None) -> dict[str, Any]:
 
 
 def _class(path: Path, section: dict[str, Any]) -> type | None:
-    """The class that a section names."""
+    """Return the class that a section names."""
     name = section.get("class_path")
     if name is None:
         return None

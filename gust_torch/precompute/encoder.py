@@ -30,7 +30,7 @@ def load_encoder(path: Path, request: Request) -> LatentAutoencoder:
 
 
 def untrained_encoder(data: TaskData, request: Request) -> LatentAutoencoder:
-    """An autoencoder with random weights and the statistics of the training split.
+    """Return an autoencoder with random weights and the statistics of the training split.
 
     The seed, the configuration and the training data decide every bit of it; no global random state does.
 

@@ -9,7 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from gust_torch.latents import CacheWriter, FrameSource, Shard
+from gust_torch.latents.frames import FrameSource
+from gust_torch.latents.plan import Shard
+from gust_torch.latents.writer import CacheWriter
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.precompute.options import Compute
 from gust_torch.precompute.ranks import Ranks
@@ -44,7 +46,7 @@ class ShardBatches(Dataset["Part"]):
         ]
 
     def __len__(self) -> int:
-        """Number of batches."""
+        """Return the number of batches."""
         return len(self._batches)
 
     def __getitem__(self, index: int) -> "Part":

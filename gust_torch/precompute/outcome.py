@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gust_torch.latents import LatentCache
-from solvers.common.aside import written_aside
-from solvers.common.digest import file_sha256
+from gust_torch.latents.store import LatentCache
+from solvers.common.files import file_sha256, written_aside
 from solvers.common.provenance import provenance
 
 FORMAT_VERSION = 1
@@ -95,7 +94,7 @@ def write_manifest(path: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def _entry(outcome: Outcome, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What the manifest says of a cache."""
+    """Return what the manifest says of a cache."""
     index = LatentCache.open(outcome.folder).index
     files = [_file(path, known) for path in sorted(outcome.folder.iterdir())]
     return {
@@ -116,7 +115,7 @@ def _entry(outcome: Outcome, known: Mapping[str, Mapping[str, Any]]) -> dict[str
 
 
 def _file(path: Path, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A file of a cache: path, size, time of change, content."""
+    """Return a file of a cache: path, size, time of change, content."""
     status = path.stat()
     file: dict[str, Any] = {"name": path.name, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
     older = known.get(str(path))

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from gust_torch.latents import CachePlan, CacheWriter, DataIdentity, LatentCache, data_identity, plan_cache
+from gust_torch.latents.key import DataIdentity, data_identity
+from gust_torch.latents.plan import CachePlan, plan_cache
+from gust_torch.latents.store import LatentCache
+from gust_torch.latents.writer import CacheWriter
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.precompute.encoder import load_encoder, untrained_encoder
 from gust_torch.precompute.options import Compute, Request
@@ -33,7 +36,7 @@ class Job:
     overwrite: bool
 
     def writer(self) -> CacheWriter:
-        """A writer of the cache."""
+        """Return a writer of the cache."""
         return CacheWriter(self.folder, self.plan, overwrite=self.overwrite)
 
 
@@ -110,7 +113,7 @@ class TaskPlanner:
         return load_encoder(path, self._request)
 
     def job(self, split: str) -> Job:
-        """The cache of a split.
+        """Return the cache of a split.
 
         Raises:
             ValueError: Data and encoder do not fit, or a stale cache is there and may not be replaced.
@@ -128,7 +131,7 @@ class TaskPlanner:
         return Job(folder, plan, is_complete, overwrite)
 
     def _plan(self, split: str) -> CachePlan:
-        """What the cache of a split should hold."""
+        """Return what the cache of a split should hold."""
         frames = self._data.frames(split, self.encoder.spec)
         limit = self._request.limit
         return plan_cache(
@@ -155,7 +158,7 @@ class TaskPlanner:
         return self._identities[split]
 
     def _known(self, split: str) -> DataIdentity | None:
-        """What an earlier call noted in the cache of the split or beside the training."""
+        """Return what an earlier call noted in the cache of the split or beside the training."""
         with suppress(ValueError):  # none, or one that will be refused or replaced
             return LatentCache.open(self._folder(split)).index.data
         with suppress(ValueError):  # one that this call may not need

@@ -93,7 +93,7 @@ class Ranks:
         self._fabric.launch()
 
     def agree(self, plan: Callable[[], Value]) -> Value:
-        """What process 0 gets from `plan`, in all processes.
+        """Return what process 0 gets from `plan`, in all processes.
 
         Raises:
             ValueError: As process 0 did; the others end without words.
@@ -125,7 +125,7 @@ class Ranks:
         work.wait()
 
     def trainer(self, callback: Callback) -> Trainer:
-        """A trainer on these processes that predicts only."""
+        """Return a trainer on these processes that predicts only."""
         return Trainer(
             accelerator=self._compute.accelerator,
             devices=self._compute.devices,

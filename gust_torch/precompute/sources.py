@@ -10,11 +10,11 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import Tensor
 
 from gust_torch.convert.graph_tasks import GRAPH_TASKS
-from gust_torch.data import HDF5Dataset
 from gust_torch.data.graphs.datamodule import GraphDataModule
 from gust_torch.data.graphs.statistics import graph_spec
+from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.latents import FrameSource, GraphFrames, GridFrames, find_task_file, open_grid
+from gust_torch.latents.frames import FrameSource, GraphFrames, GridFrames, find_task_file, open_grid
 from gust_torch.precompute.config import TrainingConfig, find_config, read_config
 from gust_torch.precompute.options import SPLITS, Request
 from gust_torch.spec import FieldSpec
@@ -50,7 +50,7 @@ class TaskData:
     config: TrainingConfig
 
     def frames(self, split: str, spec: FieldSpec | GraphSpec) -> FrameSource:
-        """What an encoder with this spec encodes.
+        """Return what an encoder with this spec encodes.
 
         Raises:
             ValueError: The data cannot be read, or are not such as the encoder was made for.
@@ -149,7 +149,7 @@ def _paths(root: Path, task: str) -> dict[str, Path]:
 
 
 def _needed_splits(request: Request, paths: Mapping[str, Path]) -> list[str]:
-    """Splits to encode, and those that the encoder is made from."""
+    """Split to encode, and those that the encoder is made from."""
     if request.checkpoint is not None:
         return list(request.splits)
     needed = {*request.splits, "train"}

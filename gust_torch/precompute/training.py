@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gust_torch.latents import DataIdentity
+from gust_torch.latents.key import DataIdentity
 from gust_torch.precompute.encoder import latent_sizes
 from gust_torch.precompute.options import Compute, Request
 from gust_torch.precompute.ranks import PlainSigterm
 from gust_torch.precompute.sources import TaskData
 from gust_torch.tasks.cli import main as train
-from solvers.common.aside import written_aside
+from solvers.common.files import written_aside
 from solvers.common.provenance import provenance
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class Training:
         self._record(finished=True)
 
     def _changes(self, then: Mapping[str, Any]) -> list[str]:
-        """What this training has other than `parts` of an earlier one, in words."""
+        """Return what this training has other than `parts` of an earlier one, in words."""
         changes = []
         if then.get("configuration") != self.parts["configuration"]:
             changes.append("the configuration differs")
@@ -143,7 +143,7 @@ def training_folder(request: Request, task: str) -> Path:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """What a training left in its folder; None where there is nothing.
+    """Return what a training left in its folder; None where there is nothing.
 
     Raises:
         ValueError: It cannot be read.
@@ -163,7 +163,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def plan_training(
     data: TaskData, request: Request, compute: Compute, identities: Mapping[str, DataIdentity]
 ) -> Training:
-    """The training of a task's autoencoder.
+    """Return the training of a task's autoencoder.
 
     Args:
         data: Of the task.

@@ -20,12 +20,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.nn.parallel import DistributedDataParallel
 
-from gust_torch.data import FieldDataModule
+from gust_torch.data.datamodule import FieldDataModule
 from gust_torch.tasks.callbacks import ValidationFigures
 from gust_torch.tasks.progress import TrainingProgress
 from gust_torch.tasks.vqvae import VQVAETask
 from gust_torch.terminal import silence_lightning
-from solvers.common.errors import one_line
+from solvers.common.cli import one_line
 
 GRADIENT_CLIP = 0.5
 DEFAULT_ROOT = "runs"
@@ -117,7 +117,7 @@ class TrainCLI(LightningCLI):
 
 
 def _checkpoint_folder(given: str | None, trainer: Namespace) -> str:
-    """The given one, else a folder below `trainer.default_root_dir`."""
+    """Return the given one, else a folder below `trainer.default_root_dir`."""
     return str(Path(trainer.default_root_dir) / "checkpoints") if given is None else given
 
 
@@ -150,7 +150,7 @@ def _hand_over_cache_dir(config: Namespace) -> None:
         name = config.data.get("class_path", FieldDataModule.__name__).rpartition(".")[-1]
         raise ValueError(
             f"training.latent_cache_dir={folder} is set, but {name} reads no latent cache; leave it out, or "
-            "choose the data module gust_torch.latents.LatentDataModule"
+            "choose the data module gust_torch.LatentDataModule"
         )
     if options.latent_cache_dir not in (None, folder):
         raise ValueError(
@@ -197,7 +197,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _reason(error: Exception) -> Exception:
-    """What a class says of its arguments, without jsonargparse's many lines around it in subclass mode."""
+    """Return what a class says of its arguments, without jsonargparse's many lines around it in subclass
+    mode."""
     while str(error).startswith(_NO_SUBTYPE) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     if _OTHER_WEIGHTS in str(error):

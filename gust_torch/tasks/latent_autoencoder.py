@@ -21,7 +21,7 @@ ARCHITECTURE = tuple(inspect.signature(LatentAutoencoder).parameters)[1:]
 class LatentAutoencoderTask(ModelTask):
     """Trains a `LatentAutoencoder` on the data module's batches: tensors (b, c, h, w) or graphs.
 
-    Loss: mean squared error of the normalised values at the points of the samples. AdamW with a linear
+    Loss: mean squared error of the normalized values at the points of the samples. AdamW with a linear
     warm-up and a cosine to 1 % of `lr` at the end of the run.
 
     Args:

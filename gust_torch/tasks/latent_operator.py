@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gust_torch.models import LatentAutoencoder, LatentOperator
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
+from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.tasks.model_task import ModelTask
 
 if TYPE_CHECKING:
-    from gust_torch.latents import LatentBatch
+    from gust_torch.latents.dataset import LatentBatch
 
 FROM_DATA = ("spec", "autoencoder", "parameter_names")
 ARCHITECTURE = tuple(name for name in inspect.signature(LatentOperator).parameters if name not in FROM_DATA)
@@ -88,12 +89,12 @@ class LatentOperatorTask(ModelTask):
         )
 
     def on_fit_start(self) -> None:
-        """A checkpoint to continue from brings its own autoencoder."""
+        """Return a checkpoint to continue from brings its own autoencoder."""
         self._check_autoencoder()
         super().on_fit_start()
 
     def on_validation_start(self) -> None:
-        """A checkpoint given to `validate` brings its own autoencoder."""
+        """Return a checkpoint given to `validate` brings its own autoencoder."""
         if not self.trainer.training:
             self._check_autoencoder()
 
@@ -112,7 +113,8 @@ class LatentOperatorTask(ModelTask):
         self.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=len(latents))
 
     def _latents(self, batch: "LatentBatch") -> Tensor:
-        """The window's tokens (b, t, latent_len, latent_dim), encoded here where the batch holds fields."""
+        """Return the window's tokens (b, t, latent_len, latent_dim), encoded here where the batch holds
+        fields."""
         if batch.encoded:
             return batch.states
         return self.model.encode(batch.states.flatten(0, 1)).unflatten(0, batch.states.shape[:2])

@@ -1,4 +1,4 @@
-"""What the tasks share: one network, its optimiser, and its part of a checkpoint."""
+"""What the tasks share: one network, its optimizer, and its part of a checkpoint."""
 
 import logging
 from typing import Any
@@ -7,7 +7,9 @@ import torch
 from lightning import LightningModule
 
 from gust_torch.checkpoint import MODEL_KEY, model_state
-from gust_torch.models import LatentAutoencoder, LatentOperator, VQVAE2d
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
+from gust_torch.models.latent_operator import LatentOperator
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.tasks.schedule import adamw_with_schedule
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ class ModelTask(LightningModule):
         self.lr, self.weight_decay, self.warmup_steps, self.betas = lr, weight_decay, warmup_steps, betas
 
     def summary(self) -> str:
-        """What is trained on what, for the log; the number of parameters is said in front of it."""
+        """Return what is trained on what, for the log; the number of parameters is said in front of it."""
         raise NotImplementedError
 
     def on_fit_start(self) -> None:

@@ -35,7 +35,7 @@ class TrainingProgress(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count optimiser steps; read the metrics, which waits for the device, only where they are logged."""
+        """Count optimizer steps; read the metrics, which waits for the device, only where they are logged."""
         if self._progress is None or trainer.global_step == self._step:
             return
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Optimiser and learning-rate schedule."""
+"""Optimizer and learning-rate schedule."""
 
 import math
 from typing import Any
@@ -17,7 +17,7 @@ def warmup_share(step: int, *, warmup: int, total: int) -> float:
     """Share of the peak learning rate at a step: a linear rise, then half a cosine down to 1 %.
 
     Args:
-        step: Optimiser steps done, from 0.
+        step: Optimizer steps done, from 0.
         warmup: Steps of the rise; at most a tenth of `total` is used.
         total: Steps of the run.
     """
@@ -29,12 +29,12 @@ def warmup_share(step: int, *, warmup: int, total: int) -> float:
 
 
 def warmup_cosine(optimizer: Optimizer, *, warmup: int, total: int) -> LambdaLR:
-    """Schedule by `warmup_share`, to be stepped after each optimiser step."""
+    """Schedule by `warmup_share`, to be stepped after each optimizer step."""
     return LambdaLR(optimizer, lambda step: warmup_share(step, warmup=warmup, total=total))
 
 
 def num_training_steps(trainer: Trainer) -> int:
-    """Optimiser steps of the whole run.
+    """Optimizer steps of the whole run.
 
     `trainer.estimated_stepping_batches` says the same, but builds the trainer's loader to count its batches,
     after which Lightning no longer restores the loader's place within an epoch from a checkpoint.
@@ -65,7 +65,8 @@ def adamw_with_schedule(
     warmup_steps: int,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> dict[str, Any]:
-    """What `configure_optimizers` returns: AdamW, weights decayed and vectors not, with `warmup_cosine`."""
+    """Return what `configure_optimizers` returns: AdamW, weights decayed and vectors not, with
+    `warmup_cosine`."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},

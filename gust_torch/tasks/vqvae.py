@@ -8,7 +8,7 @@ import torch
 
 from gust_torch.metrics.errors import vrmse
 from gust_torch.metrics.spectra import BAND_NAMES, ShellSpectrum
-from gust_torch.models import VQVAE2d
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.tasks.augment import random_shifts
 from gust_torch.tasks.losses import LogSpectrumLoss
 from gust_torch.tasks.model_task import ModelTask
@@ -18,13 +18,13 @@ from gust_torch.tasks.validation import ValidationSums
 ARCHITECTURE = tuple(inspect.signature(VQVAE2d).parameters)[1:]
 """The task's arguments that are the model's; a test holds their defaults equal."""
 LARGEST_AUTOENCODER_SHARE = 0.1
-"""Quantisation begins after at most this share of a run, however short."""
+"""Quantization begins after at most this share of a run, however short."""
 
 
 class VQVAETask(ModelTask):
     """Trains a `VQVAE2d` on the fields of the trainer's data module.
 
-    Loss: normalised mean squared error + quantiser's loss + `spectral_weight` * log-spectrum loss. AdamW with
+    Loss: normalized mean squared error + quantizer's loss + `spectral_weight` * log-spectrum loss. AdamW with
     a linear warm-up and a cosine to 1 % of `lr` at the end of the run.
 
     Args:
@@ -42,7 +42,7 @@ class VQVAETask(ModelTask):
         phi_ratio: Weight of the convolution that refines each scale's upsampled codes.
         commitment_weight: Weight of the pull of the encoder towards its codes.
         decay: Moving-average decay of the codebooks.
-        autoencoder_steps: Steps without quantisation at the start, at most a tenth of the run.
+        autoencoder_steps: Steps without quantization at the start, at most a tenth of the run.
         replace_every: Steps between replacements of unused codes.
         lr: Peak learning rate.
         weight_decay: AdamW's decay of weights (not of biases and norms).

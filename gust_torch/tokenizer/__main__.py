@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from gust_torch.terminal import silence_lightning
 from gust_torch.tokenizer.arguments import add_data_arguments, data_selection
 from gust_torch.tokenizer.options import Compute
-from solvers.common.command import run_command
+from solvers.common.cli import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +49,7 @@ def common_arguments() -> argparse.ArgumentParser:
     add_data_arguments(common)
     default = Compute()
     add = common.add_argument
-    add("--fit_from", metavar="TOKENS.npz", help="use this file's vocabulary; unseen codes take a neighbour")
+    add("--fit_from", metavar="TOKENS.npz", help="use this file's vocabulary; unseen codes take a neighbor")
     for name, kind, text in (
         ("batch_size", int, "samples in a batch, for each device"),
         ("num_workers", int, "reading processes for each device"),

@@ -17,8 +17,9 @@ from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from gust_torch.data import HDF5Dataset, collate_frames
-from gust_torch.models import VQVAE2d
+from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.data.loader import collate_frames
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.tokenizer.options import Compute, DataSelection
 from gust_torch.tokenizer.shards import CodeShardWriter, merge_shards
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer, count_codes

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gust_torch.data import HDF5Dataset, collate_frames
-from gust_torch.metrics import vrmse
+from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.data.loader import collate_frames
+from gust_torch.metrics.errors import vrmse
 from gust_torch.tokenizer.encode import encode_data, open_data
 from gust_torch.tokenizer.options import Compute, DataSelection
 from gust_torch.tokenizer.pipeline import load_with_vocabulary

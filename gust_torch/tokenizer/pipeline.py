@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gust_torch.data import HDF5Dataset
+from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.tokenizer.encode import encode_data, open_data
 from gust_torch.tokenizer.npz import TokenSource, read_vocabulary, refuse_existing, write_tokens
 from gust_torch.tokenizer.options import Compute, DataSelection
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 from gust_torch.tokenizer.usage import ScaleUsage, scale_usage
 from gust_torch.tokenizer.vocabulary import Vocabulary, describe_unseen
-from solvers.common.digest import file_sha256
+from solvers.common.files import file_sha256
 from solvers.common.provenance import provenance
 
 __all__ = ["Saved", "load_with_vocabulary", "save_tokens"]

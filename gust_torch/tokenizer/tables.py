@@ -1,4 +1,4 @@
-"""The vocabulary as tensors: codes to unified tokens and back, on the device, without a synchronisation."""
+"""The vocabulary as tensors: codes to unified tokens and back, on the device, without a synchronization."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gust_torch.checkpoint import load_model
-from gust_torch.models import VQVAE2d
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.tokenizer.npz import read_vocabulary
 from gust_torch.tokenizer.tables import VocabularyTables
 from gust_torch.tokenizer.vocabulary import Vocabulary, describe_unseen
@@ -64,7 +64,7 @@ class VQVAETokenizer(LightningModule):
             ValueError: if the file is no checkpoint of this package, or one without trained codebooks.
         """
         model = load_model(path)
-        if not model.quantizer.initialised:
+        if not model.quantizer.initialized:
             raise ValueError(
                 f"{path} is of the first {model.quantizer.autoencoder_steps} training steps, before its "
                 "codebooks are set; train for longer or with a smaller --model.autoencoder_steps"
@@ -153,7 +153,7 @@ class VQVAETokenizer(LightningModule):
         return self.model.reconstruct(self._place(x))
 
     def unseen_report(self) -> list[str]:
-        """Say, scale by scale, how many tokens of all `encode` calls so far took a neighbour's code."""
+        """Say, scale by scale, how many tokens of all `encode` calls so far took a neighbor's code."""
         tables = self._require_tables()
         return describe_unseen(tables.vocabulary, tables.unseen.cpu().numpy(), tables.num_encoded)
 

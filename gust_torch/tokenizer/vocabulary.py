@@ -1,6 +1,6 @@
 """The unified vocabulary: one number for every code in use, whatever its scale.
 
-A multi-scale quantiser has one codebook of K_k vectors for each scale k, and data rarely use all of them. The
+A multi-scale quantizer has one codebook of K_k vectors for each scale k, and data rarely use all of them. The
 vocabulary gives each scale a contiguous range and numbers the codes in use consecutively inside it:
 
     unified = scale_offsets[k] + rank of the code among the codes in use at scale k.
@@ -157,7 +157,7 @@ class Vocabulary:
             counts: (K_k,) occurrences of each code, a scale each.
 
         Returns:
-            (S,) tokens at each scale that map to a neighbour.
+            (S,) tokens at each scale that map to a neighbor.
         """
         pairs = zip(counts, self.codes_in_use, strict=True)
         return np.array([count.sum() - count[codes].sum() for count, codes in pairs], dtype=np.int64)
@@ -205,7 +205,7 @@ def describe_unseen(vocabulary: Vocabulary, unseen: NDArray[np.int64], num_sampl
 
     Args:
         vocabulary: the vocabulary in force.
-        unseen: (S,) tokens mapped to a neighbour.
+        unseen: (S,) tokens mapped to a neighbor.
         num_samples: samples that were encoded.
 
     Returns:

@@ -1,130 +1,77 @@
-"""Command line of the common HDF5 format: info, validate and repack."""
+"""How every command ends: 0, or one line on standard error and an exit code that is not 0."""
 
-import argparse
-from collections.abc import Sequence
-from pathlib import Path
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
 
-import numpy as np
-
-from solvers.common.command import run_command
-from solvers.common.filters import COMPRESSIONS, filter_names
-from solvers.common.progress import Progress
-from solvers.common.reader import field_datasets, open_file, read_hdf5_info
-from solvers.common.repack import repack
-from solvers.common.schema import HDF5Info
-from solvers.common.validation import validate
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    return run_command(lambda: _run(options), stopped="stopped; nothing was changed")
+REMEDIES = {
+    errno.ENOENT: "check the path",
+    errno.EACCES: "choose a place that you may use",
+    errno.EPERM: "choose a place that you may use",
+    errno.EROFS: "choose a place that can be written to",
+    errno.EEXIST: "a file is in the way, choose another folder",
+    errno.ENOTDIR: "a file is in the way, choose another folder",
+    errno.EISDIR: "name a file, not a folder",
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room on the disk",
+}
 
 
-def _run(options: argparse.Namespace) -> int:
-    """Run the command that was parsed."""
-    if options.command == "info":
-        print("\n".join(describe(options.file)))
-        return 0
-    if options.command == "validate":
-        return _validate(options.file)
-    compression = None if options.compression == "none" else options.compression
-    return _repack(options.file, options.output, compression, options.overwrite)
+def one_line(error: Exception) -> str:
+    """Return the message of an error on one line.
 
-
-def describe(path: str) -> list[str]:
-    """What a file holds, a line for each fact.
-
-    Raises:
-        ValueError: If it is not a file of the format.
+    An error straight from the operating system, "[Errno 13] Permission denied: 'x'", becomes "x: permission
+    denied; choose a place that you may use". Of one in a reading process, what follows its traceback is kept.
     """
-    info = read_hdf5_info(path)
-    state = {True: "complete", False: "not complete: being written, or its writer was stopped"}
-    complete = info.metadata.get("complete")
-    lines = [
-        f"file          {info.path} ({_size(info.path)})",
-        f"samples       {info.num_samples}" + ("" if complete is None else f" ({state[bool(complete)]})"),
-        f"trajectories  {info.num_trajectories}",
-    ]
-    lines += [f"field         {line}" for line in _storage(path, info)]
-    for name, values in info.coordinates.items():
-        lines.append(f"coordinate    {name} {values.shape} {_range(values)}")
-    lines += [f"parameter     {name} {_range(values)}" for name, values in info.parameters.items()]
-    if info.scalars:
-        lines.append(f"scalars       {', '.join(info.scalars)}")
-    lines += [f"metadata      {name} = {value}" for name, value in sorted(info.metadata.items())]
-    return lines
+    if isinstance(error, OSError) and error.strerror and (error.filename or error.errno in REMEDIES):
+        remedy = REMEDIES.get(error.errno or 0, "check the path and the disk")
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror.lower()}; {remedy}"
+    text = str(error).strip()
+    if text.startswith("Caught "):
+        text = text.splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())
 
 
-def _storage(path: str, info: HDF5Info) -> list[str]:
-    """Name, shape, type, chunk and compression of each field."""
-    lines = []
-    with open_file(path) as file:
-        for name, dataset in field_datasets(file).items():
-            shape, dtype = info.fields[name]
-            stored = "+".join(filter_names(dataset)) or "uncompressed"
-            lines.append(f"{name} {shape} {dtype}, chunk {dataset.chunks}, {stored}")
-    return lines
+def run_command(
+    command: Callable[[], int | None], *, stopped: str = "stopped; the same command continues"
+) -> int:
+    """Run a command and turn what it raises into an exit code.
+
+    Args:
+        command: Does the work; what it returns is the exit code, None means 0. A mistake of the user is a
+            ValueError, trouble with a file an OSError; anything else is a bug and keeps its traceback.
+        stopped: Printed when SIGINT or SIGTERM ends it: what to do next.
+
+    Returns:
+        The command's own code; 1 after an error; 128 + signal where a signal stopped it; 0 where the reader
+        of its output (`| head`) had enough.
+    """
+    previous = signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGTERM, _raise_stop)
+        return command() or 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes nowhere
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1
+    except _Stop:
+        print(stopped, file=sys.stderr)
+        return 128 + signal.SIGTERM
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
-def _range(values: np.ndarray) -> str:
-    """ "3" for one value, "0 .. 6.23" for several."""
-    if values.size == 0:
-        return "(none)"
-    low, high = values.min(), values.max()
-    return f"{low:.6g}" if low == high else f"{low:.6g} .. {high:.6g}"
+class _Stop(BaseException):
+    """SIGTERM, so that temporary files are cleaned up as after Ctrl-C."""
 
 
-def _size(path: Path) -> str:
-    """Size of a file, e.g. "16.9 MB"."""
-    size = float(path.stat().st_size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.4g} {unit}"
-        size /= 1000
-    return f"{size:.4g} TB"
-
-
-def _validate(path: str) -> int:
-    """Print every violation, or that there is none."""
-    violations = validate(path)
-    for violation in violations:
-        print(violation)
-    if not violations:
-        print(f"{path}: valid")
-    return 1 if violations else 0
-
-
-def _repack(path: str, output: str | None, compression: str | None, overwrite: bool) -> int:
-    """Rewrite a file and say what it is now."""
-    info = read_hdf5_info(path)
-    before = _size(info.path)
-    with Progress(info.num_samples * len(info.fields), unit="frame", description="repack") as progress:
-        target = repack(path, output=output, compression=compression, overwrite=overwrite, progress=progress)
-    print(f"{target}: {before} -> {_size(target)}")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    """Arguments of the three commands."""
-    parser = argparse.ArgumentParser(
-        prog="python -m solvers.common.hdf5_utils",
-        description="Look at, check or rewrite a file of the common format.",
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (
-        ("info", "print what a file holds"),
-        ("validate", "print every violation of the format; exit code 1 if there is one"),
-        ("repack", "rewrite a file with one frame a chunk, for fast random reads"),
-    ):
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("file", metavar="FILE")
-    command.add_argument("--output", metavar="FILE", help="file to write (default: replace FILE)")
-    command.add_argument(
-        "--compression",
-        choices=("none", *COMPRESSIONS),
-        default="none",
-        help="lz4 needs hdf5plugin to read (default: none)",
-    )
-    command.add_argument("--overwrite", action="store_true", help="replace an existing --output")
-    return parser
+def _raise_stop(number: int, frame: object) -> None:
+    raise _Stop

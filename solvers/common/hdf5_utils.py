@@ -2,12 +2,12 @@
 
 import sys
 
-from solvers.common.cli import main
-from solvers.common.reader import num_samples, open_file, read_hdf5_info
-from solvers.common.repack import repack
-from solvers.common.schema import FORMAT_VERSION, HDF5Info
-from solvers.common.validation import validate
-from solvers.common.writer import HDF5Writer
+from solvers.common.hdf5.commands import main
+from solvers.common.hdf5.reader import num_samples, open_file, read_hdf5_info
+from solvers.common.hdf5.repack import repack
+from solvers.common.hdf5.schema import FORMAT_VERSION, HDF5Info
+from solvers.common.hdf5.validation import validate
+from solvers.common.hdf5.writer import HDF5Writer
 
 __all__ = [
     "FORMAT_VERSION",

@@ -61,18 +61,18 @@ class Advection:
             block.multiply()
 
     def spread(self, slab: Slab, omega: NDArray[np.inexact]) -> None:
-        """Puts the velocity of the slab's modes, `kernels.pairs` of (w, n), into its columns."""
+        """Put the velocity of the slab's modes, `kernels.pairs` of (w, n), into its columns."""
         kernels = self._kernels
         kernels.velocity(slab.plus, slab.minus, omega, slab.inverse, slab.start, self.to_velocity)
         slab.columns.to_columns()
 
     def gather(self, slab: Slab, out: NDArray[np.inexact]) -> None:
-        """Writes N_hat of the slab's modes, `kernels.pairs` of (w, n), from its squared columns."""
+        """Write N_hat of the slab's modes, `kernels.pairs` of (w, n), from its squared columns."""
         slab.columns.to_modes()
         self._kernels.nonlinear(slab.plus, slab.minus, out, slab.start, self.from_square)
 
     def __call__(self, omega: Complex) -> Complex:
-        """Returns N_hat (n/2, n) of omega_hat (n/2, n), both [ky, kx]."""
+        """Return N_hat (n/2, n) of omega_hat (n/2, n), both [ky, kx]."""
         result = np.zeros_like(omega)
         pairs = self._kernels.pairs
 
@@ -100,6 +100,6 @@ class Slab:
 
 
 def _share(ranges: list[tuple[int, int]], num_parts: int) -> list[list[tuple[int, int]]]:
-    """Splits a list into consecutive parts of nearly equal length, some of them possibly empty."""
+    """Split a list into consecutive parts of nearly equal length, some of them possibly empty."""
     bounds = [len(ranges) * part // num_parts for part in range(num_parts + 1)]
     return [ranges[start:stop] for start, stop in pairwise(bounds)]

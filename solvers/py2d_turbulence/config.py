@@ -13,7 +13,7 @@ MULTIPLE_TOLERANCE = 1e-6  # tSave / dt may miss a whole number by this fraction
 
 @dataclass(frozen=True)
 class SolverConfig:
-    """Parameters of the equation and of its discretisation (times in units of the equation).
+    """Parameters of the equation and of its discretization (times in units of the equation).
 
     d omega/dt + div(u omega) = nu lap(omega) - alpha omega + beta v - F,
     nu = 1/Re, F = fky cos(fky y) + fkx cos(fkx x), on [0, 2 pi)^2.
@@ -101,7 +101,7 @@ class RunConfig(SolverConfig):
         return round(self.tSave / self.dt)
 
     def parameters(self) -> dict[str, ParameterValue]:
-        """Returns all parameters by the names of their flags."""
+        """Return all parameters by the names of their flags."""
         return asdict(self)
 
     def _check_multiple(self, name: str, interval: float) -> None:

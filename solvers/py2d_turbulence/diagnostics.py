@@ -53,7 +53,7 @@ class Diagnostics:
 
 
 def diagnose(omega_hat: Complex, config: SolverConfig) -> Diagnostics:
-    """Computes the diagnostics of omega_hat in rfft2 layout (n, n/2 + 1)."""
+    """Compute the diagnostics of omega_hat in rfft2 layout (n, n/2 + 1)."""
     size = config.NX
     k_squared, inverse = wavenumber_squared(size), inverse_wavenumber_squared(size)
     weights = parseval_weights(size) / size**4
@@ -75,7 +75,7 @@ def diagnose(omega_hat: Complex, config: SolverConfig) -> Diagnostics:
 
 
 def velocity(omega_hat: Complex) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns u = d psi/dy and v = -d psi/dx, each (n, n), of omega_hat in rfft2 layout."""
+    """Return u = d psi/dy and v = -d psi/dx, each (n, n), of omega_hat in rfft2 layout."""
     size = omega_hat.shape[0]
     psi_hat = omega_hat * inverse_wavenumber_squared(size)
     u = np.fft.irfft2(1j * wavenumbers_y(size)[None, :] * psi_hat, s=(size, size))
@@ -84,6 +84,6 @@ def velocity(omega_hat: Complex) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def largest_speed(omega_hat: Complex) -> float:
-    """Returns max(|u| + |v|), which bounds the frequency k (|u| + |v|) of sweeping on a square grid."""
+    """Return max(|u| + |v|), which bounds the frequency k (|u| + |v|) of sweeping on a square grid."""
     u, v = velocity(omega_hat)
     return float(np.max(np.abs(u) + np.abs(v)))

@@ -1,6 +1,6 @@
 """One-dimensional complex transforms planned on fixed arrays: pyFFTW when it is there, scipy otherwise.
 
-Neither direction is normalised. A plan is a function without arguments that transforms its `source` into its
+Neither direction is normalized. A plan is a function without arguments that transforms its `source` into its
 `target`.
 """
 
@@ -25,17 +25,17 @@ _SIMD_ALIGNMENT = 16  # bytes: what FFTW's vector code asks for
 
 
 def backend_name() -> str:
-    """Returns "pyfftw" or "scipy"."""
+    """Return "pyfftw" or "scipy"."""
     return "scipy" if pyfftw is None else "pyfftw"
 
 
 def backend_version() -> str:
-    """Returns the backend with its version, for example "pyfftw 0.15.1"."""
+    """Return the backend with its version, for example "pyfftw 0.15.1"."""
     return f"scipy {scipy.__version__}" if pyfftw is None else f"pyfftw {pyfftw.__version__}"
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> NDArray[np.complexfloating]:
-    """Returns a zeroed array that starts on a cache line."""
+    """Return a zeroed array that starts on a cache line."""
     size = int(np.prod(shape)) * dtype.itemsize
     buffer = np.zeros(size + _ALIGNMENT, dtype=np.uint8)
     start = -buffer.ctypes.data % _ALIGNMENT
@@ -102,7 +102,7 @@ def _plan_pyfftw(
 
 
 def export_wisdom() -> dict[str, NDArray[np.uint8]]:
-    """Returns what FFTW's planner measured in this process, for `import_wisdom`; empty with scipy.
+    """Return what FFTW's planner measured in this process, for `import_wisdom`; empty with scipy.
 
     Planning times several algorithms, and another run may prefer another one, with other rounding. A restart
     that is to continue bit for bit needs the plans of the first run.
@@ -117,7 +117,7 @@ def export_wisdom() -> dict[str, NDArray[np.uint8]]:
 
 
 def import_wisdom(wisdom: Mapping[str, NDArray[np.uint8]]) -> None:
-    """Makes later plans those of the process that exported the wisdom; other arrays are ignored."""
+    """Make later plans those of the process that exported the wisdom; other arrays are ignored."""
     if pyfftw is None or "wisdom_double" not in wisdom:
         return
     pyfftw.forget_wisdom()

@@ -9,7 +9,7 @@ from solvers.py2d_turbulence.config import SolverConfig
 
 
 def forcing_modes(config: SolverConfig) -> list[tuple[int, int, float]]:
-    """Returns (row, column, value) of each non-zero mode of F_hat in rfft2 layout.
+    """Return (row, column, value) of each non-zero mode of F_hat in rfft2 layout.
 
     cos(k x) has the modes +k and -k, n^2 / 2 each; a real transform stores only ky >= 0.
     """
@@ -24,7 +24,7 @@ def forcing_modes(config: SolverConfig) -> list[tuple[int, int, float]]:
 
 
 def forcing_hat(config: SolverConfig) -> NDArray[np.complex128]:
-    """Returns F_hat in rfft2 layout (n, n/2 + 1)."""
+    """Return F_hat in rfft2 layout (n, n/2 + 1)."""
     result = np.zeros((config.NX, config.NX // 2 + 1), dtype=np.complex128)
     for row, column, value in forcing_modes(config):
         result[row, column] = value

@@ -56,7 +56,7 @@ def random_vorticity(num_points: int, seed: int) -> Field:
 
 
 def read_vorticity(path: str | Path, num_points: int) -> Field:
-    """Reads a vorticity field and brings it to the grid.
+    """Read a vorticity field and brings it to the grid.
 
     Args:
         path: .mat with `Omega` (n, n); .npz with `omega0` or `omega`, (n, n) or (time, n, n); .h5 of the

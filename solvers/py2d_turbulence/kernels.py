@@ -8,7 +8,7 @@ from solvers.py2d_turbulence import kernels_numpy
 
 
 def best_kernels() -> ModuleType:
-    """Returns `kernels_numba` when numba works here (extra "fast"), else `kernels_numpy`."""
+    """Return `kernels_numba` when numba works here (extra "fast"), else `kernels_numpy`."""
     try:
         from solvers.py2d_turbulence import kernels_numba
     except ImportError:  # not installed, or numba refuses the installed numpy

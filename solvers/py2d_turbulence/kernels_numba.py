@@ -17,7 +17,7 @@ SLAB_WIDTH = 16
 
 
 def pairs(array: NDArray[np.complexfloating]) -> Pairs:
-    """Returns the view (n, 2 m) of real pairs of a contiguous complex array (n, m)."""
+    """Return the view (n, 2 m) of real pairs of a contiguous complex array (n, m)."""
     return array.view(array.real.dtype)
 
 

@@ -20,14 +20,14 @@ SLAB_WIDTH = 32
 
 
 def pairs(array: Complex) -> Complex:
-    """Returns the array in the form that the functions below take: itself."""
+    """Return the array in the form that the functions below take: itself."""
     return array
 
 
 def velocity(
     plus: Complex, minus: Complex, omega: Complex, inverse: Real, first_ky: int, scale: float
 ) -> None:
-    """Fills both tiles with the transform of u + iv = (kx + i ky) omega_hat / K^2, zero in the padding.
+    """Fill both tiles with the transform of u + iv = (kx + i ky) omega_hat / K^2, zero in the padding.
 
     Args:
         plus: (w, m), overwritten.
@@ -50,7 +50,7 @@ def velocity(
 
 
 def nonlinear(plus: Complex, minus: Complex, out: Complex, first_ky: int, scale: float) -> None:
-    """Computes the transform of div(u omega) from that of W = (u + iv)^2.
+    """Compute the transform of div(u omega) from that of W = (u + iv)^2.
 
     With D = (ky + i kx)^2, the symbol of (d/dx - i d/dy)^2, Basdevant's form
     (dxx - dyy)(uv) + dxy(v^2 - u^2) is N_hat(k) = (D W(k) - conj(D W(-k))) / 4i.
@@ -154,7 +154,7 @@ def step_ab2cn(
 
 
 def _parts(size: int, padded: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Returns where 0 <= kx < n/2 and -n/2 < kx < 0 stand in an array of n and in one of m columns."""
+    """Return where 0 <= kx < n/2 and -n/2 < kx < 0 stand in an array of n and in one of m columns."""
     half = size // 2
     return (
         (slice(0, half), slice(0, half)),
@@ -174,7 +174,7 @@ def _inverse_square(kx: Real, ky: Real) -> Real:
 
 @lru_cache(maxsize=256)
 def _velocity_symbols(first_ky: int, num_ky: int, size: int, scale: float) -> tuple[Complex, Complex]:
-    """Returns (kx + i ky) / K^2 and its negative, times scale."""
+    """Return (kx + i ky) / K^2 and its negative, times scale."""
     kx, ky = _wavenumbers(first_ky, num_ky, size)
     symbol = ((kx + 1j * ky) * _inverse_square(kx, ky) * scale).astype(np.complex128)
     return symbol, -symbol
@@ -182,7 +182,7 @@ def _velocity_symbols(first_ky: int, num_ky: int, size: int, scale: float) -> tu
 
 @lru_cache(maxsize=256)
 def _advection_symbols(first_ky: int, num_ky: int, size: int, scale: float) -> tuple[Complex, Complex]:
-    """Returns (ky^2 - kx^2) / i and 2 kx ky, times scale, as complex numbers: a cast would cost more."""
+    """Return (ky^2 - kx^2) / i and 2 kx ky, times scale, as complex numbers: a cast would cost more."""
     kx, ky = _wavenumbers(first_ky, num_ky, size)
     difference: Complex = (ky**2 - kx**2) * (-1j * scale)
     product: Complex = (2.0 * kx * ky * scale).astype(np.complex128)
@@ -191,6 +191,6 @@ def _advection_symbols(first_ky: int, num_ky: int, size: int, scale: float) -> t
 
 @lru_cache(maxsize=256)
 def _linear_symbol(first_ky: int, num_ky: int, size: int, drag: float, nu: float, beta: float) -> Complex:
-    """Returns -(drag + nu K^2 + i beta kx / K^2)."""
+    """Return -(drag + nu K^2 + i beta kx / K^2)."""
     kx, ky = _wavenumbers(first_ky, num_ky, size)
     return -(drag + nu * (kx**2 + ky**2) + 1j * beta * kx * _inverse_square(kx, ky))

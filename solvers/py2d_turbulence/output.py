@@ -19,7 +19,7 @@ SCHEME = "ab2cn"
 
 
 def create_output(path: Path, config: RunConfig, *, compression: str | None, overwrite: bool) -> HDF5Writer:
-    """Returns the writer of a new output file.
+    """Return the writer of a new output file.
 
     Raises:
         FileExistsError: if the file exists and is not to be overwritten.
@@ -57,7 +57,7 @@ def create_output(path: Path, config: RunConfig, *, compression: str | None, ove
 
 
 def reopen_output(path: Path, *, num_samples: int, tTotal: float) -> HDF5Writer:
-    """Returns the writer of an output to be continued after its first `num_samples` frames.
+    """Return the writer of an output to be continued after its first `num_samples` frames.
 
     Raises:
         ValueError: if the file is missing, broken or shorter than that.
@@ -72,6 +72,6 @@ def reopen_output(path: Path, *, num_samples: int, tTotal: float) -> HDF5Writer:
 
 
 def append_frame(writer: HDF5Writer, state: State, diagnostics: Diagnostics, *, time: float) -> None:
-    """Appends the vorticity and its diagnostics."""
+    """Append the vorticity and its diagnostics."""
     frame = state.vorticity.astype(np.float32)
     writer.append({"vorticity": frame}, time=time, scalars=asdict(diagnostics))

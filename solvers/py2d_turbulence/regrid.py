@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def regrid(field: NDArray[np.floating], num_points: int) -> NDArray[np.float64]:
-    """Samples the trigonometric interpolant of a field on another grid.
+    """Return samples the trigonometric interpolant of a field on another grid.
 
     On the way up nothing is lost: the new field has the old one's values where the grids meet, and going back
     restores it. On the way down wavenumbers above the new n/2 are cut off (not aliased).
@@ -25,7 +25,7 @@ def regrid(field: NDArray[np.floating], num_points: int) -> NDArray[np.float64]:
 
 
 def _resize(hat: NDArray[np.complex128], size: int, *, axis: int) -> NDArray[np.complex128]:
-    """Pads or cuts an FFT-ordered axis.
+    """Pad or cuts an FFT-ordered axis.
 
     On an even grid cos(n x / 2) is the sum of the modes +n/2 and -n/2, which share one entry: it is split in
     halves on the way up, and the two entries are added on the way down.

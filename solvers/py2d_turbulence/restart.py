@@ -31,7 +31,7 @@ class Saved:
 
 
 def write_checkpoint(path: Path, config: RunConfig, state: State, *, num_samples: int, backend: str) -> None:
-    """Replaces the checkpoint atomically.
+    """Replace the checkpoint atomically.
 
     Raises:
         OSError: if the disk is full; the checkpoint before stays.

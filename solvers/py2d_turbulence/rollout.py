@@ -29,7 +29,7 @@ class BlowUpError(ArithmeticError):
 
 
 def rollout(stepper: Stepper, state: State, *, num_steps: int, save_every: int) -> Iterator[State]:
-    """Yields states up to step `num_steps`: each multiple of `save_every`, the last one, and some between.
+    """Yield states up to step `num_steps`: each multiple of `save_every`, the last one, and some between.
 
     The states between come at least every 200 steps and about every half second, so that the caller can react
     to signals. They do not influence the result.

@@ -49,7 +49,7 @@ class RunLoop:
         self._limit = math.inf  # for dt, the smallest that a frame bore
 
     def march(self, state: State, interrupt: Interrupt) -> int:
-        """Runs to the end or to a signal; returns the exit code.
+        """Run to the end or to a signal; returns the exit code.
 
         Raises:
             ArithmeticError: if the flow blows up; frames and checkpoint stay those of the good flow.
@@ -78,13 +78,13 @@ class RunLoop:
         return 0
 
     def save_frame(self, state: State) -> Diagnostics:
-        """Writes a frame with its diagnostics."""
+        """Write a frame with its diagnostics."""
         diagnostics = diagnose(state.omega_hat, self._config)
         self._append(state, diagnostics)
         return diagnostics
 
     def save_checkpoint(self, state: State) -> None:
-        """Puts the frames on the disk, then the checkpoint that counts them."""
+        """Put the frames on the disk, then the checkpoint that counts them."""
         self._writer.sync()
         write_checkpoint(
             self._checkpoint,
@@ -96,7 +96,7 @@ class RunLoop:
         self._last_checkpoint = time.monotonic()
 
     def _visit(self, state: State, *, stopping: bool) -> dict[str, float]:
-        """Saves what is due at a state; returns the numbers to show, empty where nothing is due.
+        """Save what is due at a state; returns the numbers to show, empty where nothing is due.
 
         Raises:
             BlowUpError: if the flow moves more than a grid length a step: such a state is not worth saving.
@@ -117,7 +117,7 @@ class RunLoop:
         return {"t": state.step * config.dt, "E": energy, "Z": enstrophy, "CFL": diagnostics.cfl}
 
     def _append(self, state: State, diagnostics: Diagnostics) -> None:
-        """Writes a frame, and warns once if the flow has become too fast for the step."""
+        """Write a frame, and warns once if the flow has become too fast for the step."""
         config = self._config
         append_frame(self._writer, state, diagnostics, time=state.step * config.dt)
         limit = step_limit(config, diagnostics.cfl * DOMAIN_LENGTH / (config.NX * config.dt))

@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from solvers.common.checkpoint import changed_parameters, load_checkpoint
-from solvers.common.errors import one_line
-from solvers.common.filters import COMPRESSIONS
+from solvers.common.cli import one_line
+from solvers.common.hdf5.filters import COMPRESSIONS
 from solvers.py2d_turbulence.config import DTYPES, RunConfig
 from solvers.py2d_turbulence.restart import read_checkpoint
 from solvers.py2d_turbulence.simulate import CHECKPOINT_SECONDS, Options, resume, start
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Returns the command line. A parameter that is not given is None: its default is that of `RunConfig`."""
+    """Return the command line. A parameter that is not given is None: its default is that of `RunConfig`."""
     default = RunConfig().parameters()
     parser = argparse.ArgumentParser(
         prog="python -m solvers.py2d_turbulence.run_solver",
@@ -118,7 +118,7 @@ def _resume(given: dict[str, Any], options: Options) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+    """Run the command line; returns the exit code."""
     arguments = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     defaults = RunConfig().parameters()

@@ -72,7 +72,7 @@ class Options:
 
 
 def start(config: RunConfig, options: Options) -> int:
-    """Runs from time 0; returns the exit code.
+    """Run from time 0; returns the exit code.
 
     Raises:
         ValueError: if the initial condition cannot be read or the step is too large for it.
@@ -133,7 +133,7 @@ def resume(config: RunConfig, options: Options, checkpoint: Checkpoint) -> int:
 
 
 def _plan(config: RunConfig, options: Options) -> Stepper:
-    """Returns a stepper with the transforms that earlier runs of this size on this machine used."""
+    """Return a stepper with the transforms that earlier runs of this size on this machine used."""
     start_time = time.perf_counter()
     cached = cached_wisdom_path(padded_size(config.NX), config.dtype)
     known = load_wisdom(cached)

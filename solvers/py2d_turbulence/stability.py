@@ -13,7 +13,7 @@ BETA_WARNING_FRACTION = 0.1
 
 
 def step_limit(config: SolverConfig, speed: float) -> float:
-    """Returns the step up to which ab2cn damps every mode of a flow of that speed.
+    """Return the step up to which ab2cn damps every mode of a flow of that speed.
 
     Adams-Bashforth 2 makes a wave of frequency s grow at the rate s^4 dt^3 / 4. Sweeping gives the smallest
     scale, k = n/2 - 1, the frequency s = k max(|u| + |v|); viscosity and drag damp it at the rate
@@ -46,7 +46,7 @@ def expected_speed(config: SolverConfig) -> float:
 
 
 def check_step(config: SolverConfig, speed: float) -> list[str]:
-    """Compares the step with what the initial flow bears and with what the later flow is expected to bear.
+    """Compare the step with what the initial flow bears and with what the later flow is expected to bear.
 
     Args:
         config: parameters.
@@ -85,7 +85,7 @@ def check_step(config: SolverConfig, speed: float) -> list[str]:
 
 
 def round_down(value: float) -> float:
-    """Rounds down to 1, 2 or 5 times a power of ten: steps that divide round times."""
+    """Round down to 1, 2 or 5 times a power of ten: steps that divide round times."""
     power = 10.0 ** math.floor(math.log10(value))
     digit = max(d for d in (1, 2, 5) if d <= value / power * (1.0 + 1e-12))
     return float(f"{digit * power:.0e}")

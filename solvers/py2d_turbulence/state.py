@@ -36,7 +36,7 @@ class State:
 
 
 def initial_state(omega: NDArray[np.floating]) -> State:
-    """Returns the state at step 0 of a vorticity field (n, n), without its mean and its Nyquist modes."""
+    """Return the state at step 0 of a vorticity field (n, n), without its mean and its Nyquist modes."""
     omega_hat = np.fft.rfft2(np.asarray(omega, dtype=np.float64))
     size = omega_hat.shape[0]
     omega_hat[size // 2, :] = 0.0
@@ -46,7 +46,7 @@ def initial_state(omega: NDArray[np.floating]) -> State:
 
 
 def to_rows_of_kx(hat: Complex) -> Complex:
-    """Returns a contiguous copy [ky, kx] (n/2, n) of an rfft2 array (n, n/2 + 1), without ky = n/2."""
+    """Return a contiguous copy [ky, kx] (n/2, n) of an rfft2 array (n, n/2 + 1), without ky = n/2."""
     return np.ascontiguousarray(hat[:, :-1].T)
 
 

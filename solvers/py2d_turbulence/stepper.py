@@ -62,7 +62,7 @@ class Stepper:
         return f"{backend_name()}+{self._kernels.__name__.rpartition('_')[2]}"
 
     def advance(self, state: State, num_steps: int) -> State:
-        """Returns the state `num_steps` steps later."""
+        """Return the state `num_steps` steps later."""
         if num_steps < 1:
             return state
         if state is not self._held:
@@ -74,7 +74,7 @@ class Stepper:
         return self._held
 
     def advection(self, omega_hat: Complex) -> Complex:
-        """Returns the transform of div(u omega), both in rfft2 layout (n, n/2 + 1)."""
+        """Return the transform of div(u omega), both in rfft2 layout (n, n/2 + 1)."""
         self._held = None
         return to_rfft2(self._advection(to_rows_of_kx(omega_hat)))
 
@@ -99,7 +99,7 @@ class Stepper:
             self._advection.spread(part.slab, part.omega)
 
     def _march_quietly(self, rank: int, first_step: int, num_steps: int) -> None:
-        """A blow-up is for the caller to see in the state; the setting holds for one thread only."""
+        """Return a blow-up is for the caller to see in the state; the setting holds for one thread only."""
         with np.errstate(over="ignore", invalid="ignore"):
             self._march(rank, first_step, num_steps)
 

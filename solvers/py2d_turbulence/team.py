@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 def available_cores() -> int:
-    """Returns the number of cores that this process may use (honours taskset, SLURM and cgroup cpusets)."""
+    """Return the number of cores that this process may use (honors taskset, SLURM and cgroup cpusets)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -30,12 +30,12 @@ class Team:
         self._pool = ThreadPoolExecutor(size - 1) if size > 1 else None
 
     def wait(self) -> None:
-        """Returns when every member has called it. To be called inside `run` only."""
+        """Return when every member has called it. To be called inside `run` only."""
         if self._pool is not None:
             self._barrier.wait()
 
     def run(self, function: Callable[[int], None]) -> None:
-        """Runs `function(rank)` on every member and returns when all are done; re-raises what one raised."""
+        """Run `function(rank)` on every member and returns when all are done; re-raises what one raised."""
         if self._pool is None:
             function(0)
             return

@@ -32,7 +32,7 @@ class Workspace:
         self.field: Complex = storage[:, : self.padded]
 
     def padding(self, start: int, stop: int) -> Complex:
-        """Returns the view of the columns that must be zero, in some rows."""
+        """Return the view of the columns that must be zero, in some rows."""
         half = self.num_points // 2
         return self.field[start:stop, half : self.padded - half + 1]
 
@@ -97,7 +97,7 @@ class ColumnSlab:
 
 
 def row_ranges(workspace: Workspace) -> list[tuple[int, int]]:
-    """Returns the [start, stop) of the row blocks, the same for any number of threads."""
+    """Return the [start, stop) of the row blocks, the same for any number of threads."""
     return even_ranges(workspace.padded, max(1, _ROW_BYTES // workspace.field.strides[0]))
 
 

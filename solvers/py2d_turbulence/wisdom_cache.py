@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def cached_wisdom_path(padded: int, dtype: str) -> Path:
-    """Returns the file for transforms of one size and precision on this kind of processor.
+    """Return the file for transforms of one size and precision on this kind of processor.
 
     Args:
         padded: length of the transforms.
@@ -35,7 +35,7 @@ def cached_wisdom_path(padded: int, dtype: str) -> Path:
 
 
 def load_wisdom(path: Path) -> bool:
-    """Makes later plans those of the first run; returns False where there was none or it cannot be read."""
+    """Make later plans those of the first run; returns False where there was none or it cannot be read."""
     if not path.is_file():
         return False
     try:
@@ -47,7 +47,7 @@ def load_wisdom(path: Path) -> bool:
 
 
 def store_wisdom(path: Path) -> None:
-    """Saves the plans of this process; where that fails the next run has to plan anew."""
+    """Save the plans of this process; where that fails the next run has to plan anew."""
     wisdom = export_wisdom()
     if not wisdom:
         return
@@ -59,7 +59,7 @@ def store_wisdom(path: Path) -> None:
 
 
 def _processor() -> str:
-    """Returns the name of the processor model, or of its architecture where the system does not tell."""
+    """Return the name of the processor model, or of its architecture where the system does not tell."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -38,7 +38,7 @@ class RBCConfig:
         stop_sim_time: end of the run, a multiple of `snapshot_dt`.
         snapshot_dt: time between frames.
         timestepper: name of a Dedalus scheme.
-        grid: z points of the frames: "chebyshev" (Gauss nodes, as computed) or "uniform" (cell centres).
+        grid: z points of the frames: "chebyshev" (Gauss nodes, as computed) or "uniform" (cell centers).
         fields: what a frame holds.
         length_x: horizontal period.
     """

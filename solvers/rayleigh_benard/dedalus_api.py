@@ -10,7 +10,7 @@ from typing import Any
 
 
 def _import_dedalus() -> Any:
-    """The module `dedalus.public`.
+    """Return the module `dedalus.public`.
 
     Dedalus puts a handler on the root logger when it is imported, which doubles every line of a program that
     has its own; it is taken off again. FFTW plans are made by estimate: measured plans differ from process to

@@ -46,7 +46,7 @@ class Profiles:
 
 
 def diagnose(config: RBCConfig, profiles: Profiles, dt: float) -> dict[str, float]:
-    """The entries of /scalars.
+    """Return the entries of /scalars.
 
     The heat flux over kappa dT, five ways, equal in the long-time mean (<.> volume mean, Shraiman & Siggia,
     Phys. Rev. A 42 (1990) 3650, eqs. (2.8) and (2.9)):

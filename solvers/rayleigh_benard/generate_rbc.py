@@ -64,11 +64,11 @@ class RayleighBenard:
         self.solver = self._build_solver()
 
     def scalar(self, name: str) -> Any:
-        """New scalar field on the whole domain."""
+        """Return a new scalar field on the whole domain."""
         return self.dist.Field(name=name, bases=self.bases)
 
     def vector(self, name: str) -> Any:
-        """New vector field on the whole domain."""
+        """Return a new vector field on the whole domain."""
         return self.dist.VectorField(self._coords, name=name, bases=self.bases)
 
     def set_initial(self) -> None:

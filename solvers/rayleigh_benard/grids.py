@@ -9,9 +9,9 @@ def chebyshev_nodes(n: int) -> np.ndarray:
 
 
 def uniform_nodes(n: int) -> np.ndarray:
-    """Centres of n equal cells of [0, 1]; (n,).
+    """Centers of n equal cells of [0, 1]; (n,).
 
-    Cell centres and not wall points: values on the walls are known beforehand, equal weights are the midpoint
+    Cell centers and not wall points: values on the walls are known beforehand, equal weights are the midpoint
     rule, and the cosine transform of the spectra lives on them.
     """
     return (np.arange(n) + 0.5) / n
@@ -44,7 +44,7 @@ def interpolation_matrix(n: int, points: np.ndarray) -> np.ndarray:
 
 
 def grid_spacing(n: int, points: np.ndarray) -> np.ndarray:
-    """Distance between neighbours of n Chebyshev nodes near the given points: pi/n sqrt(z (1 - z))."""
+    """Distance between neighbors of n Chebyshev nodes near the given points: pi/n sqrt(z (1 - z))."""
     return np.pi / n * np.sqrt(points * (1 - points))
 
 

@@ -109,7 +109,7 @@ def _ravel(fields: Sequence[Any]) -> np.ndarray:
 
 
 def _store(values: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-    """The column `values`, in `out` where given."""
+    """Return the column `values`, in `out` where given."""
     column = values[:, None]
     if out is None:
         return column

@@ -11,14 +11,14 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from solvers.common.command import run_command
+from solvers.common.cli import run_command
 from solvers.common.hdf5_utils import num_samples, open_file
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 WIDTH_INCHES, DOTS_PER_INCH = 9.0, 130
-CLIPPED_PERCENT = 4.0  # of the values of a signed field lie beyond its colours
+CLIPPED_PERCENT = 4.0  # of the values of a signed field lie beyond its colors
 
 
 def plot_frame(path: Path, image: Path, frame: int = -1) -> None:
@@ -61,12 +61,12 @@ def plot_frame(path: Path, image: Path, frame: int = -1) -> None:
 def _draw(axes: plt.Axes, name: str, x: np.ndarray, z: np.ndarray, values: np.ndarray) -> None:
     """One field (nx, nz) on its own, possibly uneven points."""
     if name == "buoyancy":
-        low, high, colours = float(values.min()), float(values.max()), "inferno"
+        low, high, colors = float(values.min()), float(values.max()), "inferno"
     else:
         high = float(np.percentile(np.abs(values), 100 - CLIPPED_PERCENT)) or 1.0
-        low, colours = -high, "RdBu_r"
+        low, colors = -high, "RdBu_r"
     mesh = axes.pcolormesh(
-        x, z, values.T, cmap=colours, vmin=low, vmax=high, shading="gouraud", rasterized=True
+        x, z, values.T, cmap=colors, vmin=low, vmax=high, shading="gouraud", rasterized=True
     )
     axes.set_aspect("equal")
     axes.set_ylabel("z")

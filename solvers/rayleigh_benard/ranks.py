@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def on_root(comm: Any, action: Callable[[], T]) -> T | None:
-    """Result of an action on rank 0, None elsewhere. Collective.
+    """Return the result of an action on rank 0, None elsewhere. Collective.
 
     Raises:
         ValueError: If the action raised it, then on every rank.

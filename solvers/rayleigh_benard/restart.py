@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from solvers.common.checkpoint import changed_parameters, load_checkpoint, save_checkpoint
-from solvers.common.superblock import release_file
+from solvers.common.hdf5.superblock import release_file
 from solvers.rayleigh_benard.config import RBCConfig
 from solvers.rayleigh_benard.generate_rbc import RayleighBenard
 from solvers.rayleigh_benard.stepsize import StepClock

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from solvers.common.errors import one_line
+from solvers.common.cli import one_line
 from solvers.rayleigh_benard.config import (
     CFL_NUMBER,
     CHECKPOINT_NAME,
@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     parameter("stop_sim_time", "end of the run, in free-fall times", type=float)
     parameter("snapshot_dt", "time between frames", type=float)
     parameter("timestepper", "Dedalus scheme", choices=schemes)
-    parameter("grid", "Gauss nodes or cell centres in z", choices=GRIDS)
+    parameter("grid", "Gauss nodes or cell centers in z", choices=GRIDS)
     parameter("fields", f"any of {', '.join(FIELD_COMPONENTS)}", nargs="+", metavar="NAME")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace an earlier output")

@@ -52,7 +52,8 @@ class Sampler:
         return {"x": x, "y": z if self._to_output is None else uniform_nodes(len(z))}
 
     def frame(self) -> dict[str, np.ndarray]:
-        """The configured fields on the output grid, (nx, nz[, 2]) float64, on rank 0; empty elsewhere."""
+        """Return the configured fields on the output grid, (nx, nz[, 2]) float64, on rank 0; empty
+        elsewhere."""
         frames = {}
         for name in self._flow.config.fields:
             values = self._output_field(name).gather_data(root=0, layout="g")
@@ -98,7 +99,7 @@ class Sampler:
         return _grid(self._copy(name), DEALIAS)
 
     def _output_field(self, name: str) -> Any:
-        """A field ready to be read on the undealiased grid."""
+        """Return a field ready to be read on the undealiased grid."""
         field = (
             self._flow.vorticity.evaluate()
             if name == "vorticity"

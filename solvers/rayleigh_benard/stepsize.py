@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from solvers.rayleigh_benard.config import RBCConfig
 
 # Relative to the CFL number aimed at: the step is left alone in between. Wide, because a new step costs the
-# factorisation of all matrices, about seven steps, while the largest velocity of a turbulent flow flickers.
+# factorization of all matrices, about seven steps, while the largest velocity of a turbulent flow flickers.
 LOWER, UPPER = 0.7, 1.2
 URGENT = 2.0  # from here on any smaller step is taken, however much smaller it has to be
 COARSEST = 1.25  # largest loss accepted for a step that fits the running interval

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gust_torch.checkpoint import save_model
-from gust_torch.models import VQVAE2d
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.spec import FieldSpec
 from solvers.common.hdf5_utils import HDF5Writer
 
@@ -40,7 +40,7 @@ def _fields(spec: FieldSpec, num: int, seed: int = 0) -> Tensor:
 
 
 def _model(spec: FieldSpec) -> VQVAE2d:
-    """A model with random weights and codebooks fitted to them."""
+    """Return a model with random weights and codebooks fitted to them."""
     torch.manual_seed(0)
     model = VQVAE2d(
         spec,

@@ -8,7 +8,7 @@ import torch
 
 from gust_torch.analysis.curves import WavenumberScales, curves
 from gust_torch.analysis.sums import MeanSpectrum, SpectrumSums
-from gust_torch.metrics import ShellSpectrum
+from gust_torch.metrics.spectra import ShellSpectrum
 from gust_torch.spec import FieldSpec
 
 

@@ -1,4 +1,4 @@
-"""Figures: orientation, colour limits, labels, and a file for every combination of fields."""
+"""Figures: orientation, color limits, labels, and a file for every combination of fields."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from gust_torch.analysis.passes import Analysis, Example
 from gust_torch.analysis.spectrum_figure import spectrum_figure
 from gust_torch.analysis.style import transform_note
 from gust_torch.analysis.sums import CodeSums, ErrorSums, SpectrumSums
-from gust_torch.metrics import ValueHistogram
+from gust_torch.metrics.histogram import ValueHistogram
 from gust_torch.spec import FieldSpec
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -138,7 +138,7 @@ def test_maps_on_chebyshev_nodes_have_thin_cells_at_the_walls() -> None:
     assert heights[0] < heights[2]
 
 
-def test_colour_limits() -> None:
+def test_color_limits() -> None:
     vorticity = np.random.default_rng(0).normal(size=10_000).astype(np.float32)
     norm = value_norm(vorticity)
     assert norm.vmax is not None

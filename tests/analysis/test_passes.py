@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from gust_torch.analysis import analyze, summarize
-from gust_torch.data import HDF5Dataset
-from gust_torch.metrics import js_divergence, total_variation, vrmse
-from gust_torch.models import VQVAE2d
+from gust_torch.analysis.passes import analyze
+from gust_torch.analysis.report import summarize
+from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.metrics.errors import vrmse
+from gust_torch.metrics.histogram import js_divergence, total_variation
+from gust_torch.models.vqvae import VQVAE2d
 
 
 def test_scores_the_decoded_tokens(convection: VQVAE2d, convection_file: Path) -> None:

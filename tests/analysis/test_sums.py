@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from gust_torch.analysis.sums import CodeSums, ErrorSums, LogQuantiles, SpectrumSums
-from gust_torch.metrics import ShellSpectrum, mse, vrmse
+from gust_torch.metrics.errors import mse, vrmse
+from gust_torch.metrics.spectra import ShellSpectrum
 from gust_torch.spec import FieldSpec
 
 CPU = torch.device("cpu")

@@ -11,14 +11,15 @@ from types import SimpleNamespace, TracebackType
 
 import pytest
 
-from gust_torch.artifacts.stores import Upload, fsspec_store, wandb_client
+from gust_torch.artifacts.stores import fsspec_store, wandb_client
+from gust_torch.artifacts.stores.contract import Upload
 
 SECRET = "moto-secret-5c1e9d7a"
 
 
 @pytest.fixture(autouse=True)
 def _no_logins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Takes WANDB_* and AWS_* variables, netrc and AWS configuration away."""
+    """Take WANDB_* and AWS_* variables, netrc and AWS configuration away."""
     for name in list(os.environ):
         if name.startswith(("WANDB_", "AWS_")):
             monkeypatch.delenv(name)
@@ -116,7 +117,7 @@ class FakeRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the run."""
+        """End the run."""
 
     def log_artifact(self, artifact: FakeArtifact) -> FakeArtifact:
         prefix = f"{self.place}/{artifact.collection}"
@@ -128,7 +129,7 @@ class FakeRun:
 
 @pytest.fixture
 def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
-    """A stand-in for wandb, and a login for it."""
+    """Return a stand-in for wandb, and a login for it."""
     fake = FakeWandb()
     monkeypatch.setattr(wandb_client, "import_wandb", lambda: fake)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -137,7 +138,7 @@ def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
 
 @pytest.fixture
 def upload_of() -> Callable[..., Upload]:
-    """Makes an upload of a file as a data set; keywords change its values."""
+    """Make an upload of a file as a data set; keywords change its values."""
 
     def make(path: Path, **changes: object) -> Upload:
         values: dict[str, object] = {
@@ -154,7 +155,7 @@ def upload_of() -> Callable[..., Upload]:
 
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
-    """Makes a block in which Ctrl-C stops uploads at the first chunk behind so many bytes."""
+    """Make a block in which Ctrl-C stops uploads at the first chunk behind so many bytes."""
 
     @contextmanager
     def block(after: int = 0) -> Iterator[None]:
@@ -176,7 +177,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractCont
 
 @pytest.fixture
 def make_file(tmp_path: Path) -> Callable[[int], Path]:
-    """Writes a file of a size in bytes, the same each time, in which no two places look alike."""
+    """Write a file of a size in bytes, the same each time, in which no two places look alike."""
 
     def make(size: int) -> Path:
         path = tmp_path / "burgers1d_subset_v1.tar.gz"

@@ -65,7 +65,7 @@ def get(remote: FakeRemote, part: Path, workers: int = 3, watch: Watch | None = 
 
 
 def failing(*numbers: int, error: Exception | None = None) -> Callable[[int], None]:
-    """Raises at these reads."""
+    """Raise at these reads."""
 
     def fail(count: int) -> None:
         if count in numbers:

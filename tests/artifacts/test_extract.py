@@ -24,7 +24,7 @@ STORE = "darcy2d_mesh_train.zarr"
 
 
 def member(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, **attributes: object) -> tuple:
-    """A header and its bytes."""
+    """Return a header and its bytes."""
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, len(data)
     for key, value in attributes.items():
@@ -33,7 +33,7 @@ def member(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, **attrib
 
 
 def tar_bytes(*members: tuple, dialect: int = tarfile.PAX_FORMAT) -> bytes:
-    """An uncompressed tar file."""
+    """Return an uncompressed tar file."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=dialect) as tar:
         for info, data in members:
@@ -43,7 +43,7 @@ def tar_bytes(*members: tuple, dialect: int = tarfile.PAX_FORMAT) -> bytes:
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Path]:
-    """An empty folder; afterwards everything around it must be as before."""
+    """Yield an empty folder; afterwards everything around it must be as before."""
     folder = tmp_path / "outer" / "root" / "stage"
     folder.mkdir(parents=True)
     (tmp_path / "outer" / "victim").write_text("untouched")
@@ -60,7 +60,7 @@ def stage(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def unpack(stage: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Extracts compressed bytes into the stage."""
+    """Extract compressed bytes into the stage."""
 
     def run(data: bytes, unpacked: int = 5, members: tuple[str, ...] = (TRAIN,)) -> Path:
         (tmp_path / "t.tgz").write_bytes(data)
@@ -263,7 +263,7 @@ GOOD = tar_bytes(member(TRAIN, b"12345"))
 
 
 def zipped(data: bytes) -> bytes:
-    """The same bytes at any time: they name the tests."""
+    """Return the same bytes at any time: they name the tests."""
     return gzip.compress(data, mtime=0)
 
 

@@ -17,7 +17,7 @@ import yaml
 from gust_torch.artifacts.fetching.extract import extract
 from gust_torch.artifacts.packaging import write as packaging_write
 from gust_torch.artifacts.packaging.pack import package
-from gust_torch.artifacts.registry import check_registry, load_registry
+from gust_torch.artifacts.registry.file import check_registry, load_registry
 from solvers.common.hdf5_utils import HDF5Writer
 
 NAME = "burgers1d_subset_v1"
@@ -27,7 +27,7 @@ TRAJECTORIES = {"train": 3, "val": 2, "test": 1}
 def write_grid(
     path: Path, *, num: int = 2, times: int = 3, shape: tuple[int, int] = (16, 1), **kwargs: bool
 ) -> Path:
-    """A file of the common format with a last trajectory that is one frame shorter."""
+    """Return a file of the common format with a last trajectory that is one frame shorter."""
     path.parent.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(num)
     metadata = {
@@ -58,7 +58,7 @@ def write_grid(
 
 
 def write_store(path: Path, *, attributes: dict[str, object] | None = None, reverse: bool = False) -> Path:
-    """The files of a ragged mesh store, of which packing reads the group's attributes only."""
+    """Return the files of a ragged mesh store, of which packing reads the group's attributes only."""
     files = {
         "zarr.json": "{}",
         "mesh_poisson/zarr.json": json.dumps({"attributes": attributes or RAGGED}),

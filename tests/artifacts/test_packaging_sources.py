@@ -47,7 +47,7 @@ def write_grid(
 
 
 def write_store(path: Path, attributes: object, group: str = "particles_advect") -> Path:
-    """A Zarr group and its attributes."""
+    """Return a Zarr group and its attributes."""
     (path / group).mkdir(parents=True)
     text = attributes if isinstance(attributes, str) else json.dumps({"attributes": attributes})
     (path / group / "zarr.json").write_text(text)

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gust_torch.artifacts.registry import DatasetEntry, check_registry, expand_reference, load_registry
+from gust_torch.artifacts.reference import expand_reference
 from gust_torch.artifacts.registry import yaml_lines as registry_yaml
 from gust_torch.artifacts.registry.cli import main
+from gust_torch.artifacts.registry.entry import DatasetEntry
+from gust_torch.artifacts.registry.file import check_registry, load_registry
 
 SHIPPED = Path(__file__).resolve().parents[2] / "docs" / "dataset_registry.yaml"
 SHA = "ab" * 32
@@ -51,7 +53,7 @@ def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def make_entry(**changes: object) -> DatasetEntry:
-    """A valid entry with some fields changed."""
+    """Return a valid entry with some fields changed."""
     values: dict[str, object] = {
         "name": "burgers1d_subset_v1",
         "artifact": "someone/sims/burgers1d-subset:v0",
@@ -177,7 +179,7 @@ def test_wrong_entries(registry: Path, case: str, loader: None) -> None:
 
 
 def known(path: Path) -> list[str]:
-    """Data sets of GOOD that can be fetched."""
+    """Return data sets of GOOD that can be fetched."""
     return [name for name in ("burgers1d_subset_v1", "darcy") if _is_known(path, name)]
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from gust_torch.artifacts.registry import DatasetEntry, check_registry, load_registry, register
 from gust_torch.artifacts.registry import write as registry_write
+from gust_torch.artifacts.registry.entry import DatasetEntry
+from gust_torch.artifacts.registry.file import check_registry, load_registry
+from gust_torch.artifacts.registry.write import register
 
 SHA = "ab" * 32
 FIRST = f"""first:
@@ -23,7 +25,7 @@ HEAD, MIDDLE, TAIL = "# all of ours ü\n\n", "\n  # between,\n# the two\n", "# t
 
 
 def make_entry(name: str, **changes: object) -> DatasetEntry:
-    """A valid entry with some fields changed."""
+    """Return a valid entry with some fields changed."""
     values: dict[str, object] = {
         "name": name,
         "artifact": f"{name}:v0",
@@ -171,7 +173,7 @@ def test_link_and_mode_are_kept(registry: Path) -> None:
 
 
 def test_two_at_a_time(registry: Path) -> None:
-    lock = registry_write.WriterLock(registry)
+    lock = registry_write.writer_lock(registry)
     with pytest.raises(BlockingIOError, match="another process is writing it"):
         register(registry, make_entry("third"), overwrite=False)
     lock.release()

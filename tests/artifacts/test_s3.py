@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gust_torch.artifacts.stores import Upload, open_reference, open_store
+from gust_torch.artifacts.stores.contract import Upload
+from gust_torch.artifacts.stores.opening import open_reference, open_store
 
 MakeFile = Callable[[int], Path]
 UploadOf = Callable[..., Upload]
@@ -20,7 +21,7 @@ SIZE = 33 * MIB + 7
 
 @pytest.fixture
 def client(s3_bucket: str) -> Any:
-    """A client beside the code under test."""
+    """Return a client beside the code under test."""
     return pytest.importorskip("boto3").client("s3")
 
 

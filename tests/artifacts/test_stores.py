@@ -16,8 +16,9 @@ import pytest
 from fsspec.registry import _registry
 
 from gust_torch.artifacts.reference import reference_problem
-from gust_torch.artifacts.stores import Reference, Upload, open_reference, open_store
+from gust_torch.artifacts.stores.contract import Reference, Upload
 from gust_torch.artifacts.stores.filesystem import explained
+from gust_torch.artifacts.stores.opening import open_reference, open_store
 
 MakeFile = Callable[[int], Path]
 UploadOf = Callable[..., Upload]
@@ -31,7 +32,7 @@ def files_below(folder: Path) -> list[str]:
 
 
 def put(store: Path, upload: Upload) -> Reference:
-    """Stores a file in a folder."""
+    """Store a file in a folder."""
     return open_store(f"file://{store}").put(upload)
 
 

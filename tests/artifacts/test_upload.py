@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gust_torch.artifacts.metadata import parse_metadata
-from gust_torch.artifacts.registry import DatasetEntry
+from gust_torch.artifacts.registry.entry import DatasetEntry
 
 MakeFile = Callable[[int], Path]
 
@@ -17,14 +17,14 @@ MakeFile = Callable[[int], Path]
 def main(
     script: Callable[[str], Callable[[list[str]], int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., int]:
-    """The command, in an empty folder."""
+    """Return the command, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     command = script("upload_artifact")
     return lambda *arguments: command(list(arguments))
 
 
 def refused(main: Callable[..., int], capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line with which the command refuses."""
+    """Return the one line with which the command refuses."""
     assert main(*arguments) == 1
     captured = capsys.readouterr()
     assert captured.out == ""

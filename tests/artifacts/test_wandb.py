@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from gust_torch.artifacts.reference import reference_problem
-from gust_torch.artifacts.stores import Store, Upload, open_reference, open_store
+from gust_torch.artifacts.stores.contract import Store, Upload
+from gust_torch.artifacts.stores.opening import open_reference, open_store
 from gust_torch.artifacts.stores.wandb_client import remedy, wandb_session
 
 MakeFile = Callable[[int], Path]
@@ -30,7 +31,7 @@ needs_wandb = pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reas
 
 @pytest.fixture
 def store(tmp_path: Path) -> Callable[..., Store]:
-    """Opens W&B for uploads to someone/flows."""
+    """Open W&B for uploads to someone/flows."""
 
     def opened(**changes: Any) -> Store:
         return open_store(
@@ -229,7 +230,7 @@ def test_missing_wandb_names_the_remedy(store: Callable[..., Store], monkeypatch
 
 
 def run_upload(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a folder of its own, with a home of its own."""
+    """Run the command in a folder of its own, with a home of its own."""
     (folder / "x.tar.gz").write_bytes(b"0123456789")
     command = [sys.executable, str(SCRIPT), "burgers1d-subset", "dataset", "x.tar.gz", "--project", "flows"]
     own = {"HOME": str(folder / "home"), "WANDB_API_KEY": KEY, **variables}

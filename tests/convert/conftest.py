@@ -20,8 +20,8 @@ def values(*shape: int, dtype: str = "f4", seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
-def centres(num: int, left: float = 0.0, right: float = 1.0) -> np.ndarray:
-    """Cell centres of a uniform grid."""
+def centers(num: int, left: float = 0.0, right: float = 1.0) -> np.ndarray:
+    """Cell centers of a uniform grid."""
     return (left + (np.arange(num) + 0.5) * (right - left) / num).astype("f4")
 
 
@@ -36,7 +36,7 @@ class Sources:
         self.root = root
 
     def create(self, name: str) -> h5py.File:
-        """A new file below the root, with its folders."""
+        """Return a new file below the root, with its folders."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return h5py.File(path, "w")
@@ -47,7 +47,7 @@ class Sources:
         """1-D family with a `tensor` and one t-coordinate more than there are times."""
         with self.create(name) as file:
             file["tensor"] = values(num, times, points, seed=seed)
-            file["x-coordinate"] = centres(points)
+            file["x-coordinate"] = centers(points)
             file["t-coordinate"] = (0.1 * np.arange(times + 1)).astype("f4")
             file.attrs.update(attrs)
         return self.root / name
@@ -63,7 +63,7 @@ class Sources:
             for index, field in enumerate(fields.split()):
                 file[field] = 10.0**index * values(*shape, dtype=dtype, seed=index)
             for axis, size in zip("xyz", shape[2:], strict=False):
-                file[f"{axis}-coordinate"] = centres(size, -1, 1)
+                file[f"{axis}-coordinate"] = centers(size, -1, 1)
             file["t-coordinate"] = (0.05 * np.arange(shape[1] + 1)).astype("f4")
         return self.root / name
 
@@ -73,19 +73,20 @@ class Sources:
         with self.create(name) as file:
             file["nu"] = np.where(values(10, 6, 4) > 0, 1.0, 0.1).astype("f4")
             file["tensor"] = values(10, 1, 6, 4, seed=1)
-            file["x-coordinate"], file["y-coordinate"] = centres(6), centres(4)
+            file["x-coordinate"], file["y-coordinate"] = centers(6), centers(4)
             file.attrs["beta"] = 1.0
         return self.root / name
 
     def groups(self, name: str, family: str, shape: tuple[int, ...], axes: str) -> Path:
-        """A group per sample, not contiguous, with grid and config in each; `axes` names those of `data`."""
+        """Return a group per sample, not contiguous, with grid and config in each; `axes` names those of
+        `data`."""
         with self.create(name) as file:
             for index, key in enumerate(GROUPS):
                 group = file.create_group(key)
                 group.create_dataset("data", data=values(*shape, seed=index), compression="lzf")
                 for axis, size in zip(axes, shape, strict=True):
                     if axis in "xy":
-                        group[f"grid/{axis}"] = centres(size, -2.5, 2.5)
+                        group[f"grid/{axis}"] = centers(size, -2.5, 2.5)
                 group["grid/t"] = np.linspace(0, 1, shape[0], dtype="f4")
                 group.attrs["config"] = CONFIGS[family].format(seed=int(key))
         return self.root / name

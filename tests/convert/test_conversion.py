@@ -11,17 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from gust_torch.convert import (
-    Options,
-    conversion,
-    convert_family,
-    convert_pattern,
-    family_names,
-    parallel,
-    verify,
-    workspace,
-)
-from gust_torch.convert.pdebench import Execution
+from gust_torch.convert import conversion, parallel, verify, workspace
+from gust_torch.convert.families import family_names
+from gust_torch.convert.pdebench import Execution, convert_family, convert_pattern
+from gust_torch.convert.plan import Options
 from solvers.common.hdf5_utils import read_hdf5_info, validate
 
 VERIFY = Execution(verify=True)

@@ -44,13 +44,13 @@ TASKS = {"mesh_npz": "darcy2d_mesh", "particles_npz": "particles_advect"}
 
 @pytest.fixture(scope="module")
 def main(script) -> Callable[[list[str]], int]:
-    """The command."""
+    """Return the command."""
     return script("convert_pdebench_multimodal")
 
 
 @pytest.fixture
 def convert(main, tmp_path: Path, capsys) -> Callable[..., tuple[int, str]]:
-    """Runs the command with --root raw --out out; gives its exit code and stderr."""
+    """Run the command with --root raw --out out; gives its exit code and stderr."""
 
     def run(task: str, *options: str, root: Path = tmp_path / "raw") -> tuple[int, str]:
         code = main([task, "--root", str(root), "--out", str(tmp_path / "out"), *options])
@@ -60,7 +60,7 @@ def convert(main, tmp_path: Path, capsys) -> Callable[..., tuple[int, str]]:
 
 
 def particles(num: int, seed: int) -> Arrays:
-    """A chain of particles without periodic wrap."""
+    """Return a chain of particles without periodic wrap."""
     rng = np.random.default_rng(seed)
     edges = np.stack([np.arange(num - 1), np.arange(1, num)], axis=1).astype(np.int32)
     both = np.concatenate([edges, edges[:, ::-1]])
@@ -155,7 +155,7 @@ def test_shards_are_found_anywhere(convert, tmp_path, caplog) -> None:
 
 
 def edit(path: Path, **arrays: np.ndarray | None) -> None:
-    """Replaces arrays of a shard; None removes one."""
+    """Replace arrays of a shard; None removes one."""
     with np.load(path) as file:
         merged = {**file, **arrays}
     np.savez(path, **{name: array for name, array in merged.items() if array is not None})

@@ -7,9 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
-from gust_torch.convert import Options, convert_family, parallel
+from gust_torch.convert import parallel
 from gust_torch.convert.families import get_family
-from gust_torch.convert.pdebench import Execution
+from gust_torch.convert.pdebench import Execution, convert_family
+from gust_torch.convert.plan import Options
 from gust_torch.convert.source import describe_source
 from solvers.common.hdf5_utils import validate
 

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from gust_torch.convert import family_names
+from gust_torch.convert.families import family_names
 from solvers.common.hdf5_utils import read_hdf5_info, validate
 
 # case -> (family, words that the refusal must have); None where the file is usable

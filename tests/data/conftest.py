@@ -35,7 +35,7 @@ class WriteFile(Protocol):
 
 @pytest.fixture
 def write_file(tmp_path: Path) -> WriteFile:
-    """Writes a complete common-format file into the test's folder."""
+    """Write a complete common-format file into the test's folder."""
 
     def write(
         name: str,

@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from torch import Tensor
 
-from gust_torch.data import FieldDataModule
+from gust_torch.data.datamodule import FieldDataModule
 
 ROOT = Path(__file__).resolve().parents[2]
 

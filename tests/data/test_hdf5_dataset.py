@@ -1,4 +1,4 @@
-"""HDF5Dataset: what an item is, which samples there are, normalisation, errors."""
+"""HDF5Dataset: what an item is, which samples there are, normalization, errors."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from gust_torch.data import HDF5Dataset, collate_frames
+from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.data.loader import collate_frames
 
 RNG = np.random.default_rng(3)
 OMEGA = RNG.standard_normal((20, 6, 4)).astype(np.float32)

@@ -7,11 +7,11 @@ import h5py
 import numpy as np
 import pytest
 
-from gust_torch.data import HDF5Dataset
+from gust_torch.data.hdf5_dataset import HDF5Dataset
 
 
 def with_parameters(path: str, **parameters: object) -> str:
-    """Writes /parameters into a file."""
+    """Write /parameters into a file."""
     with h5py.File(path, "r+") as file:
         group = file.require_group("parameters")
         for name, values in parameters.items():

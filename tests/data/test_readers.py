@@ -6,7 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from gust_torch.data import HDF5Dataset, collate_frames
+from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.data.loader import collate_frames
 from gust_torch.data.readers import FieldReader, runs
 
 FRAMES = np.random.default_rng(1).standard_normal((40, 8, 6)).astype(np.float32)
@@ -14,7 +15,7 @@ INDICES = [3, 39, 4, 5, 17, 0, 17, 6]
 
 
 def write_bare(path: Path, **layout: object) -> Path:
-    """A file of only fields and coordinates, as the JAX code writes them."""
+    """Return a file of only fields and coordinates, as the JAX code writes them."""
     with h5py.File(path, "w") as file:
         file.create_dataset("fields/omega", data=FRAMES, **layout)
         file["coordinates/x"], file["coordinates/y"] = np.arange(8.0), np.arange(6.0)

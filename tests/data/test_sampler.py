@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gust_torch.data import BlockShuffleSampler
+from gust_torch.data.sampler import BlockShuffleSampler
 
 
 @pytest.mark.parametrize(("n", "block"), [(64, 4), (61, 4), (10, 16), (5, 1)])
@@ -12,7 +12,7 @@ def test_every_sample_once(n: int, block: int) -> None:
     assert sorted(order) == list(range(n))
 
 
-def test_blocks_are_neighbours_in_order() -> None:
+def test_blocks_are_neighbors_in_order() -> None:
     n, block = 60, 6
     order = np.array(list(BlockShuffleSampler(n, block_size=block, seed=1))).reshape(-1, block)
     assert np.all(np.diff(order, axis=1) % n == 1)  # cyclic: the cuts begin anywhere

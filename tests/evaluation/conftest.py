@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from gust_torch.checkpoint import save_model
-from gust_torch.data import HDF5Dataset
-from gust_torch.data.graphs import ParticleZarrDataset
+from gust_torch.data.graphs.datasets import ParticleZarrDataset
+from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.evaluation.command import Evaluation, evaluate
 from gust_torch.evaluation.reference import open_reference
 from gust_torch.evaluation.schedule import Settings, make_schedule
 from gust_torch.latents.frames import GraphFrames, GridFrames
-from gust_torch.models import LatentAutoencoder
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.models.points import grid_points
 from gust_torch.spec import FieldSpec
@@ -45,7 +45,8 @@ def _write(
     steps: Sequence[float],
     parameters: bool,
 ) -> Path:
-    """A common-format file; trajectory i has times `steps[i]` apart and, if asked for, nu = 0.1 (i + 1)."""
+    """Return a common-format file; trajectory i has times `steps[i]` apart and, if asked for, nu =
+    0.1 (i + 1)."""
     (h, w), (length_x, length_y) = spec.grid, spec.lengths
     metadata: dict[str, str | float] = {"solver": "test", "grid_y": "uniform"}
     metadata |= {"length_x": length_x, "length_y": length_y}
@@ -125,7 +126,7 @@ def _grid(path: Path) -> GridFrames:
 
 
 def advect(spec: FieldSpec) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The exact step of `waves`."""
+    """Return the exact step of `waves`."""
     h, w = spec.grid
 
     def step(latent: Tensor, time_step: Tensor, parameters: Tensor) -> Tensor:
@@ -136,7 +137,7 @@ def advect(spec: FieldSpec) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 
 
 def _tiny_operator(spec: object, parameter_names: tuple[str, ...] = ("nu",)) -> LatentOperator:
-    """A real operator with random weights that does not stand still."""
+    """Return a real operator with random weights that does not stand still."""
     torch.manual_seed(0)
     sizes = {"latent_len": 4, "latent_dim": 8, "width": 16, "num_local_layers": 1, "num_layers": 1}
     sizes |= {"num_decoder_layers": 1, "num_heads": 2, "num_frequencies": 3}

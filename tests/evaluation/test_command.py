@@ -14,7 +14,8 @@ import torch
 
 from gust_torch.checkpoint import save_model
 from gust_torch.evaluation.cli import main
-from gust_torch.models import LatentAutoencoder, LatentOperator
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
+from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.spec import FieldSpec
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate.py"

@@ -24,7 +24,7 @@ TIMES = 5
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """Three sets of particles on a line of neighbours, of 12, 7 and 9 particles."""
+    """Three sets of particles on a line of neighbors, of 12, 7 and 9 particles."""
     from gust_torch.data.graphs.ragged import RaggedWriter
     from gust_torch.data.graphs.schema import PARTICLES
 
@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path, tiny_operator: Callable[..., LatentOperator]) -> Path:
-    """A tiny operator of such particles."""
+    """Return a tiny operator of such particles."""
     save_model(tiny_operator(SPEC), tmp_path / "particles.ckpt")
     return tmp_path / "particles.ckpt"
 
@@ -64,7 +64,7 @@ def run(checkpoint: Path, data: Path, output: Path, *flags: str) -> int:
 
 
 def test_particles(checkpoint: Path, store: Path, tmp_path: Path) -> None:
-    from gust_torch.data.graphs import ParticleZarrDataset
+    from gust_torch.data.graphs.datasets import ParticleZarrDataset
 
     assert run(checkpoint, store, tmp_path / "out") == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -88,7 +88,7 @@ def test_the_floor_is_the_reconstruction_and_batches_do_not_matter(
 ) -> None:
     from torch_geometric.data import Batch
 
-    from gust_torch.data.graphs import ParticleZarrDataset
+    from gust_torch.data.graphs.datasets import ParticleZarrDataset
     from gust_torch.metrics.points import point_nrmse
 
     operator = tiny_operator(SPEC)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gust_torch.data import HDF5Dataset
+from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.evaluation.command import Evaluation
 from gust_torch.evaluation.report import notes, summarize, table, table_leads
 from gust_torch.evaluation.rollout import CURVES

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from gust_torch.data import HDF5Dataset
-from gust_torch.latents import CachePlan, CacheWriter, GridFrames, data_identity, plan_cache
-from gust_torch.models import LatentAutoencoder
+from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.latents.frames import GridFrames
+from gust_torch.latents.key import data_identity
+from gust_torch.latents.plan import CachePlan, plan_cache
+from gust_torch.latents.writer import CacheWriter
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.spec import FieldSpec
 from solvers.common.hdf5_utils import HDF5Writer
 
@@ -19,7 +22,7 @@ SPEC = FieldSpec(names=("u",), grid=(16, 1), lengths=(1.0, 1.0))
 
 
 def write_task(path: Path, lengths: tuple[int, ...], seed: int = 0) -> Path:
-    """A 1-D task of the common format: trajectories of some lengths, each with its `nu` and `rho`."""
+    """Return a 1-D task of the common format: trajectories of some lengths, each with its `nu` and `rho`."""
     rng = np.random.default_rng(seed)
     ids = np.repeat(np.arange(len(lengths)), lengths)
     # The time step differs from frame to frame and trajectory to trajectory.
@@ -41,7 +44,7 @@ def write_task(path: Path, lengths: tuple[int, ...], seed: int = 0) -> Path:
 
 
 def make_model(seed: int = 0) -> LatentAutoencoder:
-    """A tiny autoencoder of the task."""
+    """Return a tiny autoencoder of the task."""
     torch.manual_seed(seed)
     model = LatentAutoencoder(
         SPEC, latent_len=3, latent_dim=8, width=16, num_local_layers=1, num_layers=1, num_heads=2
@@ -87,7 +90,7 @@ def encode(writer: CacheWriter, path: Path) -> Iterator[None]:
 
 
 def make_cache(folder: Path, plan: CachePlan, *, overwrite: bool = False) -> Path:
-    """A finished cache."""
+    """Return a finished cache."""
     with CacheWriter(folder, plan, overwrite=overwrite) as writer:
         writer.begin()
         for _ in encode(writer, Path(plan.source)):
@@ -98,7 +101,7 @@ def make_cache(folder: Path, plan: CachePlan, *, overwrite: bool = False) -> Pat
 
 @pytest.fixture(scope="session")
 def helpers() -> SimpleNamespace:
-    """The functions above, for tests that make their own."""
+    """Return the functions above, for tests that make their own."""
     return SimpleNamespace(
         write_task=write_task,
         make_model=make_model,
@@ -120,7 +123,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def model() -> LatentAutoencoder:
-    """A tiny autoencoder."""
+    """Return a tiny autoencoder."""
     return make_model()
 
 

@@ -8,19 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from gust_torch.data import HDF5Dataset
+from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.latents import (
-    GraphFrames,
-    GridFrames,
-    LatentCache,
-    LatentDataset,
-    data_identity,
-    find_task_file,
-    open_grid,
-    plan_cache,
-)
-from gust_torch.models import LatentAutoencoder
+from gust_torch.latents.dataset import LatentDataset
+from gust_torch.latents.frames import GraphFrames, GridFrames, find_task_file, open_grid
+from gust_torch.latents.key import data_identity
+from gust_torch.latents.plan import plan_cache
+from gust_torch.latents.store import LatentCache
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.spec import FieldSpec
 
 needs_graphs = pytest.mark.skipif(
@@ -69,7 +64,7 @@ def test_the_model_must_fit(root: Path) -> None:
 
 
 def particles(folder: Path, times: list[int]) -> Path:
-    """A store of particle sets with a radius and a time step."""
+    """Return a store of particle sets with a radius and a time step."""
     from gust_torch.data.graphs.ragged import RaggedWriter
     from gust_torch.data.graphs.schema import PARTICLES
 
@@ -93,7 +88,7 @@ def particles(folder: Path, times: list[int]) -> Path:
 
 @needs_graphs
 def test_moving_graphs_are_a_sample_for_each_time(tmp_path: Path, helpers) -> None:
-    from gust_torch.data.graphs import ParticleZarrDataset
+    from gust_torch.data.graphs.datasets import ParticleZarrDataset
 
     path = particles(tmp_path, [4, 4, 4])
     spec = GraphSpec(("velocities",), (2,), 2, moving=True)
@@ -117,7 +112,7 @@ def test_moving_graphs_are_a_sample_for_each_time(tmp_path: Path, helpers) -> No
         num_items=2,
     )
     assert (plan.num_samples, plan.batch_size) == (8, 8)
-    from gust_torch.latents import CacheWriter
+    from gust_torch.latents.writer import CacheWriter
 
     with CacheWriter(tmp_path / "cache" / "particles_advect_train", plan) as writer, torch.no_grad():
         writer.begin()
@@ -134,7 +129,7 @@ def test_moving_graphs_are_a_sample_for_each_time(tmp_path: Path, helpers) -> No
 
 @needs_graphs
 def test_graphs_of_different_durations(tmp_path: Path) -> None:
-    from gust_torch.data.graphs import ParticleZarrDataset
+    from gust_torch.data.graphs.datasets import ParticleZarrDataset
 
     path = particles(tmp_path, [4, 3])
     frames = GraphFrames(ParticleZarrDataset(path), GraphSpec(("velocities",), (2,), 2, moving=True))
@@ -144,7 +139,8 @@ def test_graphs_of_different_durations(tmp_path: Path) -> None:
 
 @needs_graphs
 def test_meshes_are_trajectories_of_one_sample(tmp_path: Path) -> None:
-    from gust_torch.data.graphs import MeshZarrDataset, RaggedWriter
+    from gust_torch.data.graphs.datasets import MeshZarrDataset
+    from gust_torch.data.graphs.ragged import RaggedWriter
     from gust_torch.data.graphs.schema import MESH
     from gust_torch.data.graphs.synthetic import random_mesh
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gust_torch.checkpoint import load_model, save_model
-from gust_torch.latents import DataIdentity, LatentKey, data_identity, encoder_digest
-from gust_torch.models import LatentAutoencoder
+from gust_torch.latents.key import DataIdentity, LatentKey, data_identity, encoder_digest
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
 
 # File systems note times to a tick of the kernel, at most 10 ms.
 CLOCK_TICK = 0.02
@@ -41,7 +41,7 @@ def test_a_key_names_what_differs(model: LatentAutoencoder, helpers) -> None:
         format_version=2,
     )
     assert key.differences(changed) == [
-        "the normalisation statistics differ",
+        "the normalization statistics differ",
         "the data file differs",
         "the number of samples differs (5 and 6)",
         "the dtype differs (float32 and float16)",

@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from gust_torch.checkpoint import load_model
-from gust_torch.data import HDF5Dataset
-from gust_torch.latents import LatentCache, encoder_digest
-from gust_torch.models import LatentAutoencoder
+from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.latents.key import encoder_digest
+from gust_torch.latents.store import LatentCache
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
 
 
 @pytest.fixture
 def cache(caches: Path) -> LatentCache:
-    """That of the training split, three shards."""
+    """Return that of the training split, three shards."""
     return LatentCache.open(caches / "burgers1d_train")
 
 

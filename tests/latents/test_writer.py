@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from gust_torch.latents import CachePlan, CacheWriter, LatentCache, writer
-from gust_torch.models import LatentAutoencoder
+from gust_torch.latents import writer
+from gust_torch.latents.plan import CachePlan
+from gust_torch.latents.store import LatentCache
+from gust_torch.latents.writer import CacheWriter
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
 
 pytestmark = pytest.mark.usefixtures("small_shards")
 

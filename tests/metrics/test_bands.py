@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gust_torch.metrics import BAND_NAMES, ShellSpectrum, band_errors
+from gust_torch.metrics.spectra import BAND_NAMES, ShellSpectrum, band_errors
 from gust_torch.spec import FieldSpec
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gust_torch.metrics import mse, nrmse, vrmse
+from gust_torch.metrics.errors import mse, nrmse, vrmse
 from gust_torch.metrics.points import point_nrmse, point_vrmse
 
 

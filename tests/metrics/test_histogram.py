@@ -9,8 +9,13 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from gust_torch.metrics import ValueHistogram, js_divergence, total_variation, wasserstein1
-from gust_torch.metrics.histogram import NUM_BINS
+from gust_torch.metrics.histogram import (
+    NUM_BINS,
+    ValueHistogram,
+    js_divergence,
+    total_variation,
+    wasserstein1,
+)
 
 
 def unit_histogram(channels: int = 1) -> ValueHistogram:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gust_torch.metrics import ShellSpectrum
+from gust_torch.metrics.spectra import ShellSpectrum
 from gust_torch.spec import FieldSpec
 
 GRIDS = [(16, 16), (15, 16), (16, 15), (15, 17), (24, 10)]
@@ -32,7 +32,7 @@ def make_spec(
 
 
 def mesh(spec: FieldSpec) -> tuple[Tensor, Tensor]:
-    """Periodic axes from 0, wall axes at cell centres (or Chebyshev-Gauss nodes on axis 1)."""
+    """Periodic axes from 0, wall axes at cell centers (or Chebyshev-Gauss nodes on axis 1)."""
     axes = []
     for axis, (n, length) in enumerate(zip(spec.grid, spec.lengths, strict=True)):
         points = torch.arange(n, dtype=torch.float64)
@@ -158,10 +158,10 @@ def test_wall_axis_resolves_cosine_modes(grid_y: str, mx: int, my: int) -> None:
 def test_chebyshev_interpolation_is_exact_on_polynomials(n: int) -> None:
     from gust_torch.metrics.transforms import chebyshev_nodes, chebyshev_to_uniform
 
-    centres = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    centers = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     matrix = chebyshev_to_uniform(n)
     for degree in range(n):
-        torch.testing.assert_close(matrix @ chebyshev_nodes(n) ** degree, centres**degree, rtol=0, atol=1e-12)
+        torch.testing.assert_close(matrix @ chebyshev_nodes(n) ** degree, centers**degree, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("grid_y", ["uniform", "chebyshev"])

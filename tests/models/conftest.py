@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from gust_torch.models import VQVAE2d
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.spec import FieldSpec
 
 PERIODIC = FieldSpec(names=("vorticity",), grid=(16, 16))
@@ -17,7 +17,7 @@ CHANNEL = FieldSpec(
 def _small_model(
     spec: FieldSpec = PERIODIC, *, autoencoder_steps: int = 2, replace_every: int = 3, seed: int = 0
 ) -> VQVAE2d:
-    """A model of a few thousand parameters with a latent grid an eighth of the field's."""
+    """Return a model of a few thousand parameters with a latent grid an eighth of the field's."""
     torch.manual_seed(seed)
     latent = (spec.grid[0] // 8, spec.grid[1] // 8)
     return VQVAE2d(
@@ -79,14 +79,14 @@ def train() -> Callable[..., list[float]]:
 
 @pytest.fixture(params=[PERIODIC, CHANNEL], ids=["periodic", "channel"])
 def spec(request: pytest.FixtureRequest) -> FieldSpec:
-    """A square periodic grid and a long, two-channel one with walls."""
+    """Return a square periodic grid and a long, two-channel one with walls."""
     value: FieldSpec = request.param
     return value
 
 
 @pytest.fixture
 def trained(spec: FieldSpec) -> tuple[VQVAE2d, torch.Tensor]:
-    """A model after a few steps, in evaluation mode, and a batch of its fields."""
+    """Return a model after a few steps, in evaluation mode, and a batch of its fields."""
     model = _small_model(spec)
     x = _smooth_fields(spec, 4)
     model.set_statistics(x.mean((0, 2, 3)), x.std((0, 2, 3)))

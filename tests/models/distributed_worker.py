@@ -11,7 +11,7 @@ from torch import distributed as dist
 from torch import multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gust_torch.models import VQVAE2d
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.spec import FieldSpec
 
 NUM_STEPS = 12
@@ -19,7 +19,7 @@ GLOBAL_BATCH = 8
 
 
 def build() -> VQVAE2d:
-    """A small model; quantisation begins at step 4, and codes are replaced every 3 steps."""
+    """Return a small model; quantization begins at step 4, and codes are replaced every 3 steps."""
     torch.manual_seed(0)
     return VQVAE2d(
         FieldSpec(names=("vorticity",), grid=(16, 8)),

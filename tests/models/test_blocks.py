@@ -1,4 +1,4 @@
-"""Convolutions at boundaries, upsampling, normalisation."""
+"""Convolutions at boundaries, upsampling, normalization."""
 
 from itertools import product
 
@@ -42,7 +42,7 @@ def test_convolution_wraps_on_periodic_axes_and_sees_zeros_beyond_walls(boundary
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("size", [(6, 4), (1, 3), (1, 1)])
-def test_upsampling_is_nearest_neighbour_then_convolution(boundary, size, layout):
+def test_upsampling_is_nearest_neighbor_then_convolution(boundary, size, layout):
     x = torch.randn(2, 3, *size, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
     block = Upsample2d(3, 5, boundary).double()
 

@@ -8,7 +8,7 @@ from gust_torch.models.codebook import EMACodebooks
 DECAY = 0.9
 
 
-def centred_step(book, seed=0):
+def centered_step(book, seed=0):
     """Random vectors with zero mean at each scale (so that the moving mean stays), and their codes."""
     generator = torch.Generator().manual_seed(seed)
     vectors = [torch.randn(4, book.vectors.shape[1], n, 1, generator=generator) for n in book.tokens]
@@ -35,7 +35,7 @@ def test_update_is_an_exponential_moving_average_of_sums():
         [c.clone() for c in book.counts.split((3, 4))],
         [s.clone() for s in book.sums.split((3, 4))],
     )
-    indices, vectors = centred_step(book)
+    indices, vectors = centered_step(book)
     book.update(indices, vectors, step=1)
     for k in range(2):
         one_hot = torch.nn.functional.one_hot(indices[k].flatten(), book.sizes[k]).float()
@@ -56,8 +56,8 @@ def test_scales_with_fewer_vectors_per_code_average_over_more_steps():
 
 def test_codes_follow_a_shift_of_all_vectors():
     book = EMACodebooks((4,), 2, (8,), 0.999)
-    _, (u,) = centred_step(book)
-    book.initialise(0, u, batch_size=4, generator=torch.Generator().manual_seed(0))
+    _, (u,) = centered_step(book)
+    book.initialize(0, u, batch_size=4, generator=torch.Generator().manual_seed(0))
     before = book.vectors.clone()
     shift = torch.tensor([5.0, -3.0])
     for step in range(60):

@@ -12,7 +12,7 @@ WORKER = Path(__file__).parent / "distributed_worker.py"
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory):
-    """Final states of one process, and of each of two."""
+    """Return the final states of one process, and of each of two."""
     folder = tmp_path_factory.mktemp("distributed")
     for world_size in ("1", "2"):
         subprocess.run([sys.executable, str(WORKER), world_size, str(folder)], check=True, timeout=300)
@@ -40,4 +40,4 @@ def test_two_processes_give_the_codebooks_of_one_with_twice_the_batch(states):
 def test_training_state_agrees(states):
     for state in states:
         extra = state["quantizer._extra_state"]
-        assert extra == {"step": 12, "initialised": True, "reservoir": []}
+        assert extra == {"step": 12, "initialized": True, "reservoir": []}

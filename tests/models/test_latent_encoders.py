@@ -11,8 +11,9 @@ from gust_torch.checkpoint import load_model, save_model
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.metrics.errors import vrmse
 from gust_torch.metrics.points import point_vrmse
-from gust_torch.models import LatentAutoencoder, VQVAE2d
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.points import grid_coordinates, grid_points, pad
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.spec import FieldSpec
 
 KINDS = ("grid", "mesh", "particles")
@@ -69,7 +70,7 @@ BATCHES = {"grid": waves, "mesh": meshes, "particles": particles}
 
 
 def small(kind, num=3, spec=None, **sizes):
-    """A model with the statistics of the batch of `num` samples, and the batch."""
+    """Return a model with the statistics of the batch of `num` samples, and the batch."""
     batch = BATCHES[kind](num)
     torch.manual_seed(0)
     small_sizes = {"latent_len": 8, "latent_dim": 16, "width": 32, "num_local_layers": 1, "num_layers": 1}

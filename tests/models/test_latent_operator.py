@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from gust_torch.checkpoint import load_model, save_model
-from gust_torch.models import LatentAutoencoder, LatentOperator
 from gust_torch.models.attention import AttentionBlock
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
+from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.spec import FieldSpec
 
 LINE = FieldSpec(names=("u",), grid=(16, 1), lengths=(1.0, 1.0))
@@ -18,7 +19,7 @@ TIME_STEPS = torch.tensor([0.1, 0.2])
 
 
 def operator(parameter_names=("nu", "rho"), **sizes):
-    """A tiny operator with statistics."""
+    """Return a tiny operator with statistics."""
     torch.manual_seed(0)
     architecture = LatentAutoencoder(LINE, **TINY).architecture()
     sizes = {"width": 16, "num_layers": 2, "num_heads": 2} | sizes
@@ -28,7 +29,7 @@ def operator(parameter_names=("nu", "rho"), **sizes):
 
 
 def awake(**options):
-    """An operator whose layers that begin at zero don't."""
+    """Return an operator whose layers that begin at zero don't."""
     model = operator(**options)
     for parameter in model.parameters():
         if parameter.requires_grad and not parameter.any():
@@ -37,7 +38,7 @@ def awake(**options):
 
 
 def latents(num=3):
-    """What an encoder gives."""
+    """Return what an encoder gives."""
     values = torch.randn(num, 4, 8, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.layer_norm(values, (8,))
 
@@ -107,7 +108,7 @@ def test_an_operator_without_parameters():
         (PARAMETERS, torch.zeros(0), "times are missing"),
     ],
 )
-def test_conditions_that_cannot_be_standardised(parameters, time_steps, message):
+def test_conditions_that_cannot_be_standardized(parameters, time_steps, message):
     with pytest.raises(ValueError, match=message):
         operator().set_conditioning(parameters, time_steps)
 

@@ -1,10 +1,10 @@
-"""The multi-scale residual quantiser: accumulation, gradients, loss, start of quantisation."""
+"""The multi-scale residual quantizer: accumulation, gradients, loss, start of quantization."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from gust_torch.models import MultiScaleQuantizer
+from gust_torch.models.quantizer import MultiScaleQuantizer
 
 SCALES = ((1, 1), (2, 1), (3, 2), (8, 4))
 SIZES = (4, 5, 6, 7)
@@ -22,7 +22,7 @@ def latents(num=6, seed=1):
 
 
 def perturbed(q):
-    """The same quantiser with φ away from the identity."""
+    """Return the same quantizer with φ away from the identity."""
     for parameter in q.phi.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return q
@@ -51,12 +51,12 @@ def test_residuals_never_grow_when_each_codebook_holds_zero():
     assert (norms[-1] < norms[0]).all()
 
 
-def test_accumulating_the_tokens_gives_the_quantised_latent_bit_for_bit():
+def test_accumulating_the_tokens_gives_the_quantized_latent_bit_for_bit():
     q = perturbed(quantizer())
     for training in (True, False):
         q.train(training)
         before = [codebook.clone() for codebook in q.codebooks]
-        q.initialised = True  # keep the codebooks for this comparison
+        q.initialized = True  # keep the codebooks for this comparison
         output = q(latents())
         moved, q.ema.vectors[:] = q.ema.vectors.clone(), torch.cat(before)
         assert torch.equal(q.accumulate(q.lookup(output.indices)), output.quantized)
@@ -96,7 +96,7 @@ def test_indices_are_the_nearest_codes_of_what_is_left():
     assert torch.equal(indices[0].flatten(), torch.cdist(means, q.codebooks[0]).argmin(-1))
 
 
-def test_quantisation_is_bypassed_then_starts_from_data():
+def test_quantization_is_bypassed_then_starts_from_data():
     q = quantizer(autoencoder_steps=3, sizes=(2, 3, 4, 5))
     untouched = q.ema.vectors.clone()
     for step in range(3):
@@ -143,7 +143,7 @@ def test_training_continues_from_a_state_bit_for_bit():
             assert torch.equal(value.nan_to_num(7), first.state_dict()[name].nan_to_num(7)), name
 
 
-def test_autocast_does_not_reach_the_quantiser():
+def test_autocast_does_not_reach_the_quantizer():
     q = quantizer()
     q(latents())
     q.eval()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gust_torch.models import VQVAE2d
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.spec import FieldSpec
 
 SPEC = FieldSpec(names=("vorticity",), grid=(32, 16))
@@ -63,7 +63,7 @@ def test_shifts_along_periodic_axes_commute(trained, spec):
         assert equal == (kind == "periodic")
 
 
-def test_every_parameter_has_a_gradient_before_and_after_quantisation_begins(
+def test_every_parameter_has_a_gradient_before_and_after_quantization_begins(
     small_model, smooth_fields, spec
 ):
     model = small_model(spec, autoencoder_steps=1)
@@ -80,7 +80,7 @@ def test_training_lowers_the_loss(small_model, smooth_fields, train, spec):
     model.set_statistics(x.mean((0, 2, 3)), x.std((0, 2, 3)))
     losses = train(model, [x] * 30, lr=1e-2)
     assert losses[19] < 0.8 * losses[0]
-    assert losses[-1] < losses[0]  # quantised by now, with 8 codes a scale
+    assert losses[-1] < losses[0]  # quantized by now, with 8 codes a scale
 
 
 def test_bits_per_pixel_counts_all_scales():

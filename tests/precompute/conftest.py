@@ -43,7 +43,7 @@ def write_stores(root: Path, task: str, kind: str, samples: list) -> None:
     """All samples but two train, one validates, one tests."""
     pytest.importorskip("zarr")
     pytest.importorskip("torch_geometric")
-    from gust_torch.data.graphs import RaggedWriter
+    from gust_torch.data.graphs.ragged import RaggedWriter
     from gust_torch.data.graphs.schema import KINDS
 
     for split, part in (("train", samples[:-2]), ("val", samples[-2:-1]), ("test", samples[-1:])):
@@ -106,7 +106,7 @@ def config(tmp_path: Path) -> Callable[..., Path]:
 
     def write(original: Path | None = None, name: str = "tiny.yaml", max_epochs: int = 1) -> Path:
         values = {} if original is None else yaml.safe_load(original.read_text())
-        values["model"] = {"class_path": "gust_torch.tasks.LatentAutoencoderTask", "init_args": dict(TINY)}
+        values["model"] = {"class_path": "gust_torch.LatentAutoencoderTask", "init_args": dict(TINY)}
         values.setdefault("data", {"batch_size": 8, "val_fraction": 0.2})
         values["best"] = {"monitor": "val/loss"}
         values["trainer"] = {"max_epochs": max_epochs, "enable_progress_bar": False, "log_every_n_steps": 1}

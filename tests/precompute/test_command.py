@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from gust_torch.checkpoint import load_model, save_model
-from gust_torch.data import HDF5Dataset
-from gust_torch.latents import LatentCache, encoder_digest, key, plan
-from gust_torch.models import LatentAutoencoder, VQVAE2d
+from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.latents import key, plan
+from gust_torch.latents.key import encoder_digest
+from gust_torch.latents.store import LatentCache
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.precompute import pipeline
 from gust_torch.precompute.ranks import Interrupted
 from gust_torch.spec import FieldSpec
@@ -31,7 +34,7 @@ def encode(run, root, config):
 
 @pytest.fixture
 def checkpoint(root, tmp_path):
-    """An autoencoder for the data."""
+    """Return an autoencoder for the data."""
     dataset = HDF5Dataset(root / "burgers1d_train.h5")
     torch.manual_seed(3)
     sizes = {"latent_len": 4, "latent_dim": 8, "width": 16, "num_layers": 1, "num_heads": 2}

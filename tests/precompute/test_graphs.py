@@ -8,8 +8,8 @@ import torch
 import yaml
 
 from gust_torch.checkpoint import load_model
-from gust_torch.latents import LatentCache
-from gust_torch.models import LatentAutoencoder
+from gust_torch.latents.store import LatentCache
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "autoencoder"
 
@@ -56,7 +56,7 @@ def test_particles_have_a_sample_for_each_time(run, particle_root, config, tmp_p
     np.testing.assert_array_equal(cache.trajectories, [0, 0, 0, 1, 1, 1])
     np.testing.assert_array_equal(cache.times, [0, 1, 2, 0, 1, 2])
     model = load_model(cache.encoder_path, LatentAutoencoder)
-    from gust_torch.data.graphs import ParticleZarrDataset
+    from gust_torch.data.graphs.datasets import ParticleZarrDataset
 
     store = ParticleZarrDataset(particle_root / "particles_advect_train.zarr")
     with torch.inference_mode():

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gust_torch.latents import CacheWriter, plan
+from gust_torch.latents import plan
+from gust_torch.latents.writer import CacheWriter
 from gust_torch.precompute.cli import main
 
 SCRIPT = Path(__file__).with_name("small_shards.py")

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from gust_torch.checkpoint import load_model
-from gust_torch.latents import LatentCache, encoder_digest
-from gust_torch.models import LatentAutoencoder
+from gust_torch.latents.key import encoder_digest
+from gust_torch.latents.store import LatentCache
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.precompute import config as configurations
 from gust_torch.precompute import training
 
@@ -100,7 +101,7 @@ def test_what_the_training_says_is_all_that_is_said(run, root, config, tmp_path)
     ("change", "message"),
     [
         ({"model": {"base_channels": 8}}, "trains no autoencoder"),
-        ({"model": {"class_path": "gust_torch.tasks.VQVAETask"}}, "trains no autoencoder"),
+        ({"model": {"class_path": "gust_torch.VQVAETask"}}, "trains no autoencoder"),
         ({"model": {"class_path": "nowhere.Task"}}, "there is no class nowhere.Task"),
         ({"model": [1]}, "model must be a mapping"),
         ({"data": {"class_path": "lightning.LightningModule"}}, "expected a FieldDataModule"),

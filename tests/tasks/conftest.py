@@ -12,7 +12,7 @@ NUM_FRAMES = 40
 
 
 def _write(path: Path, *, fields: tuple[str, ...], grid: tuple[int, int], boundary: tuple[str, str]) -> Path:
-    """A common-format file of smooth random fields."""
+    """Return a common-format file of smooth random fields."""
     rng = np.random.default_rng(0)
     k = np.add.outer(np.abs(np.fft.fftfreq(grid[0], 1 / grid[0])), np.fft.rfftfreq(grid[1], 1 / grid[1]))
     noise = rng.standard_normal((len(fields), NUM_FRAMES, *grid))

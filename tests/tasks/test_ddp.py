@@ -22,7 +22,7 @@ def test_two_cpu_processes_train_through_both_phases(turbulence_file, tiny_flags
     checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 6 * 2  # 34 frames on two processes, batches of 6
     model = load_model(tmp_path / "checkpoints" / "last.ckpt")
-    assert model.quantizer.initialised
+    assert model.quantizer.initialized
     # 6 frames from each of two processes: the moving counts tend to those of the joint batch.
     counts = model.quantizer.ema.counts.split(model.vocab_sizes)[0]
     assert 11 < counts.sum() < 13

@@ -10,9 +10,9 @@ import yaml
 
 from gust_torch.checkpoint import load_model
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.models import LatentAutoencoder
-from gust_torch.tasks import LatentAutoencoderTask
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.tasks.cli import main, names_class
+from gust_torch.tasks.latent_autoencoder import LatentAutoencoderTask
 from solvers.common.hdf5_utils import HDF5Writer
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "autoencoder"
@@ -35,10 +35,10 @@ def burgers_file(folder):
 
 
 def stores(folder, kind, samples):
-    """Flags of a training and a validation store."""
+    """Return flags of a training and a validation store."""
     pytest.importorskip("zarr")
     pytest.importorskip("torch_geometric")
-    from gust_torch.data.graphs import RaggedWriter
+    from gust_torch.data.graphs.ragged import RaggedWriter
     from gust_torch.data.graphs.schema import KINDS
 
     flags = []
@@ -86,7 +86,7 @@ NAMES = {
 
 
 def fit_flags(config, folder, root):
-    """Flags of a tiny model of a configuration, on the CPU."""
+    """Return flags of a tiny model of a configuration, on the CPU."""
     values = {f"--model.init_args.{name}": value for name, value in TINY.items()}
     values |= {"--trainer.accelerator": "cpu", "--trainer.devices": 1, "--trainer.max_epochs": 2}
     values |= {"--trainer.enable_progress_bar": "false", "--trainer.enable_model_summary": "false"}

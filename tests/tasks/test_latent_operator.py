@@ -12,11 +12,12 @@ import torch
 
 from gust_torch.checkpoint import load_model, save_model
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.models import LatentAutoencoder, LatentOperator
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
+from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.precompute.cli import main as precompute
 from gust_torch.spec import FieldSpec
-from gust_torch.tasks import LatentOperatorTask
 from gust_torch.tasks.cli import main
+from gust_torch.tasks.latent_operator import LatentOperatorTask
 from solvers.common.hdf5_utils import HDF5Writer
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +52,7 @@ def write_task(path, num_trajectories, num_times=NUM_TIMES):
 
 
 def save_encoder(path, seed):
-    """An autoencoder with random weights."""
+    """Return an autoencoder with random weights."""
     torch.manual_seed(seed)
     model = LatentAutoencoder(SPEC, **TINY)
     model.set_statistics(torch.tensor([0.0]), torch.tensor([0.7]))
@@ -65,7 +66,7 @@ def make_cache(folder, encoder, root, task="burgers1d"):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Data, two encoders and the caches of both."""
+    """Return data, two encoders and the caches of both."""
     folder = tmp_path_factory.mktemp("latent_operator")
     (folder / "data").mkdir()
     write_task(folder / "data" / "burgers1d_train.h5", 6)
@@ -77,7 +78,7 @@ def home(tmp_path_factory):
 
 
 def flags(home, root, *, cache=None, encoder=None, **more):
-    """Flags of a tiny operator on the CPU."""
+    """Return flags of a tiny operator on the CPU."""
     values = {
         "training.latent_cache_dir": "null" if cache is None else home / cache,
         "model.init_args.width": 16,
@@ -102,18 +103,18 @@ def flags(home, root, *, cache=None, encoder=None, **more):
 
 
 def logged(root, name, version=0):
-    """The logged values of one quantity, in their order."""
+    """Return the logged values of one quantity, in their order."""
     with (root / "logs" / f"version_{version}" / "metrics.csv").open() as file:
         return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
 
 
 def last(root):
-    """The last checkpoint, as it lies on disk."""
+    """Return the last checkpoint, as it lies on disk."""
     return torch.load(root / LAST, weights_only=True)
 
 
 def error_of(arguments, capfd):
-    """The one line with which the command refuses."""
+    """Return the one line with which the command refuses."""
     with pytest.raises(SystemExit) as exit_info:
         main(["fit", *arguments])
     assert exit_info.value.code == 1
@@ -149,8 +150,8 @@ def test_a_run_learns_and_leaves_an_operator(home, trained):
     assert model.time_step_range.tolist() == pytest.approx([0.1, 0.1])
     for name, value in load_model(home / "encoder.ckpt", LatentAutoencoder).state_dict().items():
         assert torch.equal(model.autoencoder.state_dict()[name], value)
-    optimised = sum(len(group["params"]) for group in last(trained)["optimizer_states"][0]["param_groups"])
-    assert optimised == sum(p.requires_grad for p in model.parameters())
+    optimized = sum(len(group["params"]) for group in last(trained)["optimizer_states"][0]["param_groups"])
+    assert optimized == sum(p.requires_grad for p in model.parameters())
 
 
 def test_a_crashed_run_resumes_bit_for_bit_within_an_epoch(home, trained, tmp_path, monkeypatch):
@@ -225,7 +226,7 @@ def test_a_data_module_without_latents_is_told_apart(home, tmp_path, turbulence_
     arguments = ["--data.data_path", str(turbulence_file), "--training.latent_cache_dir", "somewhere", *root]
     expected = "training.latent_cache_dir=somewhere is set, but FieldDataModule reads no latent cache"
     assert expected in error_of(arguments, capfd)
-    graphs = ["--data", "gust_torch.data.graphs.GraphDataModule", "--data.init_args.kind", "mesh"]
+    graphs = ["--data", "gust_torch.GraphDataModule", "--data.init_args.kind", "mesh"]
     graphs += ["--data.init_args.train_path", "a.zarr", "--data.init_args.val_path", "b.zarr"]
     assert "GraphDataModule reads no latent cache" in error_of([*arguments[2:], *graphs], capfd)
     both = flags(home, tmp_path, cache="cache_encoder", data__init_args__latent_cache_dir="elsewhere")
@@ -251,7 +252,7 @@ def test_a_steady_problem_is_refused(home, tmp_path, capfd):
 def test_particles_train_from_their_cache(tmp_path):
     pytest.importorskip("zarr")
     pytest.importorskip("torch_geometric")
-    from gust_torch.data.graphs import RaggedWriter
+    from gust_torch.data.graphs.ragged import RaggedWriter
     from gust_torch.data.graphs.schema import KINDS
 
     rng = np.random.default_rng(0)

@@ -10,10 +10,10 @@ import torch
 from lightning import Callback
 
 from gust_torch.checkpoint import load_model
-from gust_torch.data import FieldDataModule
-from gust_torch.models import VQVAE2d
-from gust_torch.tasks import VQVAETask
+from gust_torch.data.datamodule import FieldDataModule
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.tasks.cli import TrainCLI, main
+from gust_torch.tasks.vqvae import VQVAETask
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "vqvae").glob("*.yaml"))
 
@@ -39,7 +39,7 @@ def test_each_config_trains(config, turbulence_file, convection_file, tiny_flags
     assert all(0 < value <= 1 for name, value in metrics.items() if "perplexity" in name)
     model = load_model(tmp_path / "checkpoints" / "best.ckpt")
     assert model.spec.names == (("buoyancy", "vorticity") if convection else ("vorticity",))
-    assert model.quantizer.initialised
+    assert model.quantizer.initialized
     assert torch.allclose(model.std, torch.tensor(5.0), rtol=0.2)
     assert list(tmp_path.glob("logs/*/figures/reconstructions_*.png"))
     assert list(tmp_path.glob("logs/*/figures/code_usage_*.png"))
@@ -102,7 +102,7 @@ def test_mistakes_end_with_one_line_and_exit_code_1(
 
 def test_a_wrong_option_of_a_named_class_is_told_in_one_line(capsys):
     with pytest.raises(SystemExit):
-        main(["fit", "--model", "gust_torch.tasks.LatentAutoencoderTask", "--model.widht", "3"])
+        main(["fit", "--model", "gust_torch.LatentAutoencoderTask", "--model.widht", "3"])
     line = "error: LatentAutoencoderTask: Option 'widht' is not accepted; `fit --help` lists what there is\n"
     assert capsys.readouterr().err == line
 
@@ -164,7 +164,7 @@ def test_long_epochs_are_saved_as_time_passes(turbulence_file, tiny_flags, tmp_p
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
-@pytest.mark.parametrize("step", [3, 9], ids=["before quantisation", "after it"])
+@pytest.mark.parametrize("step", [3, 9], ids=["before quantization", "after it"])
 def test_a_crashed_run_resumes_bit_for_bit_within_an_epoch(step, turbulence_file, tiny_flags, tmp_path):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     flags = ["--model.autoencoder_steps", "5", "--model.replace_every", "4", "--model.augment_shifts", "true"]

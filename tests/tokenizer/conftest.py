@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gust_torch.checkpoint import save_model
-from gust_torch.models import VQVAE2d
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.spec import FieldSpec
 from solvers.common.hdf5_utils import HDF5Writer
 
@@ -20,7 +20,8 @@ NUM_FRAMES = 11
 
 
 def _build_model(seed: int, *, autoencoder_steps: int = 0) -> VQVAE2d:
-    """A model with random weights and, unless still in its first steps, with codebooks fitted to noise."""
+    """Return a model with random weights and, unless still in its first steps, with codebooks fitted to
+    noise."""
     torch.manual_seed(seed)
     model = VQVAE2d(
         SPEC,
@@ -63,7 +64,7 @@ def make_frames() -> Callable[..., Tensor]:
 
 @pytest.fixture(scope="session")
 def model() -> VQVAE2d:
-    """The model; tests must not change it."""
+    """Return the model; tests must not change it."""
     return _build_model(0)
 
 
@@ -75,7 +76,7 @@ def frames() -> Tensor:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, model: VQVAE2d) -> Path:
-    """The model's checkpoint."""
+    """Return the model's checkpoint."""
     path = tmp_path_factory.mktemp("checkpoint") / "model.ckpt"
     save_model(model, path)
     return path
@@ -106,7 +107,7 @@ def write_data() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory, frames: Tensor, write_data: Callable[..., None]) -> Path:
-    """A data file of the frames."""
+    """Return a data file of the frames."""
     path = tmp_path_factory.mktemp("data") / "data.h5"
     write_data(path, frames)
     return path

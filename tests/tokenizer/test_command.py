@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gust_torch.checkpoint import save_model
-from gust_torch.models import VQVAE2d
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.tokenizer.__main__ import main
 from gust_torch.tokenizer.npz import load_tokenized_data
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
@@ -28,7 +28,7 @@ def arguments(checkpoint: Path, data: Path) -> list[str]:
 
 @pytest.fixture
 def tokens(arguments: list[str], tmp_path: Path) -> Path:
-    """The token file of the data."""
+    """Return the token file of the data."""
     path = tmp_path / "tokens.npz"
     assert main(["save", *arguments, "--output", str(path)]) == 0
     return path

@@ -29,7 +29,7 @@ def codes() -> np.ndarray:
 
 @pytest.fixture
 def vocabulary(codes: np.ndarray) -> Vocabulary:
-    """The vocabulary of these codes."""
+    """Return the vocabulary of these codes."""
     rng = np.random.default_rng(2)
     books = [rng.normal(size=(size, 3)).astype(np.float32) for size in SIZES]
     parts = np.split(codes, [1, 3], axis=1)
@@ -52,7 +52,7 @@ def source() -> TokenSource:
 
 @pytest.fixture
 def path(tmp_path: Path, codes: np.ndarray, vocabulary: Vocabulary, source: TokenSource) -> Path:
-    """A written token file."""
+    """Return a written token file."""
     path = tmp_path / "tokens.npz"
     write_tokens(path, codes, vocabulary, source, overwrite=False)
     return path

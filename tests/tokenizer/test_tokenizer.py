@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from gust_torch.checkpoint import save_model
-from gust_torch.models import VQVAE2d
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.tokenizer.npz import TokenSource, write_tokens
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 
 
 @pytest.fixture
 def tokenizer(checkpoint: Path, frames: Tensor) -> VQVAETokenizer:
-    """A tokenizer fitted on the frames."""
+    """Return a tokenizer fitted on the frames."""
     return VQVAETokenizer.from_checkpoint(checkpoint).fit(frames.split(4))
 
 
@@ -55,7 +55,7 @@ def test_vocabulary_holds_just_the_codes_of_its_data(tokenizer: VQVAETokenizer, 
     assert tokenizer.unseen_report() == []
 
 
-def test_unseen_codes_become_neighbours_and_are_reported(
+def test_unseen_codes_become_neighbors_and_are_reported(
     tokenizer: VQVAETokenizer, make_frames: Callable[..., Tensor]
 ) -> None:
     tokenizer.fit([make_frames(1, seed=7)])

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from gust_torch.tokenizer.benchmark import build_model, time_in_memory
 from gust_torch.tokenizer.usage import bit_rate, scale_usage
 
 
@@ -35,10 +34,3 @@ def test_bits_per_pixel_count_every_scale() -> None:
 def test_no_tokens_are_an_error() -> None:
     with pytest.raises(ValueError, match="no tokens at scale 1x1"):
         scale_usage([(1, 1)], [np.zeros(4)])
-
-
-def test_benchmark_stands_beside_the_encoder() -> None:
-    row = time_in_memory(build_model(32, base_channels=8), batch_size=1, repeats=1)
-    assert row.floor is not None
-    assert row.value > 0
-    assert row.goal == "<= 1.1"

@@ -28,7 +28,7 @@ def counts() -> list[np.ndarray]:
 
 @pytest.fixture
 def vocabulary(codebooks: list[np.ndarray], counts: list[np.ndarray]) -> Vocabulary:
-    """The vocabulary of those codes."""
+    """Return the vocabulary of those codes."""
     return Vocabulary.from_counts(SCALES, codebooks, counts)
 
 
@@ -50,7 +50,7 @@ def test_codes_in_use_map_there_and_back(vocabulary: Vocabulary, codebooks: list
         assert np.array_equal(vocabulary.codebook[token], codebooks[k][code])
 
 
-def test_every_unseen_code_takes_its_nearest_neighbour_in_use(
+def test_every_unseen_code_takes_its_nearest_neighbor_in_use(
     vocabulary: Vocabulary, codebooks: list[np.ndarray]
 ) -> None:
     for k, (book, in_use) in enumerate(zip(codebooks, vocabulary.codes_in_use, strict=True)):

@@ -17,8 +17,7 @@ from gust_torch.artifacts.fetching.lock import waiting_lock
 from gust_torch.artifacts.fetching.watch import Watch
 from gust_torch.artifacts.registry.entry import DatasetEntry
 from gust_torch.artifacts.stores.contract import RemoteFile
-from solvers.common.aside import written_aside
-from solvers.common.digest import file_sha256
+from solvers.common.files import file_sha256, written_aside
 
 _VERIFIED = "verified.json"
 
@@ -43,7 +42,7 @@ class Verified:
 
     @classmethod
     def of(cls, path: Path) -> "Verified":
-        """What the file system says now."""
+        """Return what the file system says now."""
         status = path.stat()
         return cls(path.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
@@ -68,7 +67,7 @@ class ArtifactCache:
     def provide(
         self, entry: DatasetEntry, open_remote: Callable[[], RemoteFile] | None, *, workers: int, watch: Watch
     ) -> tuple[Path, bool]:
-        """A tarball with the right digest.
+        """Return a tarball with the right digest.
 
         Args:
             entry: The dataset.
@@ -98,7 +97,7 @@ class ArtifactCache:
             return self.where(entry), False
 
     def _download(self, entry: DatasetEntry, remote: RemoteFile, workers: int, watch: Watch) -> None:
-        """Downloads a tarball; it gets its name when its digest is right.
+        """Download a tarball; it gets its name when its digest is right.
 
         Raises:
             ValueError: Its digest differs.
@@ -117,11 +116,11 @@ class ArtifactCache:
         self._note_verified(self.where(entry))
 
     def _part(self, entry: DatasetEntry) -> Path:
-        """The unfinished download."""
+        """Return the unfinished download."""
         return self._folder / entry.sha256 / "download.part"
 
     def _find(self, entry: DatasetEntry) -> Path | None:
-        """A tarball in the cache, perhaps under the name of another dataset with the same content."""
+        """Return a tarball in the cache, perhaps under the name of another dataset with the same content."""
         verified = self._read_verified(entry.sha256)
         names = [self.where(entry).name, *([] if verified is None else [verified.file])]
         paths = [self._folder / entry.sha256 / Path(name).name for name in names]
@@ -139,7 +138,7 @@ class ArtifactCache:
         return False
 
     def _read_verified(self, sha256: str) -> Verified | None:
-        """The file that was compared last; None if that is not known."""
+        """Return the file that was compared last; None if that is not known."""
         try:
             text = (self._folder / sha256 / _VERIFIED).read_text(encoding="utf-8")
             return Verified(**json.loads(text))

@@ -18,7 +18,7 @@ class RangesDigest:
     """
 
     def __init__(self, file: int, size: int, range_bytes: int) -> None:
-        """Starts at the beginning.
+        """Start at the beginning.
 
         Args:
             file: Descriptor for reading.

@@ -12,7 +12,7 @@ from typing import TypeVar
 from gust_torch.artifacts.fetching.journal import PartialFile, discard, read_finished
 from gust_torch.artifacts.fetching.watch import Watch, naming
 from gust_torch.artifacts.stores.contract import RemoteFile
-from solvers.common.digest import file_sha256
+from solvers.common.files import file_sha256
 
 RANGE_BYTES = 8 << 20  # the size S3 clients use: large enough for its latency, small enough to lose
 FIRST_DELAY = 0.5  # seconds before the first repetition; doubled before each further one
@@ -61,7 +61,7 @@ def downloaded_bytes(part: Path, size: int) -> int:
 
 
 def _download_ranges(remote: RemoteFile, part: Path, size: int, workers: int, watch: Watch) -> str:
-    """Reads the missing ranges with threads and hashes all; the first error ends all.
+    """Read the missing ranges with threads and hashes all; the first error ends all.
 
     Raises:
         ValueError: As for `download`.

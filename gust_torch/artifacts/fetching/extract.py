@@ -126,7 +126,7 @@ def _is_folder(member: tarfile.TarInfo) -> bool:
 
 
 def _write(stream: GzipStream, member: tarfile.TarInfo, target: Path, watch: Watch) -> None:
-    """Writes one new file.
+    """Write one new file.
 
     Raises:
         ValueError: The tarball ends before the member does.
@@ -145,7 +145,7 @@ def _write(stream: GzipStream, member: tarfile.TarInfo, target: Path, watch: Wat
 
 
 def _check_rest(stream: GzipStream) -> None:
-    """Reads to the end, where only zeros may come and checksums are compared.
+    """Read to the end, where only zeros may come and checksums are compared.
 
     Raises:
         ValueError: There is something behind the last member.
@@ -156,5 +156,5 @@ def _check_rest(stream: GzipStream) -> None:
 
 
 def _shown(name: str) -> str:
-    """A member's name for a message, on one line and not too long."""
+    """Return a member's name for a message, on one line and not too long."""
     return ascii(name if len(name) <= 100 else f"{name[:100]}...")

@@ -12,9 +12,9 @@ from gust_torch.artifacts.fetching.work import Outcome, Work
 from gust_torch.artifacts.reference import expand_reference
 from gust_torch.artifacts.registry.entry import DatasetEntry
 from gust_torch.artifacts.registry.file import DEFAULT_REGISTRY, load_registry
-from gust_torch.artifacts.stores import RemoteFile, open_reference
-from gust_torch.artifacts.stores.opening import DEFAULT_CACHE
-from solvers.common.errors import one_line
+from gust_torch.artifacts.stores.contract import RemoteFile
+from gust_torch.artifacts.stores.opening import DEFAULT_CACHE, open_reference
+from solvers.common.cli import one_line
 
 DEFAULT_ROOT = Path("data/pdebench")
 DEFAULT_WORKERS = 8  # reads at a time; a network is idle most of the time with fewer
@@ -65,12 +65,12 @@ class Source:
     workers: int = DEFAULT_WORKERS
 
     def __post_init__(self) -> None:
-        """Checks the number of workers."""
+        """Check the number of workers."""
         if self.workers < 1:
             raise ValueError(f"--workers is {self.workers}; give 1 or more")
 
     def opener(self, entry: DatasetEntry) -> Callable[[], RemoteFile] | None:
-        """What finds a dataset's stored file; None offline.
+        """Return what finds a dataset's stored file; None offline.
 
         Raises:
             ValueError: Its W&B entity or project is not known.
@@ -89,7 +89,7 @@ def fetch(
     overwrite: bool = False,
     report: Callable[[Fetched], None] = lambda fetched: None,
 ) -> list[Fetched]:
-    """Puts datasets into a folder, in parallel; those that are there already cost nothing.
+    """Put datasets into a folder, in parallel; those that are there already cost nothing.
 
     Args:
         names: Datasets of the registry.
@@ -128,7 +128,7 @@ def _finish(
     outcomes: Mapping[str, Outcome],
     report: Callable[[Fetched], None],
 ) -> list[Fetched]:
-    """Reports what is in place, then raises what went wrong.
+    """Report what is in place, then raises what went wrong.
 
     Raises:
         ValueError: Some datasets could not be had.
@@ -152,7 +152,7 @@ def _finish(
 
 
 def _refuse_shared(entries: Sequence[DatasetEntry]) -> None:
-    """Looks for datasets that cannot lie in one folder.
+    """Look for datasets that cannot lie in one folder.
 
     Raises:
         ValueError: Two have a file of the same name.

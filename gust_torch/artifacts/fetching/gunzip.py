@@ -71,7 +71,7 @@ class GzipStream:
     MAX_HEADER_BYTES = 16 << 10
 
     def __init__(self, path: Path) -> None:
-        """Opens the file and starts decompressing."""
+        """Open the file and starts decompressing."""
         self._file = path.open("rb", buffering=0)
         self._blocks: queue.Queue[bytes | _End] = queue.Queue(_AHEAD_BLOCKS)
         self._closing = threading.Event()
@@ -101,7 +101,7 @@ class GzipStream:
         return self._position
 
     def read(self, size: int) -> bytes:
-        """The next `size` bytes, fewer at the end.
+        """Return the next `size` bytes, fewer at the end.
 
         Raises:
             ValueError: More is asked for than a header may have; the file is damaged.
@@ -120,7 +120,7 @@ class GzipStream:
         self.read(position - self._position)
 
     def take(self, size: int) -> Iterator[memoryview]:
-        """The next `size` bytes in blocks; ends early where the file does.
+        """Yield the next `size` bytes in blocks; ends early where the file does.
 
         Raises:
             ValueError: The file is damaged.
@@ -137,7 +137,7 @@ class GzipStream:
             yield part
 
     def _next_block(self) -> None:
-        """Waits for the thread.
+        """Wait for the thread.
 
         Raises:
             ValueError: The file is damaged from here on.
@@ -152,7 +152,7 @@ class GzipStream:
             raise self._end.error
 
     def _decompress(self) -> None:
-        """The thread: blocks, then the end."""
+        """Return the thread: blocks, then the end."""
         error: Exception | None = None
         try:
             for block in gzip_blocks(self._file):

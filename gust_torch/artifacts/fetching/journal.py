@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gust_torch.artifacts.fetching.digest import RangesDigest
 from gust_torch.artifacts.fetching.watch import Watch
-from solvers.common.aside import written_aside
+from solvers.common.files import written_aside
 
 SAVE_SECONDS = 1.0  # between saves: each first puts the file's bytes on the disk
 
@@ -67,7 +67,7 @@ class PartialFile:
         ]
 
     def write(self, start: int, data: bytes) -> None:
-        """Writes one range, from any thread.
+        """Write one range, from any thread.
 
         Raises:
             OSError: The disk is full, for example.
@@ -110,7 +110,7 @@ class PartialFile:
             os.close(self._file)
 
     def _save(self) -> None:
-        """Records what was written; the bytes reach the disk before the line that says so."""
+        """Record what was written; the bytes reach the disk before the line that says so."""
         os.fsync(self._file)
         with self._journal.open("a", encoding="utf-8") as file:
             file.write("".join(f"{index}\n" for index in self._unsaved))
@@ -131,7 +131,7 @@ def read_finished(path: Path, size: int, range_bytes: int) -> set[int]:
 
 
 def discard(path: Path) -> None:
-    """Removes an unfinished file and its journal, the journal first."""
+    """Remove an unfinished file and its journal, the journal first."""
     journal_path(path).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 

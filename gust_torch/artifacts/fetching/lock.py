@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gust_torch.artifacts.fetching.watch import Watch
-from solvers.common.lock import WriterLock
+from solvers.common.files import writer_lock
 
 _POLL_SECONDS = 0.1
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def waiting_lock(output: Path, watch: Watch) -> Iterator[None]:
-    """Holds the lock of `output`, whose folder exists; it is released by the system when this process dies.
+    """Hold the lock of `output`, whose folder exists; it is released by the system when this process dies.
 
     Raises:
         Stopped: The work is to end while another process has the lock.
@@ -23,7 +23,7 @@ def waiting_lock(output: Path, watch: Watch) -> Iterator[None]:
     told = False
     while True:
         try:
-            lock = WriterLock(output)
+            lock = writer_lock(output)
             break
         except BlockingIOError:
             if not told:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gust_torch.artifacts.registry.entry import DatasetEntry
-from solvers.common.aside import written_aside
+from solvers.common.files import written_aside
 from solvers.common.provenance import provenance
 
 FORMAT_VERSION = 1
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stamp:
-    """By what a file or folder is recognised without reading it.
+    """By what a file or folder is recognized without reading it.
 
     Attributes:
         files: Number of files; 1 for a file.
@@ -34,7 +34,8 @@ class Stamp:
 
     @classmethod
     def of(cls, path: Path) -> "Stamp | None":
-        """What lies at a path now; None if that is neither a file nor a folder (links are not followed)."""
+        """Return what lies at a path now; None if that is neither a file nor a folder (links are not
+        followed)."""
         if path.is_symlink():
             return None
         if path.is_file():
@@ -77,7 +78,7 @@ class Receipt:
 
     @classmethod
     def of(cls, entry: DatasetEntry, folder: Path) -> "Receipt":
-        """The receipt for a dataset's files in a folder.
+        """Return the receipt for a dataset's files in a folder.
 
         Raises:
             ValueError: A file is missing.
@@ -95,14 +96,14 @@ class Receipt:
         return member in self.files and Stamp.of(path) == self.files[member]
 
     def write(self, path: Path) -> None:
-        """Writes the receipt, whole or not at all."""
+        """Write the receipt, whole or not at all."""
         content = {"format_version": FORMAT_VERSION, **asdict(self), **provenance()}
         with written_aside(path) as file:
             file.write(f"{json.dumps(content, indent=1)}\n".encode())
 
 
 def read_receipt(path: Path) -> Receipt | None:
-    """Reads a receipt; None where there is none, or none that can be understood."""
+    """Read a receipt; None where there is none, or none that can be understood."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format_version"] != FORMAT_VERSION:

@@ -46,7 +46,7 @@ class DatasetRoot:
         )
 
     def refuse_strangers(self, entry: DatasetEntry) -> None:
-        """Looks for files that this dataset would replace and did not put there itself.
+        """Look for files that this dataset would replace and did not put there itself.
 
         Raises:
             ValueError: There is one.
@@ -63,7 +63,7 @@ class DatasetRoot:
                 )
 
     def install(self, entry: DatasetEntry, tarball: Path, *, overwrite: bool, watch: Watch) -> None:
-        """Puts the dataset's files in place, all of them or none.
+        """Put the dataset's files in place, all of them or none.
 
         Raises:
             ValueError: The tarball is not right, or a file is in the way without `overwrite`.
@@ -113,7 +113,7 @@ class DatasetRoot:
             raise
 
     def _publish(self, entry: DatasetEntry) -> None:
-        """Renames the staged files to their places; a second call finishes this after a kill."""
+        """Rename the staged files to their places; a second call finishes this after a kill."""
         for member in entry.splits.values():
             staged, target = self._staged(entry) / member, self._root / member
             if not os.path.lexists(staged):
@@ -147,13 +147,13 @@ class DatasetRoot:
         return self._part(entry) / "files"
 
     def _staged_receipt(self, entry: DatasetEntry) -> Receipt | None:
-        """The receipt of a complete staging folder for this very dataset."""
+        """Return the receipt of a complete staging folder for this very dataset."""
         receipt = read_receipt(self._part(entry) / f"{entry.name}.json")
         return receipt if receipt is not None and receipt.sha256 == entry.sha256 else None
 
 
 def _remove(path: Path) -> None:
-    """Removes a file, a link or a folder with all below it; links are not followed."""
+    """Remove a file, a link or a folder with all below it; links are not followed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -161,7 +161,7 @@ def _remove(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Puts a file, or a folder of perhaps a million small ones, on the disk."""
+    """Put a file, or a folder of perhaps a million small ones, on the disk."""
     if path.is_dir():
         os.sync()
         return

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def check_space(needs: Iterable[tuple[Path, int]]) -> None:
-    """Compares what is needed with what is free; folders on one disk share its room.
+    """Compare what is needed with what is free; folders on one disk share its room.
 
     Args:
         needs: Folders, which need not exist, and the bytes that will be written below them.
@@ -29,7 +29,7 @@ def check_space(needs: Iterable[tuple[Path, int]]) -> None:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
+    """Return the folder, or the nearest one above it that exists."""
     folder = folder.absolute()
     return next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
 

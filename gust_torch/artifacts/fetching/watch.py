@@ -12,7 +12,7 @@ class Stopped(Exception):
 
 
 def _ignore(size: int) -> None:
-    """Takes no notice."""
+    """Take no notice."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Watch:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def count(self, size: int) -> None:
-        """Notes `size` more bytes.
+        """Note `size` more bytes.
 
         Raises:
             Stopped: The work is to end.
@@ -37,7 +37,7 @@ class Watch:
         self.progress(size)
 
     def check(self) -> None:
-        """Ends the work where that was asked for.
+        """End the work where that was asked for.
 
         Raises:
             Stopped: The work is to end.
@@ -46,7 +46,7 @@ class Watch:
             raise Stopped
 
     def sleep(self, seconds: float) -> None:
-        """Waits.
+        """Wait.
 
         Raises:
             Stopped: The work is to end.
@@ -57,7 +57,7 @@ class Watch:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Gives errors of an open file ("No space left on device") its name."""
+    """Give errors of an open file ("No space left on device") its name."""
     try:
         yield
     except OSError as error:

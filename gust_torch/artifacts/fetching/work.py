@@ -9,7 +9,7 @@ from gust_torch.artifacts.fetching.cache import ArtifactCache
 from gust_torch.artifacts.fetching.root import DatasetRoot
 from gust_torch.artifacts.fetching.watch import Watch
 from gust_torch.artifacts.registry.entry import DatasetEntry
-from gust_torch.artifacts.stores import RemoteFile
+from gust_torch.artifacts.stores.contract import RemoteFile
 from solvers.common.progress import Progress
 
 FETCHED = "fetched"
@@ -64,14 +64,14 @@ class Work:
                 raise
 
     def _put(self, entry: DatasetEntry, workers: int, watch: Watch) -> str:
-        """Puts one dataset in place and says where its tarball was."""
+        """Put one dataset in place and says where its tarball was."""
         tarball, cached = self.cache.provide(entry, self.openers[entry.name], workers=workers, watch=watch)
         self.root.install(entry, tarball, overwrite=self.overwrite, watch=watch)
         return FROM_CACHE if cached else FETCHED
 
 
 def _outcome(future: "concurrent.futures.Future[str]") -> Outcome:
-    """Waits for a dataset."""
+    """Wait for a dataset."""
     try:
         return future.result()
     except (ValueError, OSError) as error:
@@ -87,7 +87,7 @@ class _Display:
         self._bytes = 0
 
     def count(self, size: int) -> None:
-        """Counts bytes."""
+        """Count bytes."""
         with self._lock:
             before = self._bytes // _MEGABYTE
             self._bytes += size

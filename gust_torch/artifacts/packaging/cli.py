@@ -10,13 +10,13 @@ from gust_torch.artifacts.reference import reference_problem
 from gust_torch.artifacts.registry.checks import SPLITS
 from gust_torch.artifacts.registry.file import DEFAULT_REGISTRY
 from gust_torch.artifacts.registry.write import register
-from solvers.common.command import run_command
+from solvers.common.cli import run_command
 
 logger = logging.getLogger(__name__)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command's arguments."""
+    """Return the command's arguments."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         description="Packs train, val and test files of a task into OUT/NAME.tar.gz, describes it in "
@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses the command line and packs."""
+    """Parse the command line and packs."""
     args = make_parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)  # other packages: warnings only
     logging.getLogger("gust_torch").setLevel(logging.INFO)

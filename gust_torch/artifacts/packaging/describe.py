@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from solvers.common import schema
+from solvers.common.hdf5 import schema
+from solvers.common.hdf5.reader import is_complete
 from solvers.common.hdf5_utils import open_file, read_hdf5_info, validate
-from solvers.common.reader import is_complete
 
 # Groups of the Zarr stores (docs/formats.md) and what they hold.
 _GRAPH_GROUPS = {"mesh_poisson": "mesh", "particles_advect": "particles"}
@@ -42,7 +42,7 @@ class Description:
 
 
 def describe(path: Path) -> Description:
-    """Describes a file or store.
+    """Describe a file or store.
 
     Raises:
         ValueError: It is invalid, unfinished or of an unknown kind.
@@ -51,7 +51,7 @@ def describe(path: Path) -> Description:
 
 
 def _describe_grid(path: Path) -> Description:
-    """A file of the common HDF5 format."""
+    """Return a file of the common HDF5 format."""
     if problems := validate(path):
         more = f" and {len(problems) - 1} more problems" if len(problems) > 1 else ""
         first = problems[0] if problems[0].startswith(str(path)) else f"{path}: {problems[0]}"
@@ -86,7 +86,7 @@ def _describe_grid(path: Path) -> Description:
 
 
 def _describe_store(path: Path) -> Description:
-    """A Zarr store of meshes or particles, ragged or with one group a sample."""
+    """Return a Zarr store of meshes or particles, ragged or with one group a sample."""
     groups = [name for name in _GRAPH_GROUPS if (path / name).is_dir()]
     if len(groups) != 1:
         raise ValueError(

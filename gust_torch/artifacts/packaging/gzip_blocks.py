@@ -29,7 +29,7 @@ _METHOD = 1  # counts changes to what `compress_block` makes of a block
 
 
 def recipe() -> dict[str, object]:
-    """What the compressed bytes depend on beside the input; another zlib may find other matches."""
+    """Return what the compressed bytes depend on beside the input; another zlib may find other matches."""
     return {"format": "gzip", "method": _METHOD, "block": BLOCK_BYTES, "zlib": zlib.ZLIB_RUNTIME_VERSION}
 
 
@@ -76,7 +76,7 @@ def _deflate(data: bytes, level: int, strategy: int) -> bytes:
 
 
 def _blocks(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The same bytes in blocks of BLOCK_BYTES; the last one may be shorter."""
+    """Yield the same bytes in blocks of BLOCK_BYTES; the last one may be shorter."""
     buffer = bytearray()
     for piece in pieces:
         buffer += piece

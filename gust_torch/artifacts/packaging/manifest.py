@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gust_torch.artifacts.packaging.gzip_blocks import recipe
 from gust_torch.artifacts.packaging.tar_stream import Member, list_members, read_exactly
-from solvers.common.aside import written_aside
+from solvers.common.files import written_aside
 from solvers.common.provenance import provenance
 
 FORMAT_VERSION = 1
@@ -31,7 +31,7 @@ class Tarball:
 
 
 def write_manifest(path: Path, content: Mapping[str, object]) -> None:
-    """Writes a manifest as JSON, aside and renamed."""
+    """Write a manifest as JSON, aside and renamed."""
     with written_aside(path) as file:
         file.write((json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
@@ -63,7 +63,8 @@ def make_manifest(
 
 
 def existing_tarball(path: Path, manifest: Path, members: Sequence[Member], workers: int) -> Tarball | None:
-    """The tarball at `path` where it and its manifest are what packing `members` would make; else None.
+    """Return the tarball at `path` where it and its manifest are what packing `members` would make; else
+    None.
 
     Reading and hashing take a fraction of the time of packing.
 

@@ -82,7 +82,8 @@ def _draft(
     descriptions: Mapping[str, Description],
     metadata: Mapping[str, object] | None,
 ) -> DatasetEntry:
-    """The entry before there is a tarball: its name and metadata are checked before anything long begins.
+    """Return the entry before there is a tarball: its name and metadata are checked before anything long
+    begins.
 
     Raises:
         ValueError: The name, the metadata or the splits are not good.
@@ -102,7 +103,7 @@ def _draft(
 def _contents(
     entry: DatasetEntry, task: str, sources: Mapping[str, Path], descriptions: Mapping[str, Description]
 ) -> Contents:
-    """What goes into the package.
+    """Return what goes into the package.
 
     Raises:
         ValueError: A store holds what a tarball may not.
@@ -126,7 +127,7 @@ def _num_cores() -> int:
 
 
 def _common_kind(sources: Mapping[str, Path], descriptions: Mapping[str, Description]) -> str:
-    """The kind of all splits, which must be of one data set.
+    """Return the kind of all splits, which must be of one data set.
 
     Raises:
         ValueError: They differ in kind, fields, parameters or grid.

@@ -38,7 +38,7 @@ class Package:
     written: bool
 
     def entry(self, artifact: str) -> DatasetEntry:
-        """The registry's entry.
+        """Return the registry's entry.
 
         Args:
             artifact: Where the tarball lies.
@@ -63,6 +63,6 @@ class Package:
 
 
 def placeholder(name: str) -> str:
-    """An artifact to fill in: `burgers1d_subset_v1` -> `<entity>/<project>/burgers1d-subset:v0`."""
+    """Return an artifact to fill in: `burgers1d_subset_v1` -> `<entity>/<project>/burgers1d-subset:v0`."""
     stem, _, version = name.rpartition("_v")
     return _PLACEHOLDER.format((stem if stem and version.isdigit() else name).replace("_", "-"))

@@ -11,7 +11,7 @@ _FILE = re.compile(rf"(?P<task>.+)_({'|'.join(SPLITS)})({'|'.join(map(re.escape,
 
 
 def find_task(name: str, root: Path) -> str:
-    """The task that a package's name begins with: the longest of those that have files in `root`.
+    """Return the task that a package's name begins with: the longest of those that have files in `root`.
 
     Args:
         name: `burgers1d_subset_v1`.

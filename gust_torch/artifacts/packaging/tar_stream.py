@@ -37,7 +37,7 @@ class Member:
 
 
 def list_members(path: Path) -> list[Member]:
-    """A file, or a folder with everything below it in the order of the names, under its own name.
+    """Return a file, or a folder with everything below it in the order of the names, under its own name.
 
     Args:
         path: A file or folder; a symbolic link is followed, below it none is.
@@ -49,7 +49,7 @@ def list_members(path: Path) -> list[Member]:
 
 
 def _walk(path: Path, name: str, status: os.stat_result) -> Iterator[Member]:
-    """The member at `path`, then those below it."""
+    """Yield the member at `path`, then those below it."""
     if stat.S_ISREG(status.st_mode):
         stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         yield Member(name, path, status.st_size, stamp)
@@ -90,7 +90,7 @@ def tar_stream(members: Sequence[Member], digests: dict[str, str]) -> Iterator[b
 
 
 def read_exactly(member: Member) -> Iterator[bytes]:
-    """The contents of a file.
+    """Yield the contents of a file.
 
     Raises:
         ValueError: It has become shorter or longer.
@@ -105,7 +105,7 @@ def read_exactly(member: Member) -> Iterator[bytes]:
 
 
 def check_unchanged(members: Sequence[Member], roots: Sequence[Path]) -> None:
-    """Makes sure that files and folders are still what they were when they were listed.
+    """Make sure that files and folders are still what they were when they were listed.
 
     Args:
         members: As listed.

@@ -11,8 +11,7 @@ from typing import BinaryIO
 from gust_torch.artifacts.packaging.gzip_blocks import BLOCK_BYTES, gzip_stream
 from gust_torch.artifacts.packaging.manifest import Tarball, existing_tarball, make_manifest, write_manifest
 from gust_torch.artifacts.packaging.tar_stream import Member, check_unchanged, tar_stream
-from solvers.common.aside import written_aside
-from solvers.common.lock import WriterLock
+from solvers.common.files import writer_lock, written_aside
 from solvers.common.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ class Contents:
 def write_package(
     target: Path, manifest: Path, contents: Contents, *, workers: int, overwrite: bool
 ) -> tuple[Tarball, bool]:
-    """Writes a tarball and its manifest, or finds that they are there already.
+    """Write a tarball and its manifest, or finds that they are there already.
 
     The manifest gets its name first: a run that is killed between the two leaves a manifest that fits no
     tarball, which the next run replaces.
@@ -61,7 +60,7 @@ def write_package(
         BlockingIOError: Another process is writing them.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    lock = WriterLock(target)
+    lock = writer_lock(target)
     try:
         if target.exists():
             found = existing_tarball(target, manifest, contents.members, workers)
@@ -80,7 +79,7 @@ def write_package(
 
 
 def _write(target: Path, manifest: Path, contents: Contents, workers: int) -> Tarball:
-    """Writes both files."""
+    """Write both files."""
     start = time.monotonic()
     with written_aside(target) as file:
         tarball = _compress(file, contents, workers)
@@ -100,7 +99,7 @@ def _write(target: Path, manifest: Path, contents: Contents, workers: int) -> Ta
 
 
 def _compress(file: BinaryIO, contents: Contents, workers: int) -> Tarball:
-    """Writes the compressed tarball to an open file and hashes it on the way."""
+    """Write the compressed tarball to an open file and hashes it on the way."""
     digests: dict[str, str] = {}
     sha256, size = hashlib.sha256(), 0
     num_blocks = -(-contents.num_bytes // BLOCK_BYTES)
@@ -114,7 +113,7 @@ def _compress(file: BinaryIO, contents: Contents, workers: int) -> Tarball:
 
 
 def _counted(pieces: Iterator[bytes], progress: Progress, total: int) -> Iterator[bytes]:
-    """The same pieces, counted in blocks."""
+    """Yield the same pieces, counted in blocks."""
     done = shown = 0
     for piece in pieces:
         yield piece

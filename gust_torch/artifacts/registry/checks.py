@@ -44,7 +44,7 @@ def entry_problems(name: str, values: object) -> Iterator[Problem]:
 
 
 def _check_artifact(value: object) -> Iterator[Problem]:
-    """A reference with its version, or a URL."""
+    """Yield a reference with its version, or a URL."""
     if not isinstance(value, str):
         yield (), f"is {shown(value)}, expected text such as entity/project/name:v0"
     elif (text := reference_problem(value)) is not None:
@@ -74,7 +74,7 @@ def _check_splits(value: object) -> Iterator[Problem]:
 
 
 def member_problem(member: object) -> str | None:
-    """What is wrong with the name of a split's file; None where it is safe to unpack."""
+    """Return what is wrong with the name of a split's file; None where it is safe to unpack."""
     if not isinstance(member, str) or not member:
         return f"is {shown(member)}, expected the name of a file"
     if _UNSAFE.search(member) or member.startswith("."):
@@ -95,13 +95,13 @@ def _check_sha256(value: object) -> Iterator[Problem]:
 
 
 def _check_size(value: object) -> Iterator[Problem]:
-    """A number of bytes."""
+    """Yield a number of bytes."""
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
         yield (), f"is {shown(value)}, expected a number of bytes above 0, without quotes"
 
 
 def _check_metadata(value: object) -> Iterator[Problem]:
-    """What JSON can hold, because stores keep it as JSON."""
+    """Yield what JSON can hold, because stores keep it as JSON."""
     if not isinstance(value, dict):
         yield (), f"is {shown(value)}, expected a mapping"
         return

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 from gust_torch.artifacts.registry.file import DEFAULT_REGISTRY, check_registry, load_registry
-from solvers.common.command import run_command
+from solvers.common.cli import run_command
 
 
 def check(path: Path) -> int:
-    """Prints every problem of a registry on standard error, or on standard output that there is none.
+    """Print every problem of a registry on standard error, or on standard output that there is none.
 
     Returns:
         Exit code.
@@ -25,14 +25,14 @@ def check(path: Path) -> int:
 
 
 def tasks(names: list[str], path: Path) -> None:
-    """Prints task, kind and checksum of some datasets, a line each, for scripts to read."""
+    """Print task, kind and checksum of some datasets, a line each, for scripts to read."""
     registry = load_registry(path)
     for entry in [registry[name] for name in names]:
         print(entry.task, entry.kind, entry.sha256)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses the command line and runs one command."""
+    """Parse the command line and runs one command."""
     parser = argparse.ArgumentParser(
         prog="python -m gust_torch.artifacts.registry", description="The registry of packaged data sets."
     )

@@ -35,7 +35,7 @@ class DatasetEntry:
     metadata: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Checks everything.
+        """Check everything.
 
         Raises:
             ValueError: With the first thing that is wrong.
@@ -62,7 +62,7 @@ class DatasetEntry:
         return task
 
     def to_yaml(self) -> str:
-        """The entry as it stands in the registry, with its name, ending in a newline."""
+        """Return the entry as it stands in the registry, with its name, ending in a newline."""
         return entry_yaml(self.name, {key: getattr(self, key) for key in ENTRY_KEYS})
 
 

@@ -33,7 +33,7 @@ class Registry:
         return list(self._values)
 
     def __getitem__(self, name: str) -> DatasetEntry:
-        """The entry of a data set.
+        """Return the entry of a data set.
 
         Raises:
             ValueError: There is none of that name, or it is wrong; with the line.
@@ -57,7 +57,7 @@ class Registry:
 
 
 def load_registry(path: str | Path = DEFAULT_REGISTRY) -> Registry:
-    """Reads a registry, whose entries may be wrong.
+    """Read a registry, whose entries may be wrong.
 
     Raises:
         ValueError: It is missing, no YAML mapping, or has a key twice; with the line.
@@ -99,7 +99,7 @@ def decode_registry(data: bytes) -> str:
 
 
 def _read(path: Path) -> Document:
-    """The document of a file.
+    """Return the document of a file.
 
     Raises:
         ValueError: There is no such file, or it is no YAML.
@@ -119,7 +119,7 @@ def _read(path: Path) -> Document:
 
 
 def _raise_first(path: Path, problems: list[Problem]) -> None:
-    """Raises ValueError with the first of some problems."""
+    """Raise ValueError with the first of some problems."""
     if problems:
         line, text = problems[0]
         more = f" ({len(problems) - 1} more: python -m gust_torch.artifacts.registry check {path})"
@@ -127,7 +127,7 @@ def _raise_first(path: Path, problems: list[Problem]) -> None:
 
 
 def _file_problems(document: Document) -> Iterator[Problem]:
-    """What leaves open what the entries are."""
+    """Yield what leaves open what the entries are."""
     yield from ((line, text) for keys, line, text in document.problems if not keys)
     if () in document.lines and not isinstance(document.value, dict):
         what = type(document.value).__name__
@@ -135,7 +135,7 @@ def _file_problems(document: Document) -> Iterator[Problem]:
 
 
 def _entry_problems(document: Document, name: str) -> Iterator[Problem]:
-    """What is wrong with one entry."""
+    """Yield what is wrong with one entry."""
     yield from ((line, text) for keys, line, text in document.problems if keys[:1] == (name,))
     if isinstance(document.value, dict) and name in document.value:
         for keys, text in entry_problems(name, document.value[name]):

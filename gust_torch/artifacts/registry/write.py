@@ -5,14 +5,13 @@ from pathlib import Path
 from gust_torch.artifacts.registry.entry import DatasetEntry
 from gust_torch.artifacts.registry.file import decode_registry, document_problems
 from gust_torch.artifacts.registry.yaml_lines import Document, SyntaxProblem, read_document
-from solvers.common.aside import written_aside
-from solvers.common.lock import WriterLock
+from solvers.common.files import writer_lock, written_aside
 
 _BOM = b"\xef\xbb\xbf"
 
 
 def register(path: str | Path, entry: DatasetEntry, *, overwrite: bool) -> bool:
-    """Appends an entry to a registry, or replaces the one of the same name in its place.
+    """Append an entry to a registry, or replaces the one of the same name in its place.
 
     Comments and other entries stay byte for byte; comments inside a replaced entry go with it. The file is
     checked before it gets its name and starts to exist if there was none.
@@ -32,7 +31,7 @@ def register(path: str | Path, entry: DatasetEntry, *, overwrite: bool) -> bool:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = WriterLock(path)
+    lock = writer_lock(path)
     try:
         return _register(path, entry, overwrite=overwrite)
     finally:
@@ -67,7 +66,7 @@ def _register(path: Path, entry: DatasetEntry, *, overwrite: bool) -> bool:
 
 
 def _compose(text: str, old: Document, entry: DatasetEntry) -> str:
-    """The text with the entry in its place, or at the end behind an empty line."""
+    """Return the text with the entry in its place, or at the end behind an empty line."""
     newline = "\r\n" if "\r\n" in text else "\n"
     block = entry.to_yaml().replace("\n", newline)
     if entry.name in old.spans:
@@ -80,7 +79,7 @@ def _compose(text: str, old: Document, entry: DatasetEntry) -> str:
 
 
 def _check(path: Path, text: str, expected: object) -> None:
-    """Makes sure that the text is a valid registry with the expected content.
+    """Make sure that the text is a valid registry with the expected content.
 
     Raises:
         ValueError: It is not; with the first problem.
@@ -101,7 +100,7 @@ def _check(path: Path, text: str, expected: object) -> None:
 
 
 def _parsed(entry: DatasetEntry) -> dict[str, object]:
-    """The entry as it is read back, lists instead of tuples."""
+    """Return the entry as it is read back, lists instead of tuples."""
     value = read_document(entry.to_yaml()).value
     assert isinstance(value, dict)
     result: dict[str, object] = value[entry.name]

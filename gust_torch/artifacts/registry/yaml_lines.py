@@ -49,7 +49,7 @@ class SyntaxProblem(ValueError):
 
 
 def read_document(text: str) -> Document:
-    """Reads one YAML document.
+    """Read one YAML document.
 
     Raises:
         SyntaxProblem: The text is not YAML, uses aliases (`*name`), or is nested absurdly deep.
@@ -158,5 +158,5 @@ def _leaves(node: yaml.Node) -> Iterator[yaml.Node]:
 
 
 def _show(node: yaml.Node) -> str:
-    """A key as it is written, as far as it is short."""
+    """Return a key as it is written, as far as it is short."""
     return repr(node.value) if isinstance(node, yaml.ScalarNode) else "of several values"

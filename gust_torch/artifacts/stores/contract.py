@@ -16,7 +16,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def check_name(name: str, what: str) -> None:
-    """Checks the name or the type of an artifact by W&B's rule, whatever the store.
+    """Check the name or the type of an artifact by W&B's rule, whatever the store.
 
     Raises:
         ValueError: It is empty, longer than 128 characters, has characters other than letters, digits, "_",
@@ -33,7 +33,7 @@ def check_name(name: str, what: str) -> None:
 
 
 def check_type(kind: str) -> None:
-    """Checks the type of an artifact: a name that W&B keeps for no purpose of its own.
+    """Check the type of an artifact: a name that W&B keeps for no purpose of its own.
 
     Raises:
         ValueError: It is no name, or W&B's own.
@@ -62,7 +62,7 @@ class Upload:
     sha256: str
 
     def __post_init__(self) -> None:
-        """Checks names, digest and metadata."""
+        """Check names, digest and metadata."""
         check_name(self.name, "artifact name")
         check_type(self.type)
         if not _SHA256.fullmatch(self.sha256):
@@ -86,7 +86,7 @@ class Reference:
     notes: tuple[str, ...] = ()
 
     def report(self) -> str:
-        """The notes, and the reference alone on the last line."""
+        """Return the notes, and the reference alone on the last line."""
         return "\n".join([*self.notes, self.text])
 
 
@@ -113,7 +113,7 @@ class RemoteFile(Protocol):
         """
 
     def download(self, path: Path) -> None:
-        """Writes the whole file to `path`, replacing what is there; after an error `path` may be incomplete.
+        """Write the whole file to `path`, replacing what is there; after an error `path` may be incomplete.
 
         Raises:
             ValueError: The store cannot be reached.
@@ -124,7 +124,7 @@ class Store(Protocol):
     """A place that takes artifacts."""
 
     def check(self, name: str, file: str) -> None:
-        """Finds out whether a file of this name can be stored, before time is spent on its bytes.
+        """Find out whether a file of this name can be stored, before time is spent on its bytes.
 
         Args:
             name: Name of the artifact.
@@ -136,7 +136,7 @@ class Store(Protocol):
         """
 
     def put(self, upload: Upload) -> Reference:
-        """Stores a file; readers see all of it or nothing.
+        """Store a file; readers see all of it or nothing.
 
         Raises:
             ValueError: As for `check`; the file changed meanwhile; its bytes are stored with other metadata.

@@ -32,7 +32,7 @@ class Description:
     metadata: Mapping[str, object]
 
     def __post_init__(self) -> None:
-        """Checks types, and that the file lies beside the description."""
+        """Check types, and that the file lies beside the description."""
         texts = (self.name, self.type, self.file, self.sha256)
         if not all(isinstance(text, str) for text in texts) or not isinstance(self.metadata, Mapping):
             raise ValueError("name, type, file and sha256 must be strings, metadata an object")
@@ -43,14 +43,14 @@ class Description:
 
     @staticmethod
     def of(upload: Upload, size: int) -> "Description":
-        """Describes an upload of `size` bytes."""
+        """Describe an upload of `size` bytes."""
         # Through JSON and back, so that tuples become the lists that a reader finds.
         metadata = json.loads(json.dumps(upload.metadata))
         return Description(upload.name, upload.type, upload.path.name, size, upload.sha256, metadata)
 
     @staticmethod
     def from_json(text: bytes) -> "Description":
-        """Reads a description.
+        """Read a description.
 
         Raises:
             ValueError: It is none.
@@ -71,7 +71,7 @@ class Description:
             raise ValueError("it is no JSON object") from error
 
     def to_json(self) -> bytes:
-        """The file's bytes; the same for the same description and program."""
+        """Return the file's bytes; the same for the same description and program."""
         values = {
             "format_version": FORMAT_VERSION,
             "name": self.name,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gust_torch.artifacts.reference import shown_url
 from gust_torch.artifacts.stores.urls import LOCAL, S3, StoreUrl
-from solvers.common.errors import REMEDIES
+from solvers.common.cli import REMEDIES
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -34,7 +34,7 @@ TRANSFER = Patience(60, 3)
 
 
 def open_filesystem(url: StoreUrl, patience: Patience = TRANSFER) -> "AbstractFileSystem":
-    """The filesystem of a URL. Credentials come from the environment.
+    """Return the filesystem of a URL. Credentials come from the environment.
 
     Raises:
         ValueError: The scheme is unknown or its package is not installed.
@@ -78,7 +78,7 @@ def _install(protocol: str) -> str:
 
 @contextlib.contextmanager
 def explained(url: str) -> Iterator[None]:
-    """Turns what a filesystem raises about a URL into a ValueError with a remedy."""
+    """Turn what a filesystem raises about a URL into a ValueError with a remedy."""
     try:
         yield
     except FileNotFoundError as error:
@@ -107,7 +107,7 @@ def no_bucket(error: FileNotFoundError) -> bool:
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
-    """What the S3 and HTTP clients raise that is no OSError; nothing while they are not loaded."""
+    """Return what the S3 and HTTP clients raise that is no OSError; nothing while they are not loaded."""
     names = (("botocore.exceptions", ("BotoCoreError", "ClientError")), ("aiohttp", ("ClientError",)))
     return tuple(
         getattr(sys.modules[module], name)
@@ -132,7 +132,7 @@ def _client_remedy(error: Exception) -> str:
 
 
 def _text(error: Exception) -> str:
-    """What an error says, on one line; it may quote AWS_ENDPOINT_URL, which may hold a login."""
+    """Return what an error says, on one line; it may quote AWS_ENDPOINT_URL, which may hold a login."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     words = str(error).split()

@@ -21,7 +21,7 @@ class FsspecFile:
     """
 
     def __init__(self, url: StoreUrl) -> None:
-        """Looks the file up.
+        """Look the file up.
 
         Raises:
             ValueError: There is no such file, it is a folder, or the store cannot be reached.
@@ -54,7 +54,7 @@ class FsspecFile:
         return data
 
     def download(self, path: Path) -> None:
-        """Writes the whole file to `path`.
+        """Write the whole file to `path`.
 
         Raises:
             ValueError: The store cannot be reached, or sends more than the size.
@@ -75,7 +75,7 @@ class FsspecFile:
         return self._url.protocol in (*LOCAL, "memory") or bool(self._filesystem.async_impl)
 
     def _serves_last_byte(self, size: int) -> bool:
-        """Tries whether a web server reads ranges; the file of one that does not is not waited for."""
+        """Try whether a web server reads ranges; the file of one that does not is not waited for."""
         try:
             with self._filesystem.open(self._path, size=size, cache_type="none") as file:
                 file.seek(size - 1)
@@ -85,7 +85,7 @@ class FsspecFile:
 
 
 def _at_most(size: int | None, url: str) -> "Callback":
-    """Ends a transfer that brings more than it should, before the disk is full."""
+    """End a transfer that brings more than it should, before the disk is full."""
     from fsspec.callbacks import Callback
 
     class AtMost(Callback):

@@ -26,7 +26,7 @@ class FsspecStore:
     """A `Store` behind a URL."""
 
     def __init__(self, url: StoreUrl) -> None:
-        """Opens the filesystem.
+        """Open the filesystem.
 
         Raises:
             ValueError: The scheme is unknown, not installed, or cannot be written to.
@@ -57,7 +57,7 @@ class FsspecStore:
             probe(open_filesystem(self._url, QUESTION), self._url.protocol, self._path(url))
 
     def put(self, upload: Upload) -> Reference:
-        """Stores a file; a second upload of the same bytes does nothing.
+        """Store a file; a second upload of the same bytes does nothing.
 
         Raises:
             ValueError: The store cannot be written to, the file is not the one that was hashed, or its bytes
@@ -83,11 +83,11 @@ class FsspecStore:
         return Reference(url, url)
 
     def _path(self, url: str) -> str:
-        """What the filesystem calls a URL."""
+        """Return what the filesystem calls a URL."""
         return path_of(self._filesystem, url)
 
     def _stored(self, folder: str) -> Description | None:
-        """Description of what a folder holds; None where it holds nothing, or not all of it.
+        """Return the description of what a folder holds; None where it holds nothing, or not all of it.
 
         Raises:
             ValueError: The description is damaged, or the store cannot be read.
@@ -122,7 +122,7 @@ class FsspecStore:
                 return None
 
     def _copy(self, upload: Upload, url: str, size: int) -> None:
-        """Writes the file.
+        """Write the file.
 
         Raises:
             ValueError: The bytes read are not those of the digest, or the store kept another number of them.
@@ -147,7 +147,7 @@ class FsspecStore:
 
 
 def _check_same(stored: Description, wanted: Description, folder: str) -> None:
-    """Raises ValueError where a folder holds something else, or the same bytes described differently."""
+    """Raise ValueError where a folder holds something else, or the same bytes described differently."""
     if stored.sha256 != wanted.sha256:
         raise ValueError(f"{folder} holds other bytes with the same first {DIGITS} digits; use another name")
     if (stored.type, stored.metadata) != (wanted.type, wanted.metadata):
@@ -158,7 +158,7 @@ def _check_same(stored: Description, wanted: Description, folder: str) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raises ValueError unless a folder on this machine exists and can be written to, or can be made."""
+    """Raise ValueError unless a folder on this machine exists and can be written to, or can be made."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir():
         raise ValueError(f"{existing} is a file where a folder is needed; choose another store")

@@ -18,12 +18,12 @@ class Target(Protocol):
     """Something that takes bytes."""
 
     def write(self, data: bytes) -> object:
-        """Takes the next bytes."""
+        """Take the next bytes."""
 
 
 @contextlib.contextmanager
 def write_whole(filesystem: "AbstractFileSystem", protocol: str, path: str, size: int) -> Iterator[Target]:
-    """A file to write to; it appears at `path` when the block ends without an exception.
+    """Yield a file to write to; it appears at `path` when the block ends without an exception.
 
     Args:
         filesystem: Where to write.
@@ -37,7 +37,7 @@ def write_whole(filesystem: "AbstractFileSystem", protocol: str, path: str, size
 
 
 def probe(filesystem: "AbstractFileSystem", protocol: str, path: str) -> None:
-    """Writes a byte and takes it back; raises what the filesystem raises."""
+    """Write a byte and takes it back; raises what the filesystem raises."""
     if protocol in S3:
         upload = S3Parts(filesystem, path, 1)
         try:
@@ -54,7 +54,7 @@ def probe(filesystem: "AbstractFileSystem", protocol: str, path: str) -> None:
 
 @contextlib.contextmanager
 def _in_parts(filesystem: "AbstractFileSystem", path: str, size: int) -> Iterator[Target]:
-    """An upload in parts, confirmed at the end or given up.
+    """Yield an upload in parts, confirmed at the end or given up.
 
     fsspec's own files confirm what was sent so far when a `with` ends with an exception: a truncated object.
     """
@@ -69,7 +69,7 @@ def _in_parts(filesystem: "AbstractFileSystem", path: str, size: int) -> Iterato
 
 @contextlib.contextmanager
 def _aside(filesystem: "AbstractFileSystem", protocol: str, path: str) -> Iterator[Target]:
-    """A file under another name, renamed at the end or removed."""
+    """Yield a file under another name, renamed at the end or removed."""
     temporary = _temporary(path)
     filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
     file = filesystem.open(temporary, "wb")
@@ -89,6 +89,6 @@ def _aside(filesystem: "AbstractFileSystem", protocol: str, path: str) -> Iterat
 
 
 def _temporary(path: str) -> str:
-    """A hidden name beside a path."""
+    """Return a hidden name beside a path."""
     folder, name = posixpath.split(path)
     return posixpath.join(folder, f".{name}.{uuid.uuid4().hex[:8]}.part")

@@ -18,7 +18,7 @@ def open_store(
     run_name: str | None = None,
     cache_dir: Path = DEFAULT_CACHE,
 ) -> Store:
-    """Opens a store for uploads.
+    """Open a store for uploads.
 
     Args:
         store: "wandb" or an fsspec URL such as "file:///data/store" or "s3://bucket/folder".
@@ -42,7 +42,7 @@ def open_store(
 
 
 def open_reference(reference: str, *, cache_dir: Path = DEFAULT_CACHE) -> RemoteFile:
-    """Opens a stored file for reading.
+    """Open a stored file for reading.
 
     Args:
         reference: A URL, or a W&B artifact "entity/project/name:version".

@@ -12,19 +12,20 @@ class Bar(Protocol):
     """What a transfer tells its bar."""
 
     def update(self, n: int) -> object:
-        """Counts n more bytes."""
+        """Count n more bytes."""
 
 
 class _NoBar:
     """Shows nothing."""
 
     def update(self, n: int) -> None:
-        """Counts nothing."""
+        """Count nothing."""
 
 
 @contextlib.contextmanager
 def transfer_bar(size: int, text: str) -> Iterator[Bar]:
-    """A bar on standard error for a transfer of `size` bytes; none for small ones or without a terminal."""
+    """Yield a bar on standard error for a transfer of `size` bytes; none for small ones or without a
+    terminal."""
     if size < _WORTH_A_BAR or not sys.stderr.isatty():
         yield _NoBar()
         return

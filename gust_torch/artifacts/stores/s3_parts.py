@@ -39,14 +39,14 @@ class S3Parts:
         self._upload: str = answer["UploadId"]
 
     def write(self, data: bytes) -> None:
-        """Takes bytes; waits while enough parts are on their way."""
+        """Take bytes; waits while enough parts are on their way."""
         self._buffer += data
         while len(self._buffer) >= self._part_size:
             self._send(bytes(self._buffer[: self._part_size]))
             del self._buffer[: self._part_size]
 
     def flush(self) -> None:
-        """Sends the last part, which may be short, and waits for all."""
+        """Send the last part, which may be short, and waits for all."""
         if self._buffer:
             self._send(bytes(self._buffer))
             self._buffer.clear()
@@ -54,7 +54,7 @@ class S3Parts:
             self._etags.append(self._pending.popleft().result())
 
     def commit(self) -> None:
-        """Sends what is left and lets the object appear."""
+        """Send what is left and lets the object appear."""
         self.flush()
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(self._etags, start=1)]
         self._filesystem.call_s3(
@@ -67,7 +67,7 @@ class S3Parts:
         self._threads.shutdown()
 
     def discard(self) -> None:
-        """Gives the upload up; what goes wrong now hides no earlier error."""
+        """Give the upload up; what goes wrong now hides no earlier error."""
         # A part that arrives behind the abort would stay: first wait for those on their way.
         self._threads.shutdown(cancel_futures=True)
         try:
@@ -78,14 +78,14 @@ class S3Parts:
             log.debug("parts of an upload were left behind: %s", error)
 
     def _send(self, data: bytes) -> None:
-        """Sends a part in a thread; the oldest is awaited when too many are on their way."""
+        """Send a part in a thread; the oldest is awaited when too many are on their way."""
         if len(self._pending) >= WORKERS:
             self._etags.append(self._pending.popleft().result())
         self._count += 1
         self._pending.append(self._threads.submit(self._send_now, self._count, data))
 
     def _send_now(self, number: int, data: bytes) -> str:
-        """Sends a part; returns the tag that confirms it."""
+        """Send a part; returns the tag that confirms it."""
         answer = self._filesystem.call_s3(
             "upload_part",
             Bucket=self._bucket,

@@ -25,18 +25,18 @@ class StoreUrl:
     protocol: str
 
     def join(self, *parts: str) -> str:
-        """The URL of something below this one."""
+        """Return the URL of something below this one."""
         return "/".join([self.text, *parts])
 
 
 def path_of(filesystem: "AbstractFileSystem", url: str) -> str:
-    """What a filesystem calls a URL; on this machine "%20" is a space, as `Path.as_uri` writes it."""
+    """Return what a filesystem calls a URL; on this machine "%20" is a space, as `Path.as_uri` writes it."""
     path = str(filesystem._strip_protocol(url))
     return unquote(path) if url.partition("://")[0] in LOCAL else path
 
 
 def parse_url(url: str) -> StoreUrl:
-    """Checks a URL.
+    """Check a URL.
 
     Raises:
         ValueError: It has no scheme, a password, a chain of schemes, a query, no path or bucket, or "..".

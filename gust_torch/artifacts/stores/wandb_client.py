@@ -17,7 +17,7 @@ _one_at_a_time = threading.RLock()
 
 
 def import_wandb() -> ModuleType:
-    """Imports wandb.
+    """Import wandb.
 
     Raises:
         ValueError: It is not installed.
@@ -61,7 +61,7 @@ def wandb_session(cache_dir: Path, subject: str) -> Iterator[ModuleType]:
 
 @contextlib.contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Sets variables that are not set, for the time of the block."""
+    """Set variables that are not set, for the time of the block."""
     added = {name: value for name, value in variables.items() if not os.environ.get(name)}
     os.environ.update(added)
     try:
@@ -78,7 +78,7 @@ def not_found(error: Exception) -> bool:
 
 
 def remedy(error: Exception) -> str:
-    """What wandb says, on one line, and what to do."""
+    """Return what wandb says, on one line, and what to do."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     text = lines[0].rstrip(".")
     lower = text.lower()

@@ -24,7 +24,7 @@ class WandbFile:
     supports_ranges = False
 
     def __init__(self, reference: str, *, cache_dir: Path) -> None:
-        """Looks the artifact up.
+        """Look the artifact up.
 
         Args:
             reference: "entity/project/name:version".
@@ -56,7 +56,7 @@ class WandbFile:
         raise ValueError(f"{self._reference}: W&B files are read as a whole; use download()")
 
     def download(self, path: Path) -> None:
-        """Writes the whole file to `path`.
+        """Write the whole file to `path`.
 
         Raises:
             ValueError: W&B cannot be reached, or the disk is full.

@@ -24,7 +24,7 @@ def offline_mode() -> bool:
 
 
 def check_place(name: str, what: str) -> None:
-    """Checks the name of a W&B project or entity.
+    """Check the name of a W&B project or entity.
 
     Raises:
         ValueError: It is empty, too long, or has characters that W&B refuses.
@@ -37,7 +37,7 @@ def check_place(name: str, what: str) -> None:
 
 
 def check_login() -> None:
-    """Checks that there is a login; whether the server accepts it is seen later.
+    """Check that there is a login; whether the server accepts it is seen later.
 
     Raises:
         ValueError: There is none.

@@ -25,7 +25,7 @@ class WandbStore:
         run_name: str | None,
         cache_dir: Path,
     ) -> None:
-        """Checks what can be checked without wandb.
+        """Check what can be checked without wandb.
 
         Args:
             project: W&B project.
@@ -58,7 +58,7 @@ class WandbStore:
                 wandb.Api(timeout=API_TIMEOUT)
 
     def put(self, upload: Upload) -> Reference:
-        """Logs the file as an artifact and waits until W&B has it; offline, until the run folder is written.
+        """Log the file as an artifact and waits until W&B has it; offline, until the run folder is written.
 
         Raises:
             ValueError: W&B refuses it or cannot be reached, or has these bytes with other metadata.
@@ -82,7 +82,7 @@ class WandbStore:
         return Reference(text, text)
 
     def _put_offline(self, upload: Upload, metadata: Mapping[str, object]) -> Reference:
-        """Writes an offline run; the version is known only after `wandb sync`."""
+        """Write an offline run; the version is known only after `wandb sync`."""
         with (
             wandb_session(self._cache_dir, f"{self._project}/{upload.name}") as wandb,
             self._run(wandb) as run,
@@ -98,7 +98,7 @@ class WandbStore:
         return Reference(text, str(folder), notes)
 
     def _run(self, wandb: Any) -> Any:
-        """A run that does nothing but upload: it records no code, no console and no git state."""
+        """Return a run that does nothing but upload: it records no code, no console and no git state."""
         return wandb.init(
             project=self._project,
             entity=self._entity,
@@ -112,7 +112,7 @@ class WandbStore:
         )
 
     def _latest(self, wandb: Any, name: str) -> Any:
-        """The artifact's latest version; None where there is none yet."""
+        """Return the artifact's latest version; None where there is none yet."""
         owner = f"{self._entity}/" if self._entity else ""
         try:
             return wandb.Api(timeout=API_TIMEOUT).artifact(f"{owner}{self._project}/{name}:latest")
@@ -130,7 +130,7 @@ def _artifact(wandb: Any, upload: Upload, metadata: Mapping[str, object]) -> Any
 
 
 def _check_same(known: Any, upload: Upload) -> None:
-    """Raises ValueError where the same bytes are stored as something else."""
+    """Raise ValueError where the same bytes are stored as something else."""
     ours = json.loads(json.dumps(upload.metadata))
     theirs = {key: value for key, value in known.metadata.items() if key in ours}
     if known.type != upload.type or theirs != ours:

@@ -30,14 +30,14 @@ class ChunkCache:
         self.num_bytes = 0
 
     def get(self, key: tuple[str, int]) -> np.ndarray | None:
-        """A chunk, or None."""
+        """Return a chunk, or None."""
         chunk = self._chunks.get(key)
         if chunk is not None:
             self._chunks.move_to_end(key)
         return chunk
 
     def put(self, key: tuple[str, int], chunk: np.ndarray) -> None:
-        """Keeps a chunk and drops the oldest ones beyond the bound."""
+        """Keep a chunk and drops the oldest ones beyond the bound."""
         self._chunks[key] = chunk
         self.num_bytes += chunk.nbytes
         while self.num_bytes > self._max_bytes:
@@ -48,7 +48,7 @@ class RowReader:
     """Reads rows [start, stop) of one array."""
 
     def __init__(self, array: Any, cache: ChunkCache, folder: Path | None) -> None:
-        """Prepares reading.
+        """Prepare reading.
 
         Args:
             array: The zarr array, opened for reading.

@@ -22,7 +22,7 @@ DATASETS: dict[str, type[MeshZarrDataset | ParticleZarrDataset]] = {
 class GraphDataModule(LightningDataModule):
     """Batches of graphs (`torch_geometric.data.Batch`) from the stores of a conversion.
 
-    Training samples are shuffled in blocks of neighbours, differently in each epoch; each rank has its share.
+    Training samples are shuffled in blocks of neighbors, differently in each epoch; each rank has its share.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class GraphDataModule(LightningDataModule):
             group: Group of the samples; that of the kind by default.
             batch_size: Graphs in a batch, on each device.
             num_workers: Processes that load ahead; 0 loads in the training process.
-            block_size: Neighbouring samples that stay together when shuffling: above 1, a decoded chunk
+            block_size: Neighboring samples that stay together when shuffling: above 1, a decoded chunk
                 serves several samples, which pays for remote stores.
             seed: Of the shuffling.
             transform: Applied to each item.
@@ -73,7 +73,7 @@ class GraphDataModule(LightningDataModule):
         self._datasets: dict[str, GraphZarrDataset] = {}
 
     def dataset(self, split: Literal["train", "val", "test"]) -> GraphZarrDataset:
-        """The samples of a split.
+        """Return the samples of a split.
 
         Raises:
             ValueError: No path was given for it, or the store cannot be read.
@@ -125,7 +125,7 @@ class GraphDataModule(LightningDataModule):
         return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        """The validation set in order; none without val_path."""
+        """Return the validation set in order; none without val_path."""
         return [] if self.paths["val"] is None else self._loader(self.dataset("val"))
 
     def test_dataloader(self) -> DataLoader[Any]:
@@ -133,7 +133,7 @@ class GraphDataModule(LightningDataModule):
         return self._loader(self.dataset("test"))
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The test set in order."""
+        """Return the test set in order."""
         return self._loader(self.dataset("test"))
 
     def _loader(

@@ -37,7 +37,7 @@ class GraphZarrDataset(Dataset["Data"]):
         cache_bytes: int = CACHE_BYTES,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Opens the store and reads its offsets.
+        """Open the store and reads its offsets.
 
         Args:
             path: Folder of the store, or an fsspec URL such as "s3://bucket/darcy2d_mesh_train.zarr".
@@ -77,7 +77,7 @@ class GraphZarrDataset(Dataset["Data"]):
         return self.reader.source(self._position(index))
 
     def numbers(self) -> dict[str, np.ndarray]:
-        """The numbers that each sample has (`dt`, `radius`, ...): name -> (num_samples,) float64."""
+        """Return the numbers that each sample has (`dt`, `radius`, ...): name -> (num_samples,) float64."""
         schema = self.reader.schema or describe(self.kind, self.reader.read(0))
         names = [name for name, column in schema.items() if column.axis == "sample"]
         if not names:
@@ -87,7 +87,7 @@ class GraphZarrDataset(Dataset["Data"]):
         return {name: np.array([float(row[name]) for row in rows]) for name in names}
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return self._length
 
     def __getitem__(self, index: int) -> "Data":

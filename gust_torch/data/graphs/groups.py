@@ -23,7 +23,7 @@ class GroupsWriter:
     """Writes samples `sample_00000`, `sample_00001`, ... to a new store; a context manager."""
 
     def __init__(self, path: str | Path, kind: Kind, *, attributes: Mapping[str, Any] | None = None) -> None:
-        """Creates the store.
+        """Create the store.
 
         Args:
             path: Folder of the store, which must not exist.
@@ -40,7 +40,7 @@ class GroupsWriter:
         self._group = root.create_group(kind.group, attributes=dict(attributes or {}))
 
     def append(self, arrays: Sample, *, source: str, schema: Schema | None = None) -> None:
-        """Adds one sample.
+        """Add one sample.
 
         Args:
             arrays: Its arrays under the names of the source.
@@ -72,13 +72,13 @@ class GroupsWriter:
             raise ValueError("a store needs at least one sample; append one before closing")
 
     def __enter__(self) -> "GroupsWriter":
-        """The writer itself."""
+        """Return the writer itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes the store unless an exception is on its way."""
+        """Close the store unless an exception is on its way."""
         if error is None:
             self.close()
 
@@ -87,7 +87,7 @@ class GroupsReader:
     """Samples of a store with one group each, in the order of their names; Zarr format 2 or 3."""
 
     def __init__(self, node: Any, kind: Kind, where: str) -> None:
-        """Lists the samples.
+        """List the samples.
 
         Args:
             node: The zarr group.

@@ -37,7 +37,7 @@ class GraphData(Data):
 
 
 def make_item(kind: Kind, arrays: Sample, schema: Schema) -> GraphData:
-    """The item of a sample.
+    """Return the item of a sample.
 
     Args:
         kind: Mesh or particles.
@@ -106,7 +106,7 @@ def both_ways(edges: np.ndarray, num_nodes: int) -> Tensor:
 
 
 def _node_first(array: np.ndarray) -> Tensor:
-    """(times, n, ...) -> (n, times, ...), contiguous; (n, d) -> (n, 1, d)."""
+    """Return (times, n, ...) -> (n, times, ...), contiguous; (n, d) -> (n, 1, d)."""
     rows = array[None] if array.ndim == 2 else array
     return torch.from_numpy(np.ascontiguousarray(np.swapaxes(rows, 0, 1)))
 

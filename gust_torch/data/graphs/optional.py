@@ -5,7 +5,7 @@ from types import ModuleType
 
 
 def require(name: str) -> ModuleType:
-    """Imports zarr, fsspec or torch_geometric.
+    """Import zarr, fsspec or torch_geometric.
 
     Raises:
         ValueError: It is not installed; the message says what to install.

@@ -65,7 +65,7 @@ class PoissonField:
 
 
 def scipy_laplacian(data: "Data") -> Any:
-    """The item's Laplacian as a scipy CSR matrix, (n, n) float64."""
+    """Return the item's Laplacian as a scipy CSR matrix, (n, n) float64."""
     matrix = data.laplacian
     parts = (matrix.values().double(), matrix.col_indices(), matrix.crow_indices())
     return csr_matrix(tuple(part.numpy() for part in parts), shape=tuple(matrix.shape))
@@ -88,7 +88,8 @@ def boundary_nodes(cells: np.ndarray, num_nodes: int) -> np.ndarray:
 
 
 def lumped_mass(coordinates: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """A third of the area of each node's triangles, (n,), in squared units of the coordinates (n, 2 or 3).
+    """Return a third of the area of each node's triangles, (n,), in squared units of the coordinates (n, 2 or
+    3).
 
     Raises:
         ValueError: The cells are not triangles.

@@ -33,7 +33,7 @@ class RaggedWriter:
     """
 
     def __init__(self, path: str | Path, kind: Kind, *, attributes: Mapping[str, Any] | None = None) -> None:
-        """Creates the store.
+        """Create the store.
 
         Args:
             path: Folder of the store, which must not exist.
@@ -55,7 +55,7 @@ class RaggedWriter:
         self._group = root.create_group(kind.group, attributes={**(attributes or {}), **layout})
 
     def append(self, arrays: Sample, *, source: str, schema: Schema | None = None) -> None:
-        """Adds one sample.
+        """Add one sample.
 
         Args:
             arrays: Its arrays under the names of the source.
@@ -84,7 +84,7 @@ class RaggedWriter:
         self.num_samples += 1
 
     def close(self) -> None:
-        """Writes what is buffered, the offsets and the attributes that make the store readable.
+        """Write what is buffered, the offsets and the attributes that make the store readable.
 
         Raises:
             ValueError: No sample was appended.
@@ -115,13 +115,13 @@ class RaggedWriter:
         return len(text)
 
     def __enter__(self) -> "RaggedWriter":
-        """The writer itself."""
+        """Return the writer itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes the store unless an exception is on its way."""
+        """Close the store unless an exception is on its way."""
         if error is None:
             self.close()
 
@@ -155,7 +155,7 @@ class _Column:
             self._flush(self._num_pending - self._num_pending % self._shard_rows)
 
     def finish(self) -> None:
-        """Writes the rest."""
+        """Write the rest."""
         if self._num_pending:
             self._flush(self._num_pending)
 

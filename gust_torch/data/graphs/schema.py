@@ -179,7 +179,7 @@ def _field_axis(name: str, shape: tuple[int, ...], nodes: int, times: int | None
 
 
 def differences(expected: Schema, found: Schema) -> list[str]:
-    """What keeps a sample out of a store of other samples, one phrase each."""
+    """Return what keeps a sample out of a store of other samples, one phrase each."""
     phrases = [f"array {name!r} is missing, earlier shards have it" for name in expected if name not in found]
     phrases += [f"array {name!r} is new, earlier shards lack it" for name in found if name not in expected]
     for name, column in expected.items():
@@ -194,7 +194,7 @@ def _words(column: Column) -> str:
 
 
 def to_rows(array: np.ndarray, axis: str) -> np.ndarray:
-    """An array of a sample as rows of its axis."""
+    """Return an array of a sample as rows of its axis."""
     if axis == "sample":
         return array.reshape(1)
     return array.reshape(-1, *array.shape[2:]) if axis == "step" else array

@@ -19,7 +19,7 @@ class Items(Protocol):
     """A dataset of items."""
 
     def __len__(self) -> int:
-        """Number of items."""
+        """Return the number of items."""
         ...
 
     def __getitem__(self, index: int) -> "Data":

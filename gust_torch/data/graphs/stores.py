@@ -29,7 +29,7 @@ class Reader(Protocol):
 def open_reader(
     path: str | Path, kind: Kind, group: str, *, cache_bytes: int, storage_options: Mapping[str, Any] | None
 ) -> Reader:
-    """Opens one group of a store.
+    """Open one group of a store.
 
     Args:
         path: Folder or URL of the store.
@@ -64,7 +64,7 @@ class RaggedReader:
     """Samples of a store in the ragged layout; its offsets are in memory, 8 bytes a sample and axis."""
 
     def __init__(self, node: Any, folder: Path | None, kind: Kind, where: str, cache_bytes: int) -> None:
-        """Opens every array and reads the offsets.
+        """Open every array and reads the offsets.
 
         Args:
             node: The zarr group.
@@ -124,7 +124,7 @@ class RaggedReader:
 
 
 def _open_group(path: str, group: str, options: Mapping[str, Any] | None) -> tuple[Any, Path | None]:
-    """The zarr group, and its folder where it is on this machine."""
+    """Return the zarr group, and its folder where it is on this machine."""
     zarr = require("zarr")
     local = path.removeprefix("file://")
     store: Any

@@ -5,7 +5,7 @@ from scipy.spatial import Delaunay
 
 
 def random_mesh(num_nodes: int, seed: int) -> dict[str, np.ndarray]:
-    """A triangulation of random points of the unit square with its graph Laplacian.
+    """Return a triangulation of random points of the unit square with its graph Laplacian.
 
     Args:
         num_nodes: n, at least 4.

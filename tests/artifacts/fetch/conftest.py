@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gust_torch.artifacts.registry import DatasetEntry
+from gust_torch.artifacts.registry.entry import DatasetEntry
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "fetch_datasets.py"
 NAME = "burgers1d_subset_v1"
@@ -61,18 +61,18 @@ class Place:
         return entry
 
     def register(self, entry: DatasetEntry) -> None:
-        """Writes an entry into the registry."""
+        """Write an entry into the registry."""
         entries = [text for text in self.registry.read_text().split("\n\n") if text]
         kept = [text for text in entries if not text.startswith(f"{entry.name}:")]
         self.registry.write_text("\n\n".join([*kept, entry.to_yaml().rstrip()]) + "\n\n")
 
     def arguments(self, *words: str) -> list[str]:
-        """A command line."""
+        """Return a command line."""
         paths = ["--root", str(self.root), "--cache", str(self.cache), "--registry", str(self.registry)]
         return [*(words or (NAME,)), *paths]
 
     def cached(self, entry: DatasetEntry) -> Path:
-        """The tarball in the cache."""
+        """Return the tarball in the cache."""
         return self.cache / entry.sha256 / f"{entry.name}.tar.gz"
 
     def content(self) -> dict[str, bytes]:
@@ -88,7 +88,7 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture(scope="session")
 def command(script: Callable[[str], Callable[[list[str]], int]]) -> Callable[[list[str]], int]:
-    """`main` of the script."""
+    """Return `main` of the script."""
     return script("fetch_datasets")
 
 
@@ -96,7 +96,7 @@ def command(script: Callable[[str], Callable[[list[str]], int]]) -> Callable[[li
 def run(
     command: Callable[[list[str]], int], place: Place, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    """Runs the command and returns its standard output."""
+    """Run the command and returns its standard output."""
 
     def call(*words: str) -> str:
         code = command(place.arguments(*words))
@@ -111,7 +111,7 @@ def run(
 def refused(
     command: Callable[[list[str]], int], place: Place, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    """Runs the command, which must fail, and returns the one line that it says."""
+    """Run the command, which must fail, and returns the one line that it says."""
 
     def call(*words: str) -> str:
         assert command(place.arguments(*words)) == 1

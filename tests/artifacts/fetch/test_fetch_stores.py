@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from gust_torch.artifacts.stores import open_store
 from gust_torch.artifacts.stores.contract import Upload
+from gust_torch.artifacts.stores.opening import open_store
 
 Place = Any  # of conftest.py
 
 
 def upload_of(tarball: Path) -> Upload:
-    """The tarball as an upload."""
+    """Return the tarball as an upload."""
     return Upload(
         "burgers1d-subset", "dataset", tarball, {}, hashlib.sha256(tarball.read_bytes()).hexdigest()
     )

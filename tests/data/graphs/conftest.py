@@ -20,7 +20,8 @@ Arrays = dict[str, np.ndarray]
 
 
 def make_mesh(num_nodes: int, seed: int) -> Arrays:
-    """A mesh with a target, a field that torch_geometric would shift, one over 4 times, and a scalar."""
+    """Return a mesh with a target, a field that torch_geometric would shift, one over 4 times, and a
+    scalar."""
     rng = np.random.default_rng(seed)
     return random_mesh(num_nodes, seed) | {
         "y": rng.standard_normal((num_nodes, 1)),
@@ -31,7 +32,7 @@ def make_mesh(num_nodes: int, seed: int) -> Arrays:
 
 
 def make_particles(num: int, seed: int, *, times: int = 3) -> Arrays:
-    """Particles on a line of neighbours, the last one isolated; a charge and a radius."""
+    """Particles on a line of neighbors, the last one isolated; a charge and a radius."""
     rng = np.random.default_rng(seed)
     edges = np.stack([np.arange(num - 2), np.arange(1, num - 1)], axis=1).astype(np.int32)
     both = np.concatenate([edges, edges[:, ::-1]])
@@ -61,7 +62,7 @@ def particles() -> list[Arrays]:
 
 @pytest.fixture
 def write_store(tmp_path: Path) -> Callable[..., Path]:
-    """Writes samples to a new store."""
+    """Write samples to a new store."""
 
     def write(samples: Sequence[Arrays], *, layout: str = "ragged", name: str = "store.zarr") -> Path:
         kind: Kind = MESH if "coords" in samples[0] else PARTICLES

@@ -19,7 +19,7 @@ LAYOUTS = pytest.mark.parametrize("layout", ["ragged", "groups"])
 
 
 def dense(arrays) -> np.ndarray:
-    """The Laplacian of a sample, from its CSR arrays."""
+    """Return the Laplacian of a sample, from its CSR arrays."""
     size = len(arrays["coords"])
     matrix = np.zeros((size, size), np.float32)
     rows = np.repeat(np.arange(size), np.diff(arrays["laplacian_indptr"]))
@@ -165,7 +165,7 @@ def test_urls(write_store, meshes, layout: str) -> None:
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_stores_of_other_programs(tmp_path, particles, zarr_format: int) -> None:
-    """One group a sample, the radius an attribute of the neighbours; no attributes of ours."""
+    """One group a sample, the radius an attribute of the neighbors; no attributes of ours."""
     root = zarr.create_group(tmp_path / "p.zarr", zarr_format=zarr_format)
     for index, arrays in enumerate(particles):
         sample = root.require_group(f"particles_advect/sample_{index:05d}")

@@ -7,15 +7,14 @@ import pytest
 import torch
 from scipy.sparse.linalg import MatrixRankWarning
 
-from gust_torch.data.graphs import PoissonField
 from gust_torch.data.graphs.items import make_item
-from gust_torch.data.graphs.poisson import boundary_nodes, lumped_mass, scipy_laplacian
+from gust_torch.data.graphs.poisson import PoissonField, boundary_nodes, lumped_mass, scipy_laplacian
 from gust_torch.data.graphs.schema import MESH, describe
 from gust_torch.data.graphs.synthetic import random_mesh
 
 
 def mesh(num_nodes=80, seed=0):
-    """An item without fields."""
+    """Return an item without fields."""
     arrays = random_mesh(num_nodes, seed)
     return make_item(MESH, arrays, describe(MESH, arrays))
 

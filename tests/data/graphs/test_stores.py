@@ -29,7 +29,7 @@ def assert_equal(stored, expected) -> None:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Samples span chunks, and shards too."""
+    """Return samples span chunks, and shards too."""
     monkeypatch.setattr(ragged, "CHUNK_BYTES", 64)
     monkeypatch.setattr(ragged, "SHARD_CHUNKS", 3)
 

@@ -30,7 +30,7 @@ def make_frame() -> Callable[..., np.ndarray]:
 
 @pytest.fixture
 def open_writer(tmp_path: Path) -> Callable[..., HDF5Writer]:
-    """Opens a writer on tmp_path/data.h5 with a full set of metadata."""
+    """Open a writer on tmp_path/data.h5 with a full set of metadata."""
 
     def writer(
         *,
@@ -59,7 +59,7 @@ def open_writer(tmp_path: Path) -> Callable[..., HDF5Writer]:
 def write_file(
     tmp_path: Path, open_writer: Callable[..., HDF5Writer], make_frame: Callable[..., np.ndarray]
 ) -> Callable[..., Path]:
-    """Writes a finished file of `count` frames of 0.5 time units each."""
+    """Write a finished file of `count` frames of 0.5 time units each."""
 
     def write(count: int = 4, *, complete: bool = True, compression: str | None = None) -> Path:
         with open_writer(compression=compression) as writer:

@@ -9,14 +9,14 @@ import h5py
 import numpy as np
 import pytest
 
+from solvers.common.hdf5.superblock import SWMR_FLAG, WRITE_FLAG, read_superblock
 from solvers.common.hdf5_utils import HDF5Writer, num_samples, open_file, read_hdf5_info, validate
-from solvers.common.superblock import SWMR_FLAG, WRITE_FLAG, read_superblock
 
 Write = Callable[..., Path]
 
 
 def _seed_file(path: Path, libver: str) -> Path:
-    """A file with the three groups of the first version of the format, chunked by h5py."""
+    """Return a file with the three groups of the first version of the format, chunked by h5py."""
     with h5py.File(path, "w", libver=(libver, "v110")) as file:
         file.create_dataset("fields/omega", data=np.ones((5, 8, 8), np.float32), chunks=(2, 4, 4))
         file["coordinates/x"] = np.arange(8, dtype=np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from solvers.common import repack as repack_module
-from solvers.common.cli import main
+from solvers.common.hdf5.commands import main
 from solvers.common.hdf5_utils import HDF5Writer, open_file, repack, validate
 
 Write = Callable[..., Path]
@@ -18,7 +18,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def seed_file(tmp_path: Path) -> Path:
-    """A file of the first version of the format: auto-chunked, gzip, no time."""
+    """Return a file of the first version of the format: auto-chunked, gzip, no time."""
     path = tmp_path / "seed.h5"
     with h5py.File(path, "w") as file:
         data = np.random.default_rng(0).standard_normal((10, 70, 64)).astype(np.float32)

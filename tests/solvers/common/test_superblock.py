@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from solvers.common.superblock import (
+from solvers.common.hdf5.superblock import (
     SWMR_FLAG,
     WRITE_FLAG,
     decode,

@@ -12,7 +12,7 @@ from solvers.common.hdf5_utils import HDF5Writer, validate
 
 @pytest.fixture
 def path(open_writer: Callable[..., HDF5Writer], tmp_path: Path) -> Path:
-    """A valid file of two trajectories of three frames."""
+    """Return a valid file of two trajectories of three frames."""
     with open_writer(scalars=["energy"], parameters={"Re": [1.0, 2.0]}) as writer:
         writer.append(
             {"vorticity": np.zeros((6, 8, 6))},

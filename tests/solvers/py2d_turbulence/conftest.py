@@ -35,7 +35,7 @@ def quiet() -> SolverConfig:
 
 @pytest.fixture
 def run() -> Callable[[SolverConfig, NDArray[np.float64], int], State]:
-    """Runs a field for some steps with a stepper of its own."""
+    """Run a field for some steps with a stepper of its own."""
 
     def advance(config: SolverConfig, omega: NDArray[np.float64], num_steps: int) -> State:
         return Stepper(config).advance(initial_state(omega), num_steps)
@@ -45,5 +45,5 @@ def run() -> Callable[[SolverConfig, NDArray[np.float64], int], State]:
 
 @pytest.fixture
 def random_field() -> Callable[[int], NDArray[np.float64]]:
-    """A smooth random field of unit rms velocity."""
+    """Return a smooth random field of unit rms velocity."""
     return lambda num_points: random_vorticity(num_points, seed=7)

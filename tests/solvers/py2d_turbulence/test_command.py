@@ -32,19 +32,19 @@ def _plans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def whole_run(_plans: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The long run without interruption."""
+    """Return the long run without interruption."""
     output_dir = tmp_path_factory.mktemp("whole")
     assert main(output_dir, *LONG) == 0
     return output_dir
 
 
 def main(output_dir: Path, *arguments: str) -> int:
-    """The command in this process."""
+    """Return the command in this process."""
     return run_solver.main(["--output_dir", str(output_dir), *arguments])
 
 
 def command(output_dir: Path, *arguments: str) -> list[str]:
-    """The command for a process of its own."""
+    """Return the command for a process of its own."""
     module = "solvers.py2d_turbulence.run_solver"
     return [sys.executable, "-m", module, "--output_dir", str(output_dir), *arguments]
 
@@ -56,7 +56,7 @@ def frames(output_dir: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def stop_on_the_way(output_dir: Path, arguments: Sequence[str], number: signal.Signals) -> tuple[int, str]:
-    """Starts a run, sends it a signal once it has written some frames; returns exit code and messages."""
+    """Start a run, sends it a signal once it has written some frames; returns exit code and messages."""
     process = subprocess.Popen(command(output_dir, *arguments), stderr=subprocess.PIPE, text=True)
     output, deadline = output_dir / "output.h5", time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:

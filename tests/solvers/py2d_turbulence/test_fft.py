@@ -29,7 +29,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("offset", [0, 1])
 def test_plan(backend: str, dtype: type, inverse: bool, offset: int) -> None:
-    """Strided view into a transposed buffer and back, aligned or not, without normalisation."""
+    """Strided view into a transposed buffer and back, aligned or not, without normalization."""
     dt = np.dtype(dtype)
     field = fft.aligned_zeros((12, 12), dt)
     columns, tile = field[:, offset : offset + 5], fft.aligned_zeros((5, 12), dt)

@@ -29,7 +29,7 @@ def assert_same(first: State, second: State) -> None:
 
 
 def copy(state: State) -> State:
-    """The same state in other memory, as a checkpoint brings it back."""
+    """Return the same state in other memory, as a checkpoint brings it back."""
     return State(state.omega_hat.copy(), state.advection_hat.copy(), state.step)
 
 

@@ -12,7 +12,7 @@ Perturb = Callable[[Any, float, float], None]
 
 @pytest.fixture(scope="session")
 def points() -> Points:
-    """Function flow -> x (nx, 1) and z (1, nz) of the undealiased grid."""
+    """Return the function flow -> x (nx, 1) and z (1, nz) of the undealiased grid."""
 
     def get(flow: Any) -> tuple[np.ndarray, np.ndarray]:
         x, z = (basis.global_grid(flow.dist, scale=1).ravel() for basis in flow.bases)
@@ -23,7 +23,8 @@ def points() -> Points:
 
 @pytest.fixture(scope="session")
 def perturb(points: Points) -> Perturb:
-    """Function (flow, wavenumber, amplitude): sets the conductive profile plus one roll pattern."""
+    """Return the function (flow, wavenumber, amplitude): sets the conductive profile plus one roll
+    pattern."""
 
     def put(flow: Any, wavenumber: float, amplitude: float) -> None:
         x, z = points(flow)

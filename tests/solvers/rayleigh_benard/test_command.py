@@ -61,7 +61,7 @@ def wait_for_frames(path: Path, count: int) -> None:
 
 
 def state(folder: Path) -> dict[str, np.ndarray]:
-    """Final coefficients."""
+    """Return the final coefficients."""
     return dict(load_checkpoint(folder / "checkpoint.npz").arrays)
 
 

@@ -13,7 +13,7 @@ from solvers.rayleigh_benard.grids import (
 
 
 def test_nodes_ascend_between_the_walls() -> None:
-    """Both grids leave out the walls; the uniform one has cell centres."""
+    """Both grids leave out the walls; the uniform one has cell centers."""
     nodes = chebyshev_nodes(16)
     assert np.all(np.diff(nodes) > 0)
     assert 0 < nodes[0] < nodes[-1] < 1
@@ -54,7 +54,7 @@ def test_quadrature_is_exact_on_polynomials(n: int) -> None:
         )
 
 
-def test_grid_spacing_is_the_distance_of_neighbours() -> None:
+def test_grid_spacing_is_the_distance_of_neighbors() -> None:
     """At 64 nodes the formula and the actual distances agree to 1 % away from the walls."""
     nodes = chebyshev_nodes(64)
     middles = 0.5 * (nodes[1:] + nodes[:-1])

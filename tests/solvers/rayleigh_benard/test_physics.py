@@ -58,7 +58,7 @@ def test_steady_rolls(perturb: Perturb, rayleigh: float, nusselt: float) -> None
 
 @pytest.fixture(scope="module")
 def turbulent(points: Points) -> tuple[RBCConfig, float, list[Profiles]]:
-    """Three neighbouring instants of a turbulent state at Ra = 1e6."""
+    """Three neighboring instants of a turbulent state at Ra = 1e6."""
     config, dt = RBCConfig(rayleigh=1e6, resolution=(128, 48)), 2e-3
     flow = RayleighBenard(config)
     sampler = Sampler(flow)

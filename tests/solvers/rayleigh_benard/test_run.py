@@ -36,7 +36,7 @@ def contents(folder: Path) -> dict[str, np.ndarray]:
 
 
 def assert_same(first: Path, second: Path) -> None:
-    """Outputs and final states agree to the last bit."""
+    """Return outputs and final states agree to the last bit."""
     one, two = contents(first), contents(second)
     assert one.keys() == two.keys()
     for name, values in one.items():

@@ -32,7 +32,7 @@ def exact(x: np.ndarray, z: np.ndarray) -> dict[str, np.ndarray]:
 def prepare(
     points: Callable[[Any], tuple[np.ndarray, np.ndarray]],
 ) -> Callable[[str], tuple[RayleighBenard, Sampler]]:
-    """Function grid -> simulation in the state above."""
+    """Return the function grid -> simulation in the state above."""
 
     def build(grid: str) -> tuple[RayleighBenard, Sampler]:
         flow = RayleighBenard(RBCConfig(resolution=(16, 12), grid=grid, fields=FIELDS))

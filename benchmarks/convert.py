@@ -10,9 +10,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from benchmarks.timing import Row, medians
 from gust_torch.convert.pdebench import Execution, convert_family
 from gust_torch.convert.plan import Options
-from solvers.common.benchmark import Row, medians
 
 BLOCK_BYTES = 16 << 20
 
@@ -51,7 +51,7 @@ def _compare(family: str, gigabytes: float, repeats: int) -> Row:
 
 
 def _write_source(root: Path, family: str, gigabytes: float) -> Path:
-    """A file as released, filled with random numbers."""
+    """Return a file as released, filled with random numbers."""
     shape: tuple[int, ...]
     if family == "burgers1d":
         name, fields, shape = "1D/Burgers/Train/1D_Burgers_Sols_Nu0.01.hdf5", "tensor", (201, 1024)
@@ -74,7 +74,7 @@ def _write_source(root: Path, family: str, gigabytes: float) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Reads and writes every dataset in blocks, and puts the copy on the disk as the conversion does."""
+    """Read and writes every dataset in blocks, and puts the copy on the disk as the conversion does."""
     with h5py.File(source) as read, h5py.File(target, "w") as write:
         for name, dataset in read.items():
             copy = write.create_dataset(name, dataset.shape, dataset.dtype)
@@ -87,7 +87,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _convert(family: str, root: Path) -> None:
-    """Converts and removes the outputs."""
+    """Convert and removes the outputs."""
     with contextlib.redirect_stderr(io.StringIO()):
         convert_family(family, root / "raw", root / "out", Options(), Execution())
     shutil.rmtree(root / "out")

@@ -38,7 +38,7 @@ class Superblock:
         return bool(self.flags & (WRITE_FLAG | SWMR_FLAG))
 
     def encode(self) -> bytes:
-        """The 48 bytes with their checksum."""
+        """Return the 48 bytes with their checksum."""
         body = _LAYOUT.pack(
             SIGNATURE,
             self.version,

@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 from torch.utils.data import DataLoader
 
+from benchmarks.timing import Row, medians
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.data.loader import collate_frames
-from solvers.common.benchmark import Row, medians
 from solvers.common.hdf5_utils import HDF5Writer
 
 FILE_BYTES = 256 << 20
@@ -92,7 +92,7 @@ def _random_batches(num_samples: int, count: int, batch_size: int, seed: int) ->
 
 
 def _write_noise(path: str, size: int) -> None:
-    """A file of noise as a solver would write it."""
+    """Return a file of noise as a solver would write it."""
     rng = np.random.default_rng(0)
     grid = np.arange(size) / size
     metadata = {

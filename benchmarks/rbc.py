@@ -15,7 +15,7 @@ from time import perf_counter
 
 from mpi4py import MPI
 
-from solvers.common.benchmark import Row
+from benchmarks.timing import Row
 from solvers.rayleigh_benard.config import RBCConfig
 from solvers.rayleigh_benard.initial import noise
 from solvers.rayleigh_benard.simulate import Run
@@ -36,7 +36,7 @@ class Measurement:
 
     Attributes:
         step_ms: median step.
-        change_ms: median extra time of a step with a new dt, which factorises all matrices.
+        change_ms: median extra time of a step with a new dt, which factorizes all matrices.
         num_changes: such steps in the whole run.
         num_steps: all steps of the whole run.
         share: of the wall-clock time spent in Dedalus's step; the rest is looks, frames and checkpoints.
@@ -93,7 +93,7 @@ def measure(
         end = perf_counter()
         calls = list(timer.calls)
         original = ORIGINAL_CFL / run.sampler.probe().rate
-        run.flow.step(original)  # factorises
+        run.flow.step(original)  # factorizes
         original_seconds = timer.typical([original] * ORIGINAL_STEPS)
         changing_seconds = timer.typical([original * (1 + 0.1 * (-1) ** i) for i in range(CHANGES)])
         comm.Barrier()
@@ -127,7 +127,7 @@ def _measure_elsewhere(ranks: int) -> Measurement:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     launcher = [] if ranks == 1 else ["mpirun", "-n", str(ranks)]
-    command = [*launcher, sys.executable, "-m", "solvers.rayleigh_benard.benchmark"]
+    command = [*launcher, sys.executable, "-m", "benchmarks.rbc"]
     result = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
     )

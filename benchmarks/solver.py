@@ -8,7 +8,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from solvers.common.benchmark import Row, medians
+from benchmarks.timing import Row, medians
 from solvers.py2d_turbulence.config import SolverConfig
 from solvers.py2d_turbulence.fft import aligned_zeros, backend_name
 from solvers.py2d_turbulence.initial import random_vorticity
@@ -25,7 +25,7 @@ def benchmark_solver(
     *,
     repeats: int = 30,
 ) -> list[Row]:
-    """Times a step on one and two threads; the floor is two inverse and two forward real transforms.
+    """Return times a step on one and two threads; the floor is two inverse and two forward real transforms.
 
     Args:
         sizes: grid sizes N.
@@ -61,7 +61,7 @@ def _benchmark_size(size: int, dtype: str, repeats: int) -> list[Row]:
 
 
 def _steps(size: int, dtype: str, workers: int, count: int) -> Callable[[], object]:
-    """Returns a function that takes `count` steps, with everything planned and compiled."""
+    """Return a function that takes `count` steps, with everything planned and compiled."""
     stepper = Stepper(SolverConfig(NX=size, dt=1e-5, dtype=dtype), workers=workers)
     states = [stepper.advance(initial_state(random_vorticity(size, 0)), 2)]
 
@@ -80,7 +80,7 @@ def _repeat(function: Callable[[], None], count: int) -> Callable[[], object]:
 
 
 def _four_transforms(size: int, dtype: str) -> Callable[[], None]:
-    """Returns a function that does two c2r and two r2c transforms of 3N/2 x 3N/2 points."""
+    """Return a function that does two c2r and two r2c transforms of 3N/2 x 3N/2 points."""
     padded = 3 * size // 2
     real = np.dtype(dtype)
     cplx = np.dtype(np.complex128 if dtype == "float64" else np.complex64)

@@ -8,12 +8,12 @@ from types import TracebackType
 import h5py
 import numpy as np
 
-from solvers.common import schema
-from solvers.common.appender import Appender
-from solvers.common.layout import check_schema, create_layout
-from solvers.common.lock import WriterLock
-from solvers.common.schema import MetadataValue
-from solvers.common.superblock import release_file
+from solvers.common.files import writer_lock
+from solvers.common.hdf5 import schema
+from solvers.common.hdf5.appender import Appender
+from solvers.common.hdf5.layout import check_schema, create_layout
+from solvers.common.hdf5.schema import MetadataValue
+from solvers.common.hdf5.superblock import release_file
 
 
 class HDF5Writer:
@@ -70,7 +70,7 @@ class HDF5Writer:
                 f"{self.path} exists: continue it with --resume or replace it with --overwrite"
             )
         check_schema(fields, coordinates, compression)
-        self._lock = WriterLock(self.path)
+        self._lock = writer_lock(self.path)
         partial = self.path.with_name(f".{self.path.name}.partial")
         try:
             with h5py.File(partial, "w", libver=("v110", "v110")) as file:
@@ -108,7 +108,7 @@ class HDF5Writer:
             raise ValueError(f"{path}: expected a file to resume, found none; start without --resume")
         writer = cls.__new__(cls)
         writer.path = path
-        writer._lock = WriterLock(path)
+        writer._lock = writer_lock(path)
         try:
             release_file(path)
             writer._target = _reopen(path, num_samples)
@@ -195,7 +195,7 @@ class HDF5Writer:
         self.close(complete=False)
 
     def _opened(self) -> Appender:
-        """The open file."""
+        """Return the open file."""
         if self._target is None:
             raise ValueError(f"{self.path}: the writer is closed; reopen the file with HDF5Writer.resume")
         return self._target
@@ -257,6 +257,6 @@ def _reopen(path: Path, num_samples: int) -> Appender:
 
 
 def _reason(error: OSError | RuntimeError) -> str:
-    """The cause in a few words: HDF5's own message runs over several lines."""
+    """Return the cause in a few words: HDF5's own message runs over several lines."""
     number = error.errno if isinstance(error, OSError) else None
     return os.strerror(number) if number else str(error).splitlines()[0]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from gust_torch.models import VQVAE2d
+from benchmarks.timing import Row, medians
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.spec import FieldSpec
-from solvers.common.benchmark import Row, medians
 
 FLOOR = "forward+backward FLOPs at the float32 matmul rate"
 MATMUL_SIZE = 2048
@@ -55,7 +55,7 @@ def _time_step(step: "TrainingStep", grid: int, repeats: int) -> Row:
 
 
 class TrainingStep:
-    """A model in its quantised phase, an optimiser and a batch; calling it trains one step."""
+    """A model in its quantized phase, an optimizer and a batch; calling it trains one step."""
 
     def __init__(
         self,

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gust_torch.data import HDF5Dataset
-from gust_torch.models import VQVAE2d
+from benchmarks.timing import Row, medians
+from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.spec import FieldSpec
 from gust_torch.terminal import silence_lightning
 from gust_torch.tokenizer.encode import encode_data
@@ -17,7 +18,6 @@ from gust_torch.tokenizer.npz import TokenSource, write_tokens
 from gust_torch.tokenizer.options import Compute
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 from gust_torch.tokenizer.vocabulary import Vocabulary
-from solvers.common.benchmark import Row, medians
 from solvers.common.hdf5_utils import HDF5Writer
 
 GOAL = "<= 1.1"

@@ -6,10 +6,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from solvers.common import schema
-from solvers.common.filters import filter_names, load_plugins
-from solvers.common.schema import HDF5Info, plain_value
-from solvers.common.superblock import SIGNATURE, Superblock, decode
+from solvers.common.hdf5 import schema
+from solvers.common.hdf5.filters import filter_names, load_plugins
+from solvers.common.hdf5.schema import HDF5Info, plain_value
+from solvers.common.hdf5.superblock import SIGNATURE, Superblock, decode
 
 
 def open_file(path: str | os.PathLike[str]) -> h5py.File:
@@ -63,7 +63,8 @@ def num_samples(file: h5py.File) -> int:
 
 
 def num_times(file: h5py.File) -> int:
-    """Committed times: all of them, less those at the end that a resumed run was about to drop (NaN)."""
+    """Return committed times: all of them, less those at the end that a resumed run was about to drop
+    (NaN)."""
     time = file[schema.TIME]
     count = len(time)
     if not is_complete(file):

@@ -7,9 +7,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from solvers.common import schema
-from solvers.common.column import Column
-from solvers.common.live import LiveSuperblock, trim
+from solvers.common.hdf5 import schema
+from solvers.common.hdf5.column import Column
+from solvers.common.hdf5.live import LiveSuperblock, trim
 
 _METADATA_SLACK_BYTES = 256 << 10
 
@@ -126,7 +126,7 @@ def _open(path: Path) -> h5py.File:
         return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
     except BlockingIOError:
         # A reader elsewhere has the file open; SWMR writing does not disturb it, and other writers are kept
-        # away by WriterLock. (Not the default, since HDF5 refuses a reader in this process whose locking
+        # away by the lock. (Not the default, since HDF5 refuses a reader in this process whose locking
         # differs.)
         access.set_file_locking(False, True)
         return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
-from solvers.common import schema
-from solvers.common.reader import is_complete, num_times, open_file
+from solvers.common.hdf5 import schema
+from solvers.common.hdf5.reader import is_complete, num_times, open_file
 
 
 def validate(path: str | os.PathLike[str]) -> list[str]:
@@ -35,7 +35,7 @@ def validate(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _check_groups(file: h5py.File) -> Iterator[str]:
-    """The groups every file has."""
+    """Yield the groups every file has."""
     for name in (schema.COORDINATES, schema.METADATA):
         if not isinstance(file.get(name), h5py.Group):
             yield f"/{name}: expected a group, found none"
@@ -118,7 +118,7 @@ def _check_rows(file: h5py.File, committed: int | None) -> Iterator[str]:
 
 
 def _check_trajectories(file: h5py.File, committed: int | None) -> Iterator[str]:
-    """Times increase within each trajectory, ids are in the range of /parameters."""
+    """Yield times increase within each trajectory, ids are in the range of /parameters."""
     parameters = _members(file, schema.PARAMETERS)
     for name, dataset in parameters.items():
         if dataset.ndim != 1 or dataset.dtype.kind != "f":
@@ -176,7 +176,7 @@ def _committed(file: h5py.File) -> int | None:
 
 
 def _not_finite(values: np.ndarray) -> int:
-    """Number of NaN and infinite entries."""
+    """Return the number of NaN and infinite entries."""
     return int((~np.isfinite(values)).sum())
 
 
@@ -187,7 +187,7 @@ def _row(file: h5py.File, name: str, count: int | None) -> np.ndarray | None:
 
 
 def _check_metadata(file: h5py.File) -> Iterator[str]:
-    """Required attributes (only where a format version claims them) and known values."""
+    """Yield the required attributes (only where a format version claims them) and known values."""
     group = file.get(schema.METADATA)
     if not isinstance(group, h5py.Group):
         return

@@ -23,7 +23,7 @@ def compression_options(compression: str | None) -> dict[str, Any]:
 
 
 def filter_names(dataset: h5py.Dataset) -> tuple[str, ...]:
-    """Filters (compression, shuffle, checksum) that each chunk of a dataset passes through; () for plain
+    """Filter (compression, shuffle, checksum) that each chunk of a dataset passes through; () for plain
     chunks."""
     filters = dataset.id.get_create_plist()
     codes = [filters.get_filter(index)[0] for index in range(filters.get_nfilters())]

@@ -6,9 +6,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from solvers.common import schema
-from solvers.common.filters import COMPRESSIONS, compression_options
-from solvers.common.schema import MetadataValue
+from solvers.common.hdf5 import schema
+from solvers.common.hdf5.filters import COMPRESSIONS, compression_options
+from solvers.common.hdf5.schema import MetadataValue
 
 
 def check_schema(

@@ -11,7 +11,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from solvers.common.superblock import decode, read_superblock, write_superblock
+from solvers.common.hdf5.superblock import decode, read_superblock, write_superblock
 
 _MIN_AHEAD_BYTES = 4 << 20
 _AHEAD_APPENDS = 8

@@ -7,13 +7,13 @@ from time import perf_counter
 
 import numpy as np
 
+from benchmarks.timing import Row, medians
 from gust_torch.data.graphs.datasets import MeshZarrDataset
 from gust_torch.data.graphs.groups import GroupsWriter
 from gust_torch.data.graphs.optional import require
 from gust_torch.data.graphs.ragged import RaggedWriter
 from gust_torch.data.graphs.schema import MESH, Sample, describe
 from gust_torch.data.graphs.synthetic import random_mesh
-from solvers.common.benchmark import Row, medians
 
 NUM_TEMPLATES = 1024
 GOAL = ">= 0.7"
@@ -45,7 +45,7 @@ def benchmark_graphs(
 def _write(
     writer_type: type[RaggedWriter] | type[GroupsWriter], path: Path, templates: Sequence[Sample], count: int
 ) -> list[Row]:
-    """Writes `count` samples; rows of the time, the files and the bytes."""
+    """Write `count` samples; rows of the time, the files and the bytes."""
     start = perf_counter()
     with writer_type(path, MESH) as writer:
         for index in range(count):
@@ -104,7 +104,7 @@ def _read(
 
 
 def _plain_ragged(path: Path) -> Callable[[int], None]:
-    """Reads the six arrays of a sample, by zarr-python from opened arrays."""
+    """Read the six arrays of a sample, by zarr-python from opened arrays."""
     node = require("zarr").open_group(str(path), mode="r")[MESH.group]
     arrays = {name: node[name] for name in MESH.axes}
     offsets = {axis: node[f"offsets/{axis}"][:] for axis in set(MESH.axes.values())}
@@ -117,7 +117,7 @@ def _plain_ragged(path: Path) -> Callable[[int], None]:
 
 
 def _plain_groups(path: Path) -> Callable[[int], None]:
-    """Reads the six arrays of a sample, by zarr-python from the sample's group."""
+    """Read the six arrays of a sample, by zarr-python from the sample's group."""
     node = require("zarr").open_group(str(path), mode="r")[MESH.group]
 
     def read(index: int) -> None:

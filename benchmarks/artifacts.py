@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.timing import Row, medians
 from gust_torch.artifacts.fetching.cache import ArtifactCache
 from gust_torch.artifacts.fetching.extract import extract
 from gust_torch.artifacts.fetching.fetch_datasets import Source, fetch
 from gust_torch.artifacts.fetching.watch import Watch
 from gust_torch.artifacts.packaging.pack import package
-from gust_torch.artifacts.registry import DatasetEntry
-from gust_torch.artifacts.stores import open_reference
-from solvers.common.benchmark import Row, medians
+from gust_torch.artifacts.registry.entry import DatasetEntry
+from gust_torch.artifacts.stores.opening import open_reference
 from solvers.common.hdf5_utils import HDF5Writer
 from solvers.common.provenance import provenance
 
@@ -30,7 +30,7 @@ _SPLITS = ("train", "val", "test")
 
 
 def benchmark_artifacts(megabytes: int = 48, repeats: int = 3) -> list[Row]:
-    """Times the way of a dataset from one folder to another.
+    """Return times the way of a dataset from one folder to another.
 
     Args:
         megabytes: Size of the dataset; five times that is needed on the temporary disk.
@@ -94,7 +94,8 @@ def _packing(folder: Path, entry: DatasetEntry, repeats: int) -> Row:
 
 
 def _download(folder: Path, entry: DatasetEntry, repeats: int) -> list[Row]:
-    """A download from a folder, against what it cannot do without, and against a copy that checks nothing."""
+    """Return a download from a folder, against what it cannot do without, and against a copy that checks
+    nothing."""
     cache = ArtifactCache(folder / "cache")
 
     def provide() -> None:
@@ -148,7 +149,7 @@ def _extraction(folder: Path, entry: DatasetEntry, repeats: int) -> Row:
 
 
 def _second_run(folder: Path, repeats: int) -> Row:
-    """The command when all is in place, against starting the interpreter."""
+    """Return the command when all is in place, against starting the interpreter."""
     root, cache, registry = folder / "root", folder / "cache", folder / "registry.yaml"
     with contextlib.redirect_stderr(io.StringIO()):
         fetch([NAME], root, Source(cache, registry))
@@ -172,7 +173,7 @@ def _second_run(folder: Path, repeats: int) -> Row:
 
 
 def _rate(what: str, size: int, seconds: tuple[float, float], floor: str, goal: str) -> Row:
-    """A row in MB/s, from our seconds and the floor's."""
+    """Return a row in MB/s, from our seconds and the floor's."""
     ours, best = seconds
     return Row(
         name=f"{what}, {size / 1e6:.0f} MB",
@@ -185,5 +186,5 @@ def _rate(what: str, size: int, seconds: tuple[float, float], floor: str, goal: 
 
 
 def _shell(command: str) -> Callable[[], object]:
-    """Runs a command line."""
+    """Run a command line."""
     return lambda: subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL)

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.timing import Row, medians
 from gust_torch.checkpoint import save_model
-from gust_torch.data import HDF5Dataset
-from gust_torch.latents import FrameWindowDataset, LatentCache, LatentDataset
-from gust_torch.models import LatentAutoencoder
+from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.latents.dataset import FrameWindowDataset, LatentDataset
+from gust_torch.latents.store import LatentCache
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.precompute.options import Compute, Request
 from gust_torch.precompute.pipeline import precompute
-from solvers.common.benchmark import Row, medians
 from solvers.common.hdf5_utils import HDF5Writer
 
 TASK = "burgers1d"
@@ -49,7 +50,8 @@ def benchmark_latents(*, num_frames: int = 256, repeats: int = 3) -> list[Row]:
 def time_encoding(
     request: Request, model: LatentAutoencoder, dataset: HDF5Dataset, repeats: int
 ) -> list[Row]:
-    """The whole command, less its imports, against the encoder on batches that are in memory already."""
+    """Return the whole command, less its imports, against the encoder on batches that are in memory
+    already."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     num = len(dataset)
     batches = [
@@ -59,7 +61,7 @@ def time_encoding(
     folders = iter(range(1000))
 
     def command() -> None:
-        """A new cache each time; the last one stays where `request` says."""
+        """Return a new cache each time; the last one stays where `request` says."""
         cache_dir = request.cache_dir / str(next(folders))
         precompute(
             Request(request.tasks, request.splits, request.root, cache_dir, checkpoint=request.checkpoint),
@@ -124,7 +126,7 @@ def time_reading(request: Request, model: LatentAutoencoder, path: Path, repeats
 
 
 def encoding_loop(model: LatentAutoencoder, batches: list[torch.Tensor]) -> Callable[[], None]:
-    """The floor: nothing but the encoder."""
+    """Return the floor: nothing but the encoder."""
 
     def loop() -> None:
         with torch.inference_mode():

@@ -3,7 +3,7 @@
 import h5py
 import numpy as np
 
-from solvers.common.filters import filter_names
+from solvers.common.hdf5.filters import filter_names
 
 
 class Column:

@@ -1,0 +1,95 @@
+"""Files and folders that appear complete or not at all, one writer at a time, and their checksums."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import filelock
+
+_BLOCK_BYTES = 1 << 20
+
+
+@contextmanager
+def path_aside(path: Path) -> Iterator[Path]:
+    """Yield the hidden name `.NAME.part` beside `path`; what is there gets the true name when the block ends
+    well.
+
+    The bytes are on the disk before the rename, so that not even a power cut leaves half a file. An error
+    removes the file; what a killed process left there is removed first. The mode of a replaced file is kept.
+
+    Args:
+        path: The file to write; a symbolic link is followed.
+    """
+    target = path.resolve()
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        partial.unlink(missing_ok=True)
+        yield partial
+        sync(partial)
+        if target.exists():
+            partial.chmod(target.stat().st_mode & 0o777)
+        os.replace(partial, target)
+        sync(target.parent)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say which file it was
+        raise
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that replaces `path` when the block ends well, see `path_aside`."""
+    with path_aside(path) as partial, partial.open("xb") as file:  # follows no link
+        yield file
+        file.flush()
+
+
+def sync(path: Path) -> None:
+    """Put a file's bytes, or the names in a folder, on the disk itself."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def writer_lock(output: Path) -> filelock.BaseFileLock:
+    """Take the lock `.{name}.lock` beside an output, which the system drops when its holder dies.
+
+    Returns:
+        The lock that is held; `release()` gives it up. Its file stays, as a waiting process may have it open.
+
+    Raises:
+        BlockingIOError: If another writer has it.
+    """
+    lock = filelock.FileLock(output.with_name(f".{output.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise BlockingIOError(
+            f"{output}: another process is writing it; wait for that run or end it, then try again"
+        ) from None
+    return lock
+
+
+def file_sha256(path: Path, count: Callable[[int], object] | None = None) -> str:
+    """SHA-256 of a file's bytes, 64 hex digits.
+
+    Args:
+        path: The file.
+        count: Called with the bytes of each block that was read; what it raises ends the reading.
+    """
+    digest = hashlib.sha256()
+    block = bytearray(_BLOCK_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(block):
+            digest.update(memoryview(block)[:size])
+            if count is not None:
+                count(size)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""The common HDF5 format: schema, writer, reader, checks, repacking."""
