@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import gust_torch
-import gust_torch.data
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,11 +29,10 @@ def test_datasets_do_not_load_lightning() -> None:
     assert result.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("package", [gust_torch, gust_torch.data])
-def test_public_names_exist(package) -> None:
-    assert dir(package) == sorted(package.__all__)
-    for name in package.__all__:
-        assert getattr(package, name).__name__ == name
+def test_public_names_exist() -> None:
+    assert dir(gust_torch) == sorted(gust_torch.__all__)
+    for name in gust_torch.__all__:
+        assert getattr(gust_torch, name).__name__ == name
 
 
 def test_unknown_names_are_attribute_errors() -> None:

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-import filelock
 import numpy as np
 from torch import Tensor
 
@@ -30,7 +29,7 @@ from gust_torch.latents.key import data_identity
 from gust_torch.latents.plan import CachePlan, Shard
 from gust_torch.latents.shards import ShardFile
 from gust_torch.latents.store import LatentCache
-from solvers.common.files import writer_lock
+from solvers.common.files import WriterLock
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ class CacheWriter:
         self.folder, self.plan, self.overwrite = Path(folder), plan, overwrite
         self.part = self.folder.with_name(f".{self.folder.name}.part")
         self._old = self.folder.with_name(f".{self.folder.name}.old")
-        self._lock: filelock.BaseFileLock | None = None
+        self._lock: WriterLock | None = None
         self._is_finished = False
         self._open: dict[int, ShardFile] = {}
 
@@ -264,12 +263,12 @@ class CacheWriter:
         sync(self.part)
 
 
-def _wait_for_lock(folder: Path) -> filelock.BaseFileLock:
+def _wait_for_lock(folder: Path) -> WriterLock:
     """Return the lock of a cache, after a while where another process has it."""
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
-            return writer_lock(folder)
+            return WriterLock(folder)
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise

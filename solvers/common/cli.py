@@ -4,7 +4,12 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+Options = TypeVar("Options")
 
 REMEDIES = {
     errno.ENOENT: "check the path",
@@ -33,6 +38,39 @@ def one_line(error: Exception) -> str:
     if text.startswith("Caught "):
         text = text.splitlines()[-1].partition(": ")[2]
     return " ".join(text.split())
+
+
+def parse(
+    options: type[Options],
+    arguments: Sequence[str] | None,
+    *,
+    prog: str,
+    description: str,
+    underscores: bool = False,
+    default: Options | None = None,
+) -> Options:
+    """Parse a command line into a dataclass; a mistyped flag ends the program with code 2.
+
+    `-` and `_` are the same in flags. The attributes' docstrings are the help texts.
+
+    Args:
+        options: A dataclass.
+        arguments: The command line; None takes the program's.
+        prog: The command as a user types it.
+        description: What it does, shown above the flags.
+        underscores: Whether the help spells flags with underscores.
+        default: Values of what the command line does not give; by default those of the class.
+    """
+    settings: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(
+        options,
+        args=arguments,
+        prog=prog,
+        description=description,
+        use_underscores=underscores,
+        config=(tyro.conf.FlagCreatePairsOff,),
+        **settings,
+    )
 
 
 def run_command(

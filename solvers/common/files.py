@@ -1,9 +1,11 @@
 """Files and folders that appear complete or not at all, one writer at a time, and their checksums."""
 
+import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,23 +61,35 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def writer_lock(output: Path) -> filelock.BaseFileLock:
-    """Take the lock `.{name}.lock` beside an output, which the system drops when its holder dies.
+class WriterLock:
+    """Exclusive lock `.{name}.lock` beside an output, which the system drops when its holder dies."""
 
-    Returns:
-        The lock that is held; `release()` gives it up. Its file stays, as a waiting process may have it open.
+    def __init__(self, output: Path, *, timeout: float = 0.0) -> None:
+        """Take the lock.
 
-    Raises:
-        BlockingIOError: If another writer has it.
-    """
-    lock = filelock.FileLock(output.with_name(f".{output.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        raise BlockingIOError(
-            f"{output}: another process is writing it; wait for that run or end it, then try again"
-        ) from None
-    return lock
+        Args:
+            output: What is written.
+            timeout: Seconds to wait for another holder; negative waits for ever.
+
+        Raises:
+            BlockingIOError: If another writer has it.
+            FileNotFoundError: If there is no such folder, which `filelock` would make.
+        """
+        if not output.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(output.parent))
+        self._lock = filelock.FileLock(output.with_name(f".{output.name}.lock"), timeout=timeout)
+        try:
+            self._lock.acquire()
+        except filelock.Timeout:
+            raise BlockingIOError(
+                f"{output}: another process is writing it; wait for that run or end it, then try again"
+            ) from None
+
+    def release(self) -> None:
+        """Give the lock up and remove its file while it is held: who waits for it notices."""
+        with suppress(PermissionError):  # Windows keeps files that are open; there `filelock` removes it
+            os.unlink(self._lock.lock_file)
+        self._lock.release()
 
 
 def file_sha256(path: Path, count: Callable[[int], object] | None = None) -> str:
@@ -93,3 +107,23 @@ def file_sha256(path: Path, count: Callable[[int], object] | None = None) -> str
             if count is not None:
                 count(size)
     return digest.hexdigest()
+
+
+def hidden_part(target: Path) -> Path:
+    """Name the hidden folder `.NAME.part` in which `target` is made."""
+    return target.with_name(f".{target.name}.part")
+
+
+def replace_folder(part: Path, target: Path) -> None:
+    """Rename a complete folder to its name; an older one under that name goes.
+
+    A kill between the two renames leaves the older folder as `.NAME.old` and the complete one as `part`: the
+    same call then ends it.
+    """
+    old = target.with_name(f".{target.name}.old")
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(target, old)
+    os.replace(part, target)
+    sync(target.parent)
+    shutil.rmtree(old, ignore_errors=True)

@@ -173,7 +173,7 @@ def test_link_and_mode_are_kept(registry: Path) -> None:
 
 
 def test_two_at_a_time(registry: Path) -> None:
-    lock = registry_write.writer_lock(registry)
+    lock = registry_write.WriterLock(registry)
     with pytest.raises(BlockingIOError, match="another process is writing it"):
         register(registry, make_entry("third"), overwrite=False)
     lock.release()

@@ -299,7 +299,9 @@ def test_signal_stops_between_blocks_and_the_next_call_continues(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from gust_torch.convert import Options, convert_family, conversion
+from gust_torch.convert import conversion
+from gust_torch.convert.pdebench import convert_family
+from gust_torch.convert.plan import Options
 from gust_torch.convert.pdebench import Execution
 calls = iter(range(100))
 route = conversion.route

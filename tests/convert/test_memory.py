@@ -11,7 +11,8 @@ CONVERT = """
 import resource, sys
 from pathlib import Path
 import hdf5plugin
-from gust_torch.convert import Options, convert_family
+from gust_torch.convert.pdebench import convert_family
+from gust_torch.convert.plan import Options
 from gust_torch.convert.pdebench import Execution
 
 def peak() -> int:

@@ -212,7 +212,8 @@ import sys
 from pathlib import Path
 import torch
 from lightning import LightningModule, Trainer
-from gust_torch.data import BlockShuffleSampler, FieldDataModule
+from gust_torch.data.datamodule import FieldDataModule
+from gust_torch.data.sampler import BlockShuffleSampler
 
 class Recorder(LightningModule):
     def __init__(self):

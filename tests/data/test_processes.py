@@ -78,7 +78,7 @@ def test_a_huge_file_costs_little_memory(tmp_path: Path) -> None:
         file["coordinates/time"] = np.arange(float(num_frames))
     code = """
 import resource, sys
-from gust_torch.data import HDF5Dataset
+from gust_torch import HDF5Dataset
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 dataset = HDF5Dataset(sys.argv[1])
 assert len(dataset) == 131072

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gust_torch.artifacts.fetching.watch import Watch
-from solvers.common.files import writer_lock
+from solvers.common.files import WriterLock
 
 _POLL_SECONDS = 0.1
 
@@ -23,7 +23,7 @@ def waiting_lock(output: Path, watch: Watch) -> Iterator[None]:
     told = False
     while True:
         try:
-            lock = writer_lock(output)
+            lock = WriterLock(output)
             break
         except BlockingIOError:
             if not told:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from gust_torch.artifacts.packaging.gzip_blocks import BLOCK_BYTES, gzip_stream
 from gust_torch.artifacts.packaging.manifest import Tarball, existing_tarball, make_manifest, write_manifest
 from gust_torch.artifacts.packaging.tar_stream import Member, check_unchanged, tar_stream
-from solvers.common.files import writer_lock, written_aside
+from solvers.common.files import WriterLock, written_aside
 from solvers.common.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def write_package(
         BlockingIOError: Another process is writing them.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    lock = writer_lock(target)
+    lock = WriterLock(target)
     try:
         if target.exists():
             found = existing_tarball(target, manifest, contents.members, workers)

@@ -5,7 +5,7 @@ from pathlib import Path
 from gust_torch.artifacts.registry.entry import DatasetEntry
 from gust_torch.artifacts.registry.file import decode_registry, document_problems
 from gust_torch.artifacts.registry.yaml_lines import Document, SyntaxProblem, read_document
-from solvers.common.files import writer_lock, written_aside
+from solvers.common.files import WriterLock, written_aside
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -31,7 +31,7 @@ def register(path: str | Path, entry: DatasetEntry, *, overwrite: bool) -> bool:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = writer_lock(path)
+    lock = WriterLock(path)
     try:
         return _register(path, entry, overwrite=overwrite)
     finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from solvers.common.files import writer_lock
+from solvers.common.files import WriterLock
 from solvers.common.hdf5 import schema
 from solvers.common.hdf5.filters import compression_options
 from solvers.common.hdf5.reader import field_datasets, num_samples, open_file
@@ -48,7 +48,7 @@ def repack(
     target = Path(path if output is None else output)
     if output is not None and target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists: choose another --output or replace it with --overwrite")
-    lock = writer_lock(target)
+    lock = WriterLock(target)
     partial = target.with_name(f".{target.name}.partial")
     try:
         with open_file(path) as source, h5py.File(partial, "w", libver=("v110", "v110")) as file:

@@ -8,7 +8,7 @@ from types import TracebackType
 import h5py
 import numpy as np
 
-from solvers.common.files import writer_lock
+from solvers.common.files import WriterLock
 from solvers.common.hdf5 import schema
 from solvers.common.hdf5.appender import Appender
 from solvers.common.hdf5.layout import check_schema, create_layout
@@ -70,7 +70,7 @@ class HDF5Writer:
                 f"{self.path} exists: continue it with --resume or replace it with --overwrite"
             )
         check_schema(fields, coordinates, compression)
-        self._lock = writer_lock(self.path)
+        self._lock = WriterLock(self.path)
         partial = self.path.with_name(f".{self.path.name}.partial")
         try:
             with h5py.File(partial, "w", libver=("v110", "v110")) as file:
@@ -108,7 +108,7 @@ class HDF5Writer:
             raise ValueError(f"{path}: expected a file to resume, found none; start without --resume")
         writer = cls.__new__(cls)
         writer.path = path
-        writer._lock = writer_lock(path)
+        writer._lock = WriterLock(path)
         try:
             release_file(path)
             writer._target = _reopen(path, num_samples)

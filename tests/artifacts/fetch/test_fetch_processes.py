@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from solvers.common.files import writer_lock
+from solvers.common.files import WriterLock
 
 Place = Any  # of conftest.py
 
@@ -46,7 +46,7 @@ def test_a_lock_is_waited_for_and_a_dead_holder_is_none(place: Place) -> None:
     entry = place.add()
     (place.cache / entry.sha256).mkdir(parents=True)
     (place.cache / f".{entry.sha256}.lock").touch()  # left by a killed process
-    lock = writer_lock(place.cache / entry.sha256)
+    lock = WriterLock(place.cache / entry.sha256)
     with started(place) as process:
         assert process.stderr is not None
         assert "another process is working on it" in process.stderr.readline()
@@ -59,7 +59,7 @@ def test_a_lock_is_waited_for_and_a_dead_holder_is_none(place: Place) -> None:
 def test_a_signal_ends_a_waiting_fetch(place: Place, number: signal.Signals) -> None:
     entry = place.add()
     (place.cache / entry.sha256).mkdir(parents=True)
-    lock = writer_lock(place.cache / entry.sha256)
+    lock = WriterLock(place.cache / entry.sha256)
     with started(place) as process:
         assert process.stderr is not None
         process.stderr.readline()

@@ -9,7 +9,6 @@ import h5py
 import numpy as np
 import pytest
 
-from solvers.common import repack as repack_module
 from solvers.common.hdf5.commands import main
 from solvers.common.hdf5_utils import HDF5Writer, open_file, repack, validate
 
@@ -36,7 +35,7 @@ def seed_file(tmp_path: Path) -> Path:
 def test_everything_survives_with_one_frame_a_chunk(
     seed_file: Path, compression: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repack_module, "BLOCK_BYTES", 50_000)  # several blocks
+    monkeypatch.setattr("solvers.common.hdf5.repack.BLOCK_BYTES", 50_000)  # several blocks
     with h5py.File(seed_file, "r") as file:
         expected = file["fields/omega"][:]
     assert repack(seed_file, compression=compression) == seed_file
