@@ -2,7 +2,7 @@
 
 
 def __getattr__(name: str) -> object:
-    import gust_torch  # its public names, as a habit of `from torch_geometric.data import ...` expects them here
+    import gust_torch  # its public names: `from torch_geometric.data import ...` makes people expect them
 
     if name in gust_torch.__all__:
         return getattr(gust_torch, name)
