@@ -1,5 +1,6 @@
 """How every command ends: 0, or one line on standard error and an exit code that is not 0."""
 
+import dataclasses
 import errno
 import os
 import signal
@@ -60,10 +61,16 @@ def parse(
         description: What it does, shown above the flags.
         underscores: Whether the help spells flags with underscores.
         default: Values of what the command line does not give; by default those of the class.
+
+    Raises:
+        ValueError: If the dataclass's `__post_init__` says so.
     """
     settings: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(
-        options,
+    # Checks of values wait until tyro is done, which would end the program in its own way.
+    attributes = {"__post_init__": lambda self: None, "__doc__": options.__doc__}
+    unchecked: Any = type(options.__name__, (options,), attributes)
+    parsed = tyro.cli(
+        unchecked,
         args=arguments,
         prog=prog,
         description=description,
@@ -71,6 +78,8 @@ def parse(
         config=(tyro.conf.FlagCreatePairsOff,),
         **settings,
     )
+    given = [field.name for field in dataclasses.fields(options) if field.init]  # type: ignore[arg-type]
+    return options(**{name: getattr(parsed, name) for name in given})
 
 
 def run_command(

@@ -1,6 +1,7 @@
 """Work in a folder that goes on after a kill: what was asked for, how far it came, whether it is done."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 from solvers.common.files import WriterLock, written_aside
 
 RECORD = "stage.json"
+_HALF_RECORD = f".{RECORD}.part"  # of a process that was killed while it wrote its first one
 
 
 @dataclass
@@ -41,27 +43,29 @@ class Stage:
         record = read_record(self.folder)
         if record is None:
             return []
-        there, now = record["request"], json.loads(json.dumps(self.request))
-        return [
-            f"{name}: {_short(there, name)} there, {_short(now, name)} now"
-            for name in [*there, *(name for name in now if name not in there)]
-            if there.get(name, _ABSENT) != now.get(name, _ABSENT)
-        ]
+        return differences(record["request"], self.request)
 
-    def begin(self, *, overwrite: bool = False) -> None:
+    def begin(self, *, overwrite: bool = False, timeout: float = 0.0) -> None:
         """Take the folder for this process, and read how far an earlier one came; `close` lets go of it.
 
         Args:
             overwrite: Remove what another request left.
+            timeout: Seconds to wait for another process that works on it.
 
         Raises:
             ValueError: Another request is done or begun in the folder, or something that no record tells of.
             BlockingIOError: Another process works on it.
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = WriterLock(self.folder)
+        self._lock = WriterLock(self.folder, timeout=timeout)
         try:
-            if changes := self.changes():
+            try:
+                changes = self.changes()
+            except ValueError as damage:
+                if not overwrite:
+                    raise
+                changes = [str(damage)]
+            if changes:
                 if not overwrite:
                     raise ValueError(
                         f"{self.folder} is of another request ({'; '.join(changes)}); repeat that one, give "
@@ -69,7 +73,7 @@ class Stage:
                     )
                 shutil.rmtree(self.folder)
             record = read_record(self.folder)
-            if record is None and self.folder.exists() and any(self.folder.iterdir()):
+            if record is None and self.folder.exists() and set(os.listdir(self.folder)) - {_HALF_RECORD}:
                 raise ValueError(f"{self.folder} is in the way: it has no {RECORD}; move it away")
             self.folder.mkdir(exist_ok=True)
             self.progress = {} if record is None else record["progress"]
@@ -124,7 +128,25 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     raise ValueError(f"{path} is damaged; remove {folder} to start anew")
 
 
+def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Describe what differs between two requests of JSON values, as "data.seed: 0 there, 1 now"."""
+    before, after = (_flat(json.loads(json.dumps(values))) for values in (there, now))
+    return [
+        f"{name}: {_short(before, name)} there, {_short(after, name)} now"
+        for name in [*before, *(name for name in after if name not in before)]
+        if before.get(name, _ABSENT) != after.get(name, _ABSENT)
+    ]
+
+
 _ABSENT = object()
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Name the values of nested mappings with dots."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _short(values: Mapping[str, Any], name: str) -> str:

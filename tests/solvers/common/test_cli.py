@@ -1,5 +1,6 @@
 """Exit codes and error lines of commands."""
 
+import dataclasses
 import errno
 import os
 import signal
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from solvers.common.cli import one_line, run_command
+from solvers.common.cli import one_line, parse, run_command
 
 
 def _raise(error: BaseException) -> None:
@@ -89,3 +90,38 @@ def test_tracebacks_of_reading_processes_are_cut() -> None:
         "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback\n  x\nValueError: a.h5: bad"
     )
     assert one_line(error) == "a.h5: bad"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """Of a command.
+
+    Attributes:
+        size: Points along an axis.
+    """
+
+    size: int
+    name: str = "run"
+    """What it is called."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"expected --size >= 1, got {self.size}")
+
+
+def test_a_command_line_becomes_a_dataclass(capsys: pytest.CaptureFixture[str]) -> None:
+    def read(*arguments: str, default: _Options | None = None) -> _Options:
+        return parse(_Options, arguments, prog="x", description="Does it.", default=default)
+
+    assert read("--size", "3") == _Options(3)
+    assert type(read("--size", "3")) is _Options
+    assert read("--name", "a", default=_Options(7)) == _Options(7, "a")
+    with pytest.raises(ValueError, match="--size >= 1, got 0"):  # a value, which is the command's to refuse
+        read("--size", "0")
+    with pytest.raises(SystemExit, match="2"):
+        read("--sizes", "3")
+    with pytest.raises(SystemExit, match="0"):
+        read("--help")
+    shown = capsys.readouterr().out
+    assert "Points along an axis" in shown
+    assert "What it is called" in shown

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from solvers.common.files import hidden_part, replace_folder
-from solvers.common.stage import RECORD, Stage
+from solvers.common.stage import RECORD, Stage, differences
 
 
 def test_the_same_request_continues_where_the_last_one_stopped(tmp_path: Path) -> None:
@@ -61,3 +61,25 @@ def test_a_complete_folder_replaces_an_older_one(tmp_path: Path) -> None:
         replace_folder(part, target)
     assert [path.name for path in target.iterdir()] == ["second"]
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_differences_are_named_down_to_the_value() -> None:
+    assert differences({"a": {"b": 1, "c": (1, 2)}, "d": 3}, {"a": {"b": 2, "c": [1, 2]}}) == [
+        "a.b: 1 there, 2 now",
+        "d: 3 there, absent now",
+    ]
+
+
+def test_a_folder_whose_first_record_was_cut_short(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / f".{RECORD}.part").write_text("{")
+    with Stage(tmp_path / "run", {}) as stage:
+        stage.begin()
+
+
+def test_a_damaged_record_is_replaced_on_demand(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / RECORD).write_text("{")
+    with Stage(tmp_path / "run", {}) as stage:
+        stage.begin(overwrite=True)
+        assert stage.progress == {}
