@@ -1,16 +1,20 @@
 """How every command ends: 0, or one line on standard error and an exit code that is not 0."""
 
+import _thread
 import dataclasses
 import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import tyro
 
 Options = TypeVar("Options")
+
+REPEAT_SECONDS = 0.005
 
 REMEDIES = {
     errno.ENOENT: "check the path",
@@ -96,8 +100,9 @@ def run_command(
         The command's own code; 1 after an error; 128 + signal where a signal stopped it; 0 where the reader
         of its output (`| head`) had enough.
     """
-    previous = signal.getsignal(signal.SIGTERM)
+    previous, hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
     try:
+        sys.unraisablehook = _repeat_lost_signal
         signal.signal(signal.SIGTERM, _raise_stop)
         return command() or 0
     except BrokenPipeError:
@@ -114,6 +119,7 @@ def run_command(
         return 128 + signal.SIGINT
     finally:
         signal.signal(signal.SIGTERM, previous)
+        sys.unraisablehook = hook
 
 
 class _Stop(BaseException):
@@ -122,3 +128,18 @@ class _Stop(BaseException):
 
 def _raise_stop(number: int, frame: object) -> None:
     raise _Stop
+
+
+def _repeat_lost_signal(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Send a signal again whose exception met a finalizer or a weak reference's callback.
+
+    Python drops what is raised there and tells `sys.unraisablehook`. The signal comes back a moment later,
+    when the main thread does something else, and again if that is another finalizer.
+    """
+    if not issubclass(unraisable.exc_type, (_Stop, KeyboardInterrupt)):
+        sys.__unraisablehook__(unraisable)
+        return
+    number = signal.SIGTERM if issubclass(unraisable.exc_type, _Stop) else signal.SIGINT
+    timer = threading.Timer(REPEAT_SECONDS, _thread.interrupt_main, (number,))
+    timer.daemon = True
+    timer.start()

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,25 @@ def test_a_signal_says_how_to_go_on(number: signal.Signals, capsys: pytest.Captu
     assert capsys.readouterr().err == "stopped; the same command continues\n"
     assert cleaned
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_within_a_finalizer_is_not_lost(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Resource:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def command() -> None:
+        resource = Resource()
+        del resource  # python drops the exception that is raised in here
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            pass
+
+    assert run_command(command) == 128 + number
+    assert capsys.readouterr().err == "stopped; the same command continues\n"
 
 
 def test_an_error_of_the_operating_system_gets_a_remedy(tmp_path: Path) -> None:
