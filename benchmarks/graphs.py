@@ -9,7 +9,6 @@ import numpy as np
 
 from benchmarks.timing import Row, medians
 from gust_torch.data.graphs.datasets import MeshZarrDataset
-from gust_torch.data.graphs.groups import GroupsWriter
 from gust_torch.data.graphs.optional import require
 from gust_torch.data.graphs.ragged import RaggedWriter
 from gust_torch.data.graphs.schema import MESH, Sample, describe
@@ -19,35 +18,28 @@ NUM_TEMPLATES = 1024
 GOAL = ">= 0.7"
 
 
-def benchmark_graphs(
-    num_samples: int = 100_000, num_groups: int = 200, num_reads: int = 300, repeats: int = 3
-) -> list[Row]:
-    """Samples/s of the ragged layout and of the one-group-a-sample layout.
+def benchmark_graphs(num_samples: int = 100_000, num_reads: int = 300, repeats: int = 3) -> list[Row]:
+    """Samples/s of a ragged store.
 
     Args:
-        num_samples: Samples of the ragged store, of 16 to 47 nodes.
-        num_groups: Samples of the store with one group each.
+        num_samples: Samples of the store, of 16 to 47 nodes.
         num_reads: Random samples read in each round.
         repeats: Counted rounds.
     """
     templates = [random_mesh(16 + seed % 32, seed) for seed in range(NUM_TEMPLATES)]
     with tempfile.TemporaryDirectory(prefix="graphs-") as folder:
-        ragged, groups = Path(folder) / "ragged.zarr", Path(folder) / "groups.zarr"
+        path = Path(folder) / "ragged.zarr"
         return [
-            *_write(RaggedWriter, ragged, templates, num_samples),
-            _read("ragged, no cache", ragged, _plain_ragged, num_reads, repeats, cache_bytes=0),
-            _read("ragged, 64 MiB cache", ragged, _plain_ragged, num_reads, repeats, cache_bytes=64 << 20),
-            *_write(GroupsWriter, groups, templates, num_groups),
-            _read("groups", groups, _plain_groups, min(num_reads, 50), repeats, cache_bytes=0),
+            *_write(path, templates, num_samples),
+            _read("ragged, no cache", path, num_reads, repeats, cache_bytes=0),
+            _read("ragged, 64 MiB cache", path, num_reads, repeats, cache_bytes=64 << 20),
         ]
 
 
-def _write(
-    writer_type: type[RaggedWriter] | type[GroupsWriter], path: Path, templates: Sequence[Sample], count: int
-) -> list[Row]:
+def _write(path: Path, templates: Sequence[Sample], count: int) -> list[Row]:
     """Write `count` samples; rows of the time, the files and the bytes."""
     start = perf_counter()
-    with writer_type(path, MESH) as writer:
+    with RaggedWriter(path, MESH) as writer:
         for index in range(count):
             arrays = templates[index % len(templates)]
             writer.append(arrays, source=f"mesh_{index:06d}.npz", schema=describe(MESH, arrays))
@@ -70,18 +62,10 @@ def _write(
     ]
 
 
-def _read(
-    name: str,
-    path: Path,
-    plain: Callable[[Path], Callable[[int], None]],
-    num_reads: int,
-    repeats: int,
-    *,
-    cache_bytes: int,
-) -> Row:
+def _read(name: str, path: Path, num_reads: int, repeats: int, *, cache_bytes: int) -> Row:
     """Items of random samples against plain reads of the same samples."""
     dataset = MeshZarrDataset(path, cache_bytes=cache_bytes)
-    read_arrays = plain(path)
+    read_arrays = _plain_reads(path)
     rng = np.random.default_rng(0)
 
     def items() -> None:
@@ -103,7 +87,7 @@ def _read(
     )
 
 
-def _plain_ragged(path: Path) -> Callable[[int], None]:
+def _plain_reads(path: Path) -> Callable[[int], None]:
     """Read the six arrays of a sample, by zarr-python from opened arrays."""
     node = require("zarr").open_group(str(path), mode="r")[MESH.group]
     arrays = {name: node[name] for name in MESH.axes}
@@ -112,17 +96,5 @@ def _plain_ragged(path: Path) -> Callable[[int], None]:
     def read(index: int) -> None:
         for name, axis in MESH.axes.items():
             arrays[name][offsets[axis][index] : offsets[axis][index + 1]]
-
-    return read
-
-
-def _plain_groups(path: Path) -> Callable[[int], None]:
-    """Read the six arrays of a sample, by zarr-python from the sample's group."""
-    node = require("zarr").open_group(str(path), mode="r")[MESH.group]
-
-    def read(index: int) -> None:
-        sample = node[f"sample_{index:05d}"]
-        for name in MESH.folders.values():
-            sample[name][...]
 
     return read

@@ -2,14 +2,11 @@
 
 import argparse
 
-from gust_torch.convert.graphs import WRITERS, GraphExecution
+from gust_torch.convert.graphs import GraphExecution
 
 
 def add_graph_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that only meshes and particles have."""
-    parser.add_argument(
-        "--layout", choices=sorted(WRITERS), help="of Zarr stores (default ragged; groups: one a sample)"
-    )
+    """Add the option that only meshes and particles have."""
     parser.add_argument(
         "--skip-bad", action="store_true", help="go on without bad .npz shards and list them at the end"
     )
@@ -29,7 +26,6 @@ def graph_execution_from(args: argparse.Namespace) -> GraphExecution:
         overwrite=args.overwrite,
         verify=args.verify,
         skip_bad=args.skip_bad,
-        layout=args.layout or "ragged",
     )
 
 
@@ -39,7 +35,5 @@ def refuse_graph_arguments(args: argparse.Namespace) -> None:
     Raises:
         ValueError: One was given.
     """
-    if args.layout or args.skip_bad:
-        raise ValueError(
-            f"--layout and --skip-bad are for meshes and particles; leave them out for {args.task}"
-        )
+    if args.skip_bad:
+        raise ValueError(f"--skip-bad is for meshes and particles; leave it out for {args.task}")

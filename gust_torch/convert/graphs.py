@@ -12,7 +12,6 @@ from gust_torch.convert.graph_output import StoreFolder
 from gust_torch.convert.graph_tasks import GRAPH_TASKS, find_shards
 from gust_torch.convert.plan import Options
 from gust_torch.convert.splits import SPLIT_NAMES, WHOLE, Splits, make_splits
-from gust_torch.data.graphs.groups import GroupsWriter
 from gust_torch.data.graphs.ragged import RaggedWriter
 from gust_torch.data.graphs.schema import Schema, differences
 from gust_torch.data.graphs.stores import open_reader
@@ -20,11 +19,6 @@ from solvers.common.progress import Interrupt, Progress
 from solvers.common.provenance import provenance
 
 logger = logging.getLogger(__name__)
-
-WRITERS: Mapping[str, type[RaggedWriter] | type[GroupsWriter]] = {
-    "ragged": RaggedWriter,
-    "groups": GroupsWriter,
-}
 
 
 @dataclass(frozen=True)
@@ -35,17 +29,11 @@ class GraphExecution:
         overwrite: Replace existing stores.
         verify: Compare the stores with the shards before they get their names.
         skip_bad: Go on without bad shards and list them at the end.
-        layout: "ragged" or "groups".
     """
 
     overwrite: bool = False
     verify: bool = False
     skip_bad: bool = False
-    layout: str = "ragged"
-
-    def __post_init__(self) -> None:
-        if self.layout not in WRITERS:
-            raise ValueError(f"--layout is {self.layout!r}, expected one of {', '.join(WRITERS)}")
 
 
 @dataclass
@@ -132,7 +120,7 @@ class _Conversion:
         Raises:
             ValueError: A bad shard, unless they are skipped; or none is left.
         """
-        writers: dict[str, RaggedWriter | GroupsWriter] = {}
+        writers: dict[str, RaggedWriter] = {}
         with Progress(len(names), unit="shard", description=self._name) as progress:
             for name, index in zip(names, self._splits.assignment.tolist(), strict=True):
                 if stopped():
@@ -189,7 +177,7 @@ class _Conversion:
             return None
         return shard
 
-    def _writer(self, split: str) -> RaggedWriter | GroupsWriter:
+    def _writer(self, split: str) -> RaggedWriter:
         attributes = {
             "task": self._name,
             "split": split,
@@ -197,8 +185,7 @@ class _Conversion:
             "fractions": list(self._splits.fractions),
             **provenance(),
         }
-        writer = WRITERS[self._execution.layout]
-        return writer(self._folder.path(split), self._kind, attributes=attributes)
+        return RaggedWriter(self._folder.path(split), self._kind, attributes=attributes)
 
 
 def _compare(stored: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], path: Path) -> None:
@@ -206,9 +193,10 @@ def _compare(stored: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray
     for name in sorted({*stored, *expected}):
         same = name in stored and name in expected and stored[name].shape == expected[name].shape
         if same:
-            # A radius is kept as a number of the neighbors' attributes in the groups layout.
-            values = stored[name] if expected[name].ndim else stored[name].astype(expected[name].dtype)
-            same = values.dtype == expected[name].dtype and values.tobytes() == expected[name].tobytes()
+            same = (stored[name].dtype, stored[name].tobytes()) == (
+                expected[name].dtype,
+                expected[name].tobytes(),
+            )
         if not same:
             raise ValueError(f"{path}: array {name!r} differs in the store that was written; convert again")
 

@@ -15,7 +15,7 @@ def test_loader(monkeypatch) -> None:
 
 def test_graphs(monkeypatch) -> None:
     monkeypatch.setattr(graphs, "NUM_TEMPLATES", 4)
-    rows = graphs.benchmark_graphs(num_samples=8, num_groups=3, num_reads=3, repeats=1)
+    rows = graphs.benchmark_graphs(num_samples=8, num_reads=3, repeats=1)
     assert "write ragged, 8 meshes" in [row.name for row in rows]
     assert all(row.ratio is not None and row.ratio > 0 for row in rows if row.goal)
 

@@ -101,11 +101,10 @@ def assert_holds(path: Path, kind: Kind, samples: dict[str, Arrays]) -> list[str
     return names
 
 
-@pytest.mark.parametrize("layout", ["ragged", "groups"])
-def test_three_disjoint_stores(convert, tmp_path, layout: str) -> None:
+def test_three_disjoint_stores(convert, tmp_path) -> None:
     shards = write_meshes(tmp_path / "raw")
     samples = {f"mesh_{index:05d}.npz": arrays for index, arrays in enumerate(shards)}
-    code, errors = convert("darcy2d_mesh", "--layout", layout, "--verify")
+    code, errors = convert("darcy2d_mesh", "--verify")
     assert (code, "error" in errors) == (0, False)
     names = [
         assert_holds(tmp_path / "out" / f"darcy2d_mesh_{split}.zarr", MESH, samples)
@@ -294,7 +293,7 @@ def test_what_a_killed_conversion_left_is_removed(convert, tmp_path) -> None:
         ("darcy2d_mesh", ("--limit", "0"), "--limit is 0"),
         ("darcy2d_mesh", ("--pattern", "*.txt"), "no files match *.txt"),
         ("particles_advect", (), "no .npz shards with positions"),
-        ("burgers1d", ("--skip-bad",), "--layout and --skip-bad are for meshes"),
+        ("burgers1d", ("--skip-bad",), "--skip-bad is for meshes"),
     ],
 )
 def test_refused_options(convert, tmp_path, task: str, options: tuple[str, ...], message: str) -> None:

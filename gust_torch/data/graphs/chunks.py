@@ -1,11 +1,13 @@
 """Rows of sharded Zarr arrays, through a bounded cache of decoded chunks.
 
 zarr-python spends about a millisecond on each read, whatever its size. Local shards in the codecs of our
-writer are therefore read directly: the shard's index (kept), one `pread` of a chunk, zstd. Any other store or
-codec goes through zarr, a whole chunk at a time. Either way no file stays open.
+writer are therefore read directly: the shard's index (kept), one `pread` of a chunk, zstd. That is 12 times
+as fast. (tensorstore is as fast, but aborts in processes that were forked, as the workers of a loader are.)
+Any other store or codec goes through zarr, a whole chunk at a time. Either way no file stays open.
 """
 
 import os
+import stat
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ class ChunkCache:
         return chunk
 
     def put(self, key: tuple[str, int], chunk: np.ndarray) -> None:
-        """Keep a chunk and drops the oldest ones beyond the bound."""
+        """Keep a chunk and drop the oldest ones beyond the bound."""
         self._chunks[key] = chunk
         self.num_bytes += chunk.nbytes
         while self.num_bytes > self._max_bytes:
@@ -116,6 +118,7 @@ class ShardFiles:
         # zstd expands what it cannot compress by less than this; a missing chunk has length 2**64 - 1.
         self._max_length = 2 * int(np.prod(self._shape)) * self._dtype.itemsize + 1024
         self._decode = require("numcodecs.zstd").Zstd().decode
+        self._checksum = require("google_crc32c").value
         self._indices: dict[int, np.ndarray] = {}  # 4 KiB a shard of 8 MiB
 
     def read(self, index: int) -> np.ndarray:
@@ -127,8 +130,11 @@ class ShardFiles:
         shard, position = divmod(index, self._num_chunks)
         path = f"{self._folder}/{shard}{self._tail}"
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            # Without waiting: a pipe of that name has no writer.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
             try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise ValueError("it is no file")
                 offset, length = self._index(descriptor, shard)[position].tolist()
                 if length > self._max_length:
                     raise ValueError(f"no chunk {position} in its index")
@@ -136,7 +142,7 @@ class ShardFiles:
             finally:
                 os.close(descriptor)
             return np.frombuffer(self._decode(data), self._dtype).reshape(self._shape)
-        except (FileNotFoundError, RuntimeError, ValueError, OverflowError) as error:
+        except (OSError, RuntimeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path}: damaged shard, {error}; convert the store again") from error
 
     def _index(self, descriptor: int, shard: int) -> np.ndarray:
@@ -144,6 +150,10 @@ class ShardFiles:
         if shard not in self._indices:
             size = self._num_chunks * _INDEX_ENTRY
             end = os.fstat(descriptor).st_size - _CHECKSUM
-            data = os.pread(descriptor, size, max(0, end - size))
-            self._indices[shard] = np.frombuffer(data, "<u8").reshape(self._num_chunks, 2)
+            data = os.pread(descriptor, size + _CHECKSUM, max(0, end - size))
+            if len(data) < size + _CHECKSUM:
+                raise ValueError("it is too short for its index")
+            if self._checksum(data[:size]) != int.from_bytes(data[size:], "little"):
+                raise ValueError("the checksum of its index is another")
+            self._indices[shard] = np.frombuffer(data[:size], "<u8").reshape(self._num_chunks, 2)
         return self._indices[shard]

@@ -37,7 +37,7 @@ class GraphZarrDataset(Dataset["Data"]):
         cache_bytes: int = CACHE_BYTES,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Open the store and reads its offsets.
+        """Open the store and read its offsets.
 
         Args:
             path: Folder of the store, or an fsspec URL such as "s3://bucket/darcy2d_mesh_train.zarr".
@@ -78,7 +78,7 @@ class GraphZarrDataset(Dataset["Data"]):
 
     def numbers(self) -> dict[str, np.ndarray]:
         """Return the numbers that each sample has (`dt`, `radius`, ...): name -> (num_samples,) float64."""
-        schema = self.reader.schema or describe(self.kind, self.reader.read(0))
+        schema = self._describe(self.reader.read(0))
         names = [name for name, column in schema.items() if column.axis == "sample"]
         if not names:
             return {}
@@ -105,7 +105,10 @@ class GraphZarrDataset(Dataset["Data"]):
 
     def _describe(self, arrays: Any) -> Schema:
         """Axes of the fields: those of a ragged store are recorded, others follow from the shapes."""
-        return self.reader.schema or describe(self.kind, arrays)
+        try:
+            return self.reader.schema or describe(self.kind, arrays)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: group {self.group!r}: {error}") from error
 
     def _position(self, index: int) -> int:
         if not -self._length <= index < self._length:

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
-from torch_geometric.utils import to_undirected
+from torch_geometric.data.data import BaseData, DataEdgeAttr, DataTensorAttr
+from torch_geometric.data.storage import BaseStorage, GlobalStorage, NodeStorage
 
-from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind, Sample, Schema
+from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind, Sample, Schema, is_node_list
 
-# torch says once a process that CSR tensors are in beta state, and are not checked: the converter did that.
+# torch says once a process that CSR tensors are in beta state, and are not checked: the reader did that.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
 
@@ -19,21 +20,83 @@ warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitl
 UNUSED = {MESH.name: frozenset[str](), PARTICLES.name: frozenset({"indices", "indptr"})}
 
 
+class Laplacian:
+    """A sparse CSR matrix (n, n): a call gives the tensor, whose attributes and products it has itself."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        """Args: matrix: Sparse CSR."""
+        self._matrix = matrix
+
+    def __call__(self) -> Tensor:
+        """Return the sparse tensor."""
+        return self._matrix
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_matrix":  # a copy in the making
+            raise AttributeError(name)
+        return getattr(self._matrix, name)
+
+    def __matmul__(self, other: Tensor) -> Tensor:
+        return self._matrix @ other
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Let functions of torch take it as the tensor."""
+        plain = [arg() if isinstance(arg, Laplacian) else arg for arg in args]
+        return function(*plain, **(kwargs or {}))
+
+
 class GraphData(Data):
     """A graph whose batches are disjoint unions.
 
-    `edge_index` (2, 2e) and `face` (3 or 4, cells) count nodes and are shifted in a batch; `laplacian`,
-    sparse CSR (n, n), becomes block-diagonal; everything else is concatenated along its first axis.
-    torch_geometric itself would shift any field whose name contains "index" or "batch".
+    `edge_index` (2, 2e), `face` (3 or 4, cells) and lists of nodes (`boundary_nodes`, ...) count nodes and
+    are shifted in a batch; everything else is concatenated along its first axis. torch_geometric itself would
+    shift any field whose name contains "index" or "batch".
+
+    The Laplacian is kept in three plain tensors, `laplacian_data`, `laplacian_indices` and
+    `laplacian_indptr`, since sparse ones can be neither saved, shared between processes nor taken out of a
+    batch.
     """
 
+    @property
+    def laplacian(self) -> Laplacian:
+        """Sparse CSR (n, n), block-diagonal in a batch."""
+        if "laplacian_data" not in self:
+            raise AttributeError("this item has no Laplacian")
+        indptr = self.laplacian_indptr
+        if "ptr" in self:  # a batch has each part's pointers, n + 1 of them
+            inner = torch.ones_like(indptr, dtype=torch.bool)
+            inner[self.ptr[1:-1] + torch.arange(1, len(self.ptr) - 1, device=indptr.device)] = False
+            indptr = indptr[inner]
+        size = (int(self.num_nodes), int(self.num_nodes))
+        parts = (indptr, self.laplacian_indices, self.laplacian_data)
+        return Laplacian(torch.sparse_csr_tensor(*parts, size=size, check_invariants=False))
+
+    @laplacian.setter
+    def laplacian(self, matrix: Tensor | Laplacian) -> None:
+        """Keep a sparse matrix (n, n) in any layout."""
+        matrix = matrix.to_sparse_csr()
+        self.laplacian_data, self.laplacian_indices = matrix.values(), matrix.col_indices()
+        self.laplacian_indptr = matrix.crow_indices()
+
     def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if key == "laplacian":
-            return (0, 1)
         return 1 if key in ("edge_index", "face") else 0
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.num_nodes if key in ("edge_index", "face") else 0
+        if key == "laplacian_indptr":
+            return len(self.laplacian_data)
+        counts_nodes = key in ("edge_index", "face", "laplacian_indices") or (
+            isinstance(value, Tensor) and not value.is_floating_point() and is_node_list(key, value.ndim)
+        )
+        return self.num_nodes if counts_nodes else 0
+
+
+# So that items, which hold plain tensors only, can be loaded by `torch.load(weights_only=True)`.
+torch.serialization.add_safe_globals(
+    [GraphData, Data, BaseData, BaseStorage, NodeStorage, GlobalStorage, DataEdgeAttr, DataTensorAttr]
+)
 
 
 def make_item(kind: Kind, arrays: Sample, schema: Schema) -> GraphData:
@@ -46,16 +109,22 @@ def make_item(kind: Kind, arrays: Sample, schema: Schema) -> GraphData:
 
     Returns:
         `pos` (n, d), `edge_index` (2, e') int64 with each pair both ways, and the fields under their names:
-        (n, ...) for node fields, (n, times, ...) for time-dependent ones, (1,) for scalars. Meshes have
+        (n, ...) for node fields, (n, times, ...) for time-dependent ones, (e', ...) for edges, of which both
+        ways have the same, (cells, ...) for cells, int64 for lists of nodes, (1,) for scalars. Meshes have
         `face` (3 or 4, cells) int64 and `laplacian` (n, n) sparse CSR; particles have `positions` and
         `velocities` (n, times, d), and `pos` is the position at time 0.
     """
     item = _mesh(arrays) if kind is MESH else _particles(arrays)
+    item.edge_index, rows = both_ways(arrays["edges"], item.num_nodes)
     for name, column in schema.items():
-        if name in kind.axes:
+        if name in kind.axes or name not in arrays:
             continue
         if column.axis == "step":
             item[name] = _node_first(arrays[name])
+        elif column.axis == "edge":
+            item[name] = torch.from_numpy(arrays[name])[rows]
+        elif column.axis == name:
+            item[name] = _indices(arrays[name])
         else:
             item[name] = torch.from_numpy(np.atleast_1d(arrays[name]))
     if kind is PARTICLES and "radius" in item:
@@ -64,19 +133,12 @@ def make_item(kind: Kind, arrays: Sample, schema: Schema) -> GraphData:
 
 
 def _mesh(arrays: Sample) -> GraphData:
-    coords = torch.from_numpy(arrays["coords"])
-    laplacian = torch.sparse_csr_tensor(
-        _indices(arrays["laplacian_indptr"]),
-        _indices(arrays["laplacian_indices"]),
-        torch.from_numpy(arrays["laplacian_data"]),
-        size=(len(coords), len(coords)),
-        check_invariants=False,
-    )
     return GraphData(
-        pos=coords,
-        edge_index=both_ways(arrays["edges"], len(coords)),
+        pos=torch.from_numpy(arrays["coords"]),
         face=_indices(arrays["cells"]).T.contiguous(),
-        laplacian=laplacian,
+        laplacian_data=torch.from_numpy(arrays["laplacian_data"]),
+        laplacian_indices=_indices(arrays["laplacian_indices"]),
+        laplacian_indptr=_indices(arrays["laplacian_indptr"]),
     )
 
 
@@ -86,23 +148,30 @@ def _particles(arrays: Sample) -> GraphData:
         pos=positions[:, 0].contiguous(),
         positions=positions,
         velocities=_node_first(arrays["velocities"]),
-        edge_index=both_ways(arrays["edges"], len(positions)),
     )
 
 
-def both_ways(edges: np.ndarray, num_nodes: int) -> Tensor:
-    """(2, e') int64 with every pair in both directions, once each.
+def both_ways(edges: np.ndarray, num_nodes: int) -> tuple[Tensor, Tensor]:
+    """Every pair in both directions, once each.
 
     Args:
         edges: (e, 2), pairs in any order; the sorted pairs i < j of the shards take the short way.
         num_nodes: n.
+
+    Returns:
+        (2, e') int64, and (e',) int64: the row of `edges` that each of them comes from, that of the given
+        direction before that of the other.
     """
-    pairs = _indices(edges).T
-    codes = edges[:, 0].astype(np.int64) * num_nodes + edges[:, 1]
-    if (edges[:, 0] < edges[:, 1]).all() and (codes[1:] > codes[:-1]).all():
-        return torch.cat((pairs, pairs.flip(0)), dim=1)
-    undirected: Tensor = to_undirected(pairs.contiguous(), num_nodes=num_nodes)
-    return undirected
+    first, second = edges.astype(np.int64).T
+    codes = first * num_nodes + second
+    rows = np.tile(np.arange(len(edges)), 2)
+    if not ((first < second).all() and (codes[1:] > codes[:-1]).all()):
+        both = np.concatenate([codes, second * num_nodes + first])
+        _, chosen = np.unique(both, return_index=True)
+        pairs = np.stack(np.divmod(both[chosen], num_nodes)) if len(chosen) else np.zeros((2, 0), np.int64)
+        return torch.from_numpy(pairs), torch.from_numpy(rows[chosen])
+    forth = torch.from_numpy(np.stack([first, second]))
+    return torch.cat((forth, forth.flip(0)), dim=1), torch.from_numpy(rows)
 
 
 def _node_first(array: np.ndarray) -> Tensor:

@@ -12,6 +12,7 @@ one axis; arrays of one axis have equally many rows, so that a store needs one t
 | row | n + 1, the row pointers of the CSR matrix |
 | step | times x nodes, time first |
 | sample | 1: a scalar of the sample |
+| the array's own name | as many as it has: numbers of nodes, such as `boundary_nodes` |
 """
 
 from collections.abc import Mapping
@@ -121,10 +122,19 @@ def num_nodes(kind: Kind, arrays: Sample) -> int:
     return int(arrays[kind.geometry].shape[-2])
 
 
+def is_node_list(name: str, ndim: int) -> bool:
+    """Whether integers of this name are numbers of nodes: `..._nodes`, or tuples `..._edges|faces|cells`.
+
+    They are shifted in batches, and may be as many as they like.
+    """
+    return name.endswith("_nodes") or (ndim == 2 and name.endswith(("_edges", "_faces", "_cells")))
+
+
 def describe(kind: Kind, arrays: Sample) -> Schema:
     """Axis, type and row shape of every array of a sample whose required arrays are sound.
 
-    Further arrays are fields, by their leading dimensions: nodes, (times, nodes), or none for a scalar.
+    Further arrays are fields, by their leading dimensions: nodes, (times, nodes), edges, cells, or none for a
+    scalar; or lists of nodes, by their names (`is_node_list`).
 
     Raises:
         ValueError: Every array that fits no axis or whose name is taken, in one line without the file.
@@ -135,7 +145,7 @@ def describe(kind: Kind, arrays: Sample) -> Schema:
     reasons = []
     for name, array in arrays.items():
         try:
-            axis = _required_axis(kind, name, array) or _field_axis(name, array.shape, nodes, times)
+            axis = _required_axis(kind, name, array) or _field_axis(name, array, arrays, nodes, times)
         except ValueError as error:
             reasons.append(str(error))
             continue
@@ -153,7 +163,7 @@ def _required_axis(kind: Kind, name: str, array: np.ndarray) -> str | None:
     return "node" if axis == "step" and array.ndim == 2 else axis
 
 
-def _field_axis(name: str, shape: tuple[int, ...], nodes: int, times: int | None) -> str:
+def _field_axis(name: str, array: np.ndarray, arrays: Sample, nodes: int, times: int | None) -> str:
     """Axis of a further array.
 
     Raises:
@@ -163,8 +173,16 @@ def _field_axis(name: str, shape: tuple[int, ...], nodes: int, times: int | None
         raise ValueError(
             f"array {name!r} cannot keep its name, which is taken or not an identifier; rename it"
         )
+    shape = array.shape
     if not shape:
         return "sample"
+    if array.dtype.kind in "iu" and is_node_list(name, array.ndim):
+        return name
+    sizes = {axis: len(arrays[key]) for key, axis in (("edges", "edge"), ("cells", "cell")) if key in arrays}
+    for axis, size in sizes.items():
+        # Where there are as many edges as nodes, the name decides.
+        if name.startswith(f"{axis}_") and shape[0] == size:
+            return axis
     on_nodes = shape[0] == nodes
     over_time = len(shape) > 1 and shape[1] == nodes and times in (None, shape[0])
     if on_nodes and over_time:
@@ -174,8 +192,15 @@ def _field_axis(name: str, shape: tuple[int, ...], nodes: int, times: int | None
         )
     if on_nodes or over_time:
         return "node" if on_nodes else "step"
-    expected = f"({nodes}, ...), ({'times' if times is None else times}, {nodes}, ...) or a scalar"
-    raise ValueError(f"array {name!r} has shape {shape}, expected {expected}; leave it out of the shard")
+    for axis, size in sizes.items():
+        if shape[0] == size:
+            return axis
+    expected = [f"({nodes}, ...)", f"({'times' if times is None else times}, {nodes}, ...)"]
+    expected += [f"({size}, ...) as the {axis}s" for axis, size in sizes.items()]
+    raise ValueError(
+        f"array {name!r} has shape {shape}, expected {', '.join(expected)} or a scalar; leave it out, or "
+        "call it ..._nodes if it holds numbers of nodes"
+    )
 
 
 def differences(expected: Schema, found: Schema) -> list[str]:

@@ -12,7 +12,9 @@ from gust_torch.graph_spec import GraphSpec
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
-POSITIONS = ("pos", "positions")
+# Arrays that are no fields on the nodes, however many rows they have.
+OTHERS = ("pos", "positions", "laplacian_data")
+PREFIXES = ("edge_", "cell_")
 
 
 class Items(Protocol):
@@ -64,7 +66,8 @@ def graph_spec(item: "Data", fields: list[str] | None = None) -> GraphSpec:
         and value.layout == torch.strided
         and value.is_floating_point()
         and tuple(value.shape[: len(lead)]) == lead
-        and name not in POSITIONS
+        and name not in OTHERS
+        and not name.startswith(PREFIXES)
     }
     names = list(found) if fields is None else fields
     missing = [name for name in names if name not in found]

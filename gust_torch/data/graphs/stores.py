@@ -1,29 +1,68 @@
-"""Opens a Zarr store by path or fsspec URL and finds out which of the two layouts it has."""
+"""Opens a Zarr store by path or fsspec URL, in either of two layouts, and reads samples, which it checks."""
 
+import re
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from gust_torch.data.graphs.checks import faults
 from gust_torch.data.graphs.chunks import ChunkCache, RowReader
-from gust_torch.data.graphs.groups import GroupsReader
 from gust_torch.data.graphs.optional import require
 from gust_torch.data.graphs.ragged import LAYOUT, SOURCE, VERSION
 from gust_torch.data.graphs.schema import KINDS, Column, Kind, Schema
 
+# Where stores with one group a sample have a number that is an array of the sample elsewhere.
+_RADIUS = ("neighbors", "radius")
 
-class Reader(Protocol):
-    """What both layouts offer."""
+
+class Reader:
+    """Samples of one group of a store; every sample is checked as the converter checks shards.
+
+    Attributes:
+        num_samples: Samples.
+        schema: Axes and types of the arrays, where the store records them.
+    """
 
     num_samples: int
-    schema: Schema | None  # where the store records it
+    schema: Schema | None = None
+
+    def __init__(self, kind: Kind, where: str) -> None:
+        """Args: kind: What it holds. where: Names it in messages."""
+        self._kind, self._where = kind, where
 
     def read(self, index: int, skip: frozenset[str] = frozenset()) -> dict[str, np.ndarray]:
-        """Arrays of one sample under their source names, without those in `skip`."""
+        """Arrays of one sample under their source names, in native byte order, without those in `skip`.
+
+        Raises:
+            ValueError: An array is missing, or holds what it cannot: the sample, the array and the place.
+        """
+        try:
+            arrays = {
+                name: array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+                for name, array in self._arrays(index, skip).items()
+            }
+            reasons, _ = faults(self._kind, arrays, known=skip)
+        except ValueError as error:
+            raise ValueError(f"{self._where}: sample {self._name(index)}: {error}") from error
+        if reasons:
+            raise ValueError(
+                f"{self._where}: sample {self._name(index)}: {'; '.join(reasons)}; repair the store, or "
+                "convert the data again"
+            )
+        return arrays
 
     def source(self, index: int) -> str:
         """Name of a sample's source; its group's name where none is recorded."""
+        raise NotImplementedError
+
+    def _arrays(self, index: int, skip: frozenset[str]) -> dict[str, np.ndarray]:
+        raise NotImplementedError
+
+    def _name(self, index: int) -> str:
+        return str(index)
 
 
 def open_reader(
@@ -39,9 +78,9 @@ def open_reader(
         storage_options: For fsspec.
 
     Raises:
-        ValueError: No such store or group, another kind, an unknown layout, an unfinished store.
+        ValueError: No such store or group, another kind, an unknown layout, an unfinished or damaged store.
     """
-    node, folder = _open_group(str(path), group, storage_options)
+    node, folder = _open_group(str(path), kind, group, storage_options)
     attributes = dict(node.attrs)
     where = f"{path}: group {group!r}"
     if "layout" not in attributes:
@@ -57,14 +96,18 @@ def open_reader(
         raise ValueError(f"{where} holds {other!r}, expected {kind.name!r}; {known}")
     if "num_samples" not in attributes:
         raise ValueError(f"{where} is unfinished, its writer did not end; convert again")
-    return RaggedReader(node, folder, kind, where, cache_bytes)
+    try:
+        return RaggedReader(node, folder, kind, where, cache_bytes)
+    except (KeyError, TypeError, ValueError, MemoryError) as error:
+        said = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ValueError(f"{where} is damaged: {said}; convert again") from error
 
 
-class RaggedReader:
+class RaggedReader(Reader):
     """Samples of a store in the ragged layout; its offsets are in memory, 8 bytes a sample and axis."""
 
     def __init__(self, node: Any, folder: Path | None, kind: Kind, where: str, cache_bytes: int) -> None:
-        """Open every array and reads the offsets.
+        """Open every array and read the offsets.
 
         Args:
             node: The zarr group.
@@ -74,68 +117,134 @@ class RaggedReader:
             cache_bytes: Bound of the decoded chunks.
 
         Raises:
+            KeyError: An array is missing.
             ValueError: Arrays, offsets and attributes do not fit together.
         """
-        self._kind, self._where = kind, where
+        super().__init__(kind, where)
         self._axes: dict[str, str] = dict(node.attrs["axes"])
         self.num_samples = int(node.attrs["num_samples"])
-        axes = sorted({*self._axes.values(), "node", SOURCE} - {"sample"})
+        axes = {*self._axes.values(), "node", SOURCE} - {"sample"}
+        self._offsets = {axis: _read_offsets(node, axis, self.num_samples) for axis in sorted(axes)}
         cache = ChunkCache(cache_bytes)
-        try:
-            self._offsets = {axis: np.asarray(node[f"offsets/{axis}"][:]) for axis in axes}
-            self._rows = {
-                name: RowReader(node[name], cache, folder / name if folder else None)
-                for name in (*self._axes, SOURCE)
-            }
-        except KeyError as error:
-            raise ValueError(f"{where}: {error} is missing, the store is damaged; convert again") from error
-        self._offsets["sample"] = np.arange(self.num_samples + 1)
+        self._rows = {
+            name: RowReader(node[name], cache, folder / name if folder else None)
+            for name in (*self._axes, SOURCE)
+        }
         for name, axis in {**self._axes, SOURCE: SOURCE}.items():
             rows = node[name].shape[0]
-            if len(self._offsets[axis]) != self.num_samples + 1 or self._offsets[axis][-1] != rows:
-                raise ValueError(
-                    f"{where}: {name!r} has {rows} rows, which the offsets contradict; convert again"
-                )
-        self.schema: Schema | None = {
+            if rows != (self.num_samples if axis == "sample" else self._offsets[axis][-1]):
+                raise ValueError(f"{name!r} has {rows} rows, which the offsets contradict")
+        sizes = {axis: np.diff(offsets) for axis, offsets in self._offsets.items()}
+        if sizes["node"].min() < 1 or ("step" in sizes and (sizes["step"] % sizes["node"]).any()):
+            raise ValueError("offsets of nodes and steps contradict each other")
+        self.schema = {
             name: Column(axis, node[name].dtype.name, node[name].shape[1:])
             for name, axis in self._axes.items()
         }
 
-    def read(self, index: int, skip: frozenset[str] = frozenset()) -> dict[str, np.ndarray]:
-        """Arrays of one sample in the shapes of the source."""
+    def source(self, index: int) -> str:
+        """Name of a sample's source."""
+        return self._read(SOURCE, SOURCE, index).tobytes().decode(errors="replace")
+
+    def _arrays(self, index: int, skip: frozenset[str]) -> dict[str, np.ndarray]:
         arrays = {}
         for name, axis in self._axes.items():
             if name not in skip:
                 rows = self._read(name, axis, index)
                 if axis == "step":
-                    # "nodes" is at least one: the converter refuses empty samples.
                     nodes = int(self._offsets["node"][index + 1] - self._offsets["node"][index])
                     rows = rows.reshape(-1, nodes, *rows.shape[1:])
                 arrays[name] = rows.reshape(rows.shape[1:]) if axis == "sample" else rows
         return arrays
 
-    def source(self, index: int) -> str:
-        """Name of a sample's source."""
-        return self._read(SOURCE, SOURCE, index).tobytes().decode()
-
     def _read(self, name: str, axis: str, index: int) -> np.ndarray:
+        if axis == "sample":
+            return self._rows[name].read(index, index + 1)
         offsets = self._offsets[axis]
         return self._rows[name].read(int(offsets[index]), int(offsets[index + 1]))
 
 
-def _open_group(path: str, group: str, options: Mapping[str, Any] | None) -> tuple[Any, Path | None]:
+def _read_offsets(node: Any, axis: str, num_samples: int) -> np.ndarray:
+    """(num_samples + 1,) int64, from 0 upward.
+
+    Raises:
+        ValueError: They are not.
+    """
+    table = node[f"offsets/{axis}"]
+    if num_samples < 1 or table.shape != (num_samples + 1,):
+        raise ValueError(f"num_samples is {num_samples}, offsets of {axis!r} have shape {table.shape}")
+    table[-1:]  # memory is taken only where the last chunk is there, too
+    offsets = np.asarray(table[:]).astype(np.int64)
+    if offsets[0] != 0 or (np.diff(offsets) < 0).any():
+        raise ValueError(f"offsets of {axis!r} do not rise from 0")
+    return offsets
+
+
+class GroupsReader(Reader):
+    """Samples of a store with one group each, in the order of their names; Zarr format 2 or 3."""
+
+    def __init__(self, node: Any, kind: Kind, where: str) -> None:
+        """List the samples.
+
+        Args:
+            node: The zarr group.
+            kind: What it holds.
+            where: Names it in messages.
+
+        Raises:
+            ValueError: There are none.
+        """
+        super().__init__(kind, where)
+        self._node = node
+        self._names = sorted(node.group_keys(), key=lambda name: (len(name), name))
+        self.num_samples = len(self._names)
+        if not self._names:
+            raise ValueError(f"{where} holds no samples; convert the data again, or give group=")
+
+    def source(self, index: int) -> str:
+        """Name of a sample's source; its group's name where none is recorded."""
+        return str(self._node[self._names[index]].attrs.get(SOURCE, self._names[index]))
+
+    def _arrays(self, index: int, skip: frozenset[str]) -> dict[str, np.ndarray]:
+        sample = self._node[self._names[index]]
+        # Opening an array costs as much as reading it: those of the sample itself are opened once, together.
+        opened = dict(sample.arrays())
+        arrays = {}
+        for name, path in self._kind.folders.items():
+            if name in skip:
+                continue
+            try:
+                arrays[name] = np.asarray((opened.pop(path) if path in opened else sample[path])[...])
+            except KeyError as error:
+                raise ValueError(f"it has no array {path!r}; is it a store of {self._kind.name}?") from error
+        arrays.update({name: np.asarray(array[...]) for name, array in opened.items() if name not in skip})
+        folder, radius = _RADIUS
+        if self._kind.name == "particles" and folder in sample and radius in sample[folder].attrs:
+            arrays[radius] = np.asarray(sample[folder].attrs[radius])
+        return arrays
+
+    def _name(self, index: int) -> str:
+        return repr(self._names[index])
+
+
+def _open_group(
+    path: str, kind: Kind, group: str, options: Mapping[str, Any] | None
+) -> tuple[Any, Path | None]:
     """Return the zarr group, and its folder where it is on this machine."""
     zarr = require("zarr")
     local = path.removeprefix("file://")
     store: Any
     if "://" in local:
         require("fsspec")
-        store = zarr.storage.FsspecStore.from_url(path, storage_options=dict(options or {}), read_only=True)
-        folder = None
+        checked = _without_gaps(zarr.storage.FsspecStore, kind)
+        store, folder = checked.from_url(path, storage_options=dict(options or {}), read_only=True), None
     else:
         if not Path(local).is_dir():
             raise ValueError(f"{local}: no such Zarr store; check the path, or convert the data first")
-        store, folder = zarr.storage.LocalStore(local, read_only=True), Path(local) / group
+        store, folder = (
+            _without_gaps(zarr.storage.LocalStore, kind)(local, read_only=True),
+            Path(local) / group,
+        )
     try:
         root: Any = zarr.open_group(store, mode="r")
         if group in root and isinstance(root[group], zarr.Group):
@@ -144,3 +253,38 @@ def _open_group(path: str, group: str, options: Mapping[str, Any] | None) -> tup
         raise ValueError(f"{path}: not a Zarr group; check the path, or convert the data again") from error
     found: Sequence[str] = sorted(root.group_keys())
     raise ValueError(f"{path}: no group {group!r}, the store has {', '.join(found) or 'none'}; give group=")
+
+
+def _without_gaps(base: Any, kind: Kind) -> Any:
+    """Return a class of zarr stores that refuses what zarr would read as zeros, or would wait for.
+
+    By Zarr's rule a chunk that is not there holds zeros. A copy that was interrupted leaves such chunks, and
+    zeros are no coordinates: chunks of a sample's required arrays, and of offsets, must be there.
+    """
+    paths = "|".join(sorted({*kind.folders.values(), *kind.axes, "offsets/[^/]+"}))
+    chunk = re.compile(rf"(^|/)({paths})/(c|(c/)?\d+([./]\d+)*)$")
+
+    class WithoutGaps(base):
+        async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+            """Read one object."""
+            if isinstance(root := getattr(self, "root", None), Path):
+                _refuse_pipe(root / key)
+            found = await super().get(key, prototype, byte_range)
+            if found is None and (match := chunk.search(key)):
+                raise ValueError(
+                    f"array {match[2]!r} lacks its chunk {key}; copy the store again (where zeros are meant, "
+                    "write it with write_empty_chunks)"
+                )
+            return found
+
+    return WithoutGaps
+
+
+def _refuse_pipe(path: Path) -> None:
+    """Raise ValueError for a pipe or a device, which would be waited for without end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ValueError(f"{path} is no file; copy the store again")

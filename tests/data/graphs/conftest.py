@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
-from gust_torch.data.graphs.groups import GroupsWriter
 from gust_torch.data.graphs.ragged import RaggedWriter
 from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind
 from gust_torch.data.graphs.synthetic import random_mesh
@@ -15,7 +15,6 @@ from gust_torch.data.graphs.synthetic import random_mesh
 if not all(map(find_spec, ("zarr", "fsspec", "torch_geometric"))):
     collect_ignore_glob = ["test_*.py"]  # without the extra `graphs`
 
-WRITERS = {"ragged": RaggedWriter, "groups": GroupsWriter}
 Arrays = dict[str, np.ndarray]
 
 
@@ -48,6 +47,19 @@ def make_particles(num: int, seed: int, *, times: int = 3) -> Arrays:
     }
 
 
+def write_groups(path: Path, kind: Kind, samples: Sequence[Arrays], zarr_format: int) -> None:
+    """Write a store of another program: one group a sample, the radius an attribute of the neighbors."""
+    root = zarr.create_group(path, zarr_format=zarr_format)
+    for index, arrays in enumerate(samples):
+        sample = root.require_group(f"{kind.group}/sample_{index:05d}")
+        sample.attrs["source"] = f"shard_{index}.npz"
+        for name, array in arrays.items():
+            sample.create_array(kind.folders.get(name, name), data=array)
+        if "radius" in sample:
+            del sample["radius"]
+            sample["neighbors"].attrs["radius"] = arrays["radius"].item()
+
+
 @pytest.fixture
 def meshes() -> list[Arrays]:
     """Five meshes of different sizes."""
@@ -64,11 +76,16 @@ def particles() -> list[Arrays]:
 def write_store(tmp_path: Path) -> Callable[..., Path]:
     """Write samples to a new store."""
 
-    def write(samples: Sequence[Arrays], *, layout: str = "ragged", name: str = "store.zarr") -> Path:
+    def write(
+        samples: Sequence[Arrays], *, layout: str = "ragged", name: str = "store.zarr", zarr_format: int = 3
+    ) -> Path:
         kind: Kind = MESH if "coords" in samples[0] else PARTICLES
-        with WRITERS[layout](tmp_path / name, kind) as writer:
-            for index, arrays in enumerate(samples):
-                writer.append(arrays, source=f"shard_{index}.npz")
+        if layout == "groups":
+            write_groups(tmp_path / name, kind, samples, zarr_format)
+        else:
+            with RaggedWriter(tmp_path / name, kind) as writer:
+                for index, arrays in enumerate(samples):
+                    writer.append(arrays, source=f"shard_{index}.npz")
         return tmp_path / name
 
     return write

@@ -125,8 +125,12 @@ def test_particle_batches_are_their_parts(write_store, particles) -> None:
 
 def test_edges_in_any_order_become_both_ways_once() -> None:
     edges = np.array([[2, 0], [0, 2], [1, 1], [1, 2], [1, 2]], np.int32)
-    assert pairs(both_ways(edges, 3)) == [(0, 2), (1, 1), (1, 2), (2, 0), (2, 1)]
-    assert both_ways(np.zeros((0, 2), np.int32), 3).shape == (2, 0)
+    index, rows = both_ways(edges, 3)
+    assert pairs(index) == [(0, 2), (1, 1), (1, 2), (2, 0), (2, 1)]
+    # Both directions were given for 0 and 2: each keeps its own row.
+    assert rows.tolist() == [1, 2, 3, 0, 3]
+    index, rows = both_ways(np.zeros((0, 2), np.int32), 3)
+    assert (index.shape, rows.shape) == ((2, 0), (0,))
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
