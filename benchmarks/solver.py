@@ -12,8 +12,7 @@ from benchmarks.timing import Row, medians
 from solvers.py2d_turbulence.config import SolverConfig
 from solvers.py2d_turbulence.fft import aligned_zeros, backend_name
 from solvers.py2d_turbulence.initial import random_vorticity
-from solvers.py2d_turbulence.state import initial_state
-from solvers.py2d_turbulence.stepper import Stepper
+from solvers.py2d_turbulence.stepper import Stepper, initial_state
 from solvers.py2d_turbulence.team import available_cores
 
 BATCH_SECONDS = 0.02  # of work that is timed in one go

@@ -4,16 +4,21 @@ import dataclasses
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+import h5py
 import numpy as np
+
+from solvers.common.files import written_aside
+from solvers.common.hdf5_utils import HDF5Writer, read_hdf5_info
 
 CheckpointValue = str | int | float | bool | None
 
 _META_KEY = "meta_json"
 _ARRAY_PREFIX = "array_"
+_ABSENT = object()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +40,7 @@ def save_checkpoint(
     """Replace the checkpoint at `path` as a whole: a kill at any moment leaves the old one or the new one.
 
     Args:
-        path: File to write; `.{name}.partial` beside it is used meanwhile.
+        path: File to write; `.{name}.part` beside it is used meanwhile.
         arrays: Arrays of any plain dtype, restored bit for bit.
         meta: Plain values; floats are restored bit for bit, NaN and infinity included.
 
@@ -52,20 +57,16 @@ def save_checkpoint(
     except TypeError as error:
         raise ValueError(f"meta: expected str, int, float, bool or None, got {error}; convert it") from error
     entries = {_ARRAY_PREFIX + name: np.asarray(array) for name, array in arrays.items()}
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            _write_npz(file, {_META_KEY: np.array(text), **entries})
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    with written_aside(path) as file:
+        _write_npz(file, {_META_KEY: np.array(text), **entries})
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def load_checkpoint(path: str | os.PathLike[str], *, arrays: bool = True) -> Checkpoint:
     """Read a checkpoint.
+
+    Args:
+        path: The file.
+        arrays: Whether to read the arrays too.
 
     Raises:
         ValueError: If there is none, or the file is not a checkpoint or is damaged.
@@ -75,32 +76,60 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise ValueError(f"{path}: expected a checkpoint, found none; start without --resume")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            names = [name for name in archive.files if name.startswith(_ARRAY_PREFIX)]
-            arrays = {name.removeprefix(_ARRAY_PREFIX): archive[name] for name in names}
+            names = [name for name in archive.files if arrays and name.startswith(_ARRAY_PREFIX)]
+            state = {name.removeprefix(_ARRAY_PREFIX): archive[name] for name in names}
             meta = json.loads(str(archive[_META_KEY][()]))
     except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path}: expected a checkpoint written by save_checkpoint, cannot read it ({error}); "
             "delete it and start again with --overwrite"
         ) from error
-    return Checkpoint(arrays, meta)
+    return Checkpoint(state, meta)
 
 
-def changed_parameters(saved: Mapping[str, CheckpointValue], now: Mapping[str, CheckpointValue]) -> list[str]:
+def changed_parameters(
+    saved: Mapping[str, CheckpointValue],
+    now: Mapping[str, CheckpointValue],
+    *,
+    apart_from: Collection[str] = (),
+) -> list[str]:
     """Parameters that differ between a checkpoint and the present command, one phrase for each.
+
+    Args:
+        saved: Those of the checkpoint.
+        now: Those of the command; names that an older checkpoint lacks are passed over.
+        apart_from: Names of those that may differ.
 
     Returns:
         Phrases such as "Re: 1000.0 in the checkpoint, 2000.0 now"; empty when nothing changed.
     """
-    phrases = []
-    for name in [*saved, *(name for name in now if name not in saved)]:
-        if name not in saved:
-            phrases.append(f"{name}: absent from the checkpoint, {now[name]} now")
-        elif name not in now:
-            phrases.append(f"{name}: {saved[name]} in the checkpoint, absent now")
-        elif saved[name] != now[name] and not _both_nan(saved[name], now[name]):
-            phrases.append(f"{name}: {saved[name]} in the checkpoint, {now[name]} now")
-    return phrases
+    return [
+        f"{name}: {value} in the checkpoint, {now.get(name, 'absent')} now"
+        for name, value in saved.items()
+        if name not in apart_from and now.get(name, _ABSENT) != value
+    ]
+
+
+def resume_output(path: Path, num_samples: int, metadata: Mapping[str, CheckpointValue]) -> HDF5Writer:
+    """Return the writer of an output to be continued after its first `num_samples` frames.
+
+    Args:
+        path: The output; the caller holds the lock of its run.
+        num_samples: Frames to keep.
+        metadata: What a continued run may change, brought up to date in the file.
+
+    Raises:
+        ValueError: If the file is missing, broken or shorter than that.
+    """
+    writer = HDF5Writer.resume(path, num_samples=num_samples)
+    stored = read_hdf5_info(path).metadata
+    if all(stored.get(name) == value for name, value in metadata.items()):
+        return writer
+    writer.close(complete=False)
+    with h5py.File(path, "r+") as file:
+        for name, value in metadata.items():
+            file["metadata"].attrs.modify(name, value)
+    return HDF5Writer.resume(path, num_samples=num_samples)
 
 
 def _write_npz(file: BinaryIO, entries: Mapping[str, np.ndarray]) -> None:
@@ -109,17 +138,3 @@ def _write_npz(file: BinaryIO, entries: Mapping[str, np.ndarray]) -> None:
         for name, array in entries.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
-
-
-def _both_nan(first: CheckpointValue, second: CheckpointValue) -> bool:
-    """Whether both values are NaN, which compares unequal to itself."""
-    return first != first and second != second
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put a rename on the disk itself."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

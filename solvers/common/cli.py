@@ -8,7 +8,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -86,6 +88,41 @@ def parse(
     return options(**{name: getattr(parsed, name) for name in given})
 
 
+_EXISTING = tyro.conf.create_mutex_group(required=False)
+
+
+@dataclass(frozen=True)
+class ExistingRun:
+    """What to do about an earlier run in the output directory; without either flag it is left alone.
+
+    Attributes:
+        overwrite: replace it.
+        resume: continue it, bit for bit; its parameters are remembered and need not be given again.
+    """
+
+    overwrite: Annotated[bool, _EXISTING] = False
+    resume: Annotated[bool, _EXISTING] = False
+
+
+@dataclass(frozen=True)
+class _Resumed:
+    output_dir: Path | None = None
+    resume: bool = False
+
+
+def find_resumed(arguments: Sequence[str] | None) -> Path | None:
+    """Return the `--output_dir` of a command line that also says `--resume`, None otherwise."""
+    given, _ = tyro.cli(
+        _Resumed,
+        args=arguments,
+        return_unknown_args=True,
+        add_help=False,
+        use_underscores=True,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    return given.output_dir if given.resume else None
+
+
 def run_command(
     command: Callable[[], int | None], *, stopped: str = "stopped; the same command continues"
 ) -> int:
@@ -93,7 +130,8 @@ def run_command(
 
     Args:
         command: Does the work; what it returns is the exit code, None means 0. A mistake of the user is a
-            ValueError, trouble with a file an OSError; anything else is a bug and keeps its traceback.
+            ValueError, trouble with a file an OSError, a flow that blows up a FloatingPointError; anything
+            else is a bug and keeps its traceback.
         stopped: Printed when SIGINT or SIGTERM ends it: what to do next.
 
     Returns:
@@ -108,7 +146,7 @@ def run_command(
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes nowhere
         return 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     except _Stop:

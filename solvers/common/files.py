@@ -91,6 +91,12 @@ class WriterLock:
             os.unlink(self._lock.lock_file)
         self._lock.release()
 
+    def __enter__(self) -> "WriterLock":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
+
 
 def file_sha256(path: Path, count: Callable[[int], object] | None = None) -> str:
     """SHA-256 of a file's bytes, 64 hex digits.

@@ -1,18 +1,21 @@
 """Progress display of long runs, and their orderly stop on SIGTERM and SIGINT."""
 
+import contextlib
+import math
 import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
 from types import FrameType, TracebackType
 from typing import Any, TextIO
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 DEFAULT_INTERVAL_SECONDS = 10.0
-DEFAULT_COLUMNS = 80
+DEFAULT_COLUMNS, DEFAULT_ROWS = 80, 24
+LINE = "{desc}{n_fmt}/{total_fmt}{unit} ({percentage:.1f} %), {rate_fmt}, ETA {remaining}{postfix}"
 
 
 class Interrupt:
@@ -64,7 +67,7 @@ class Interrupt:
 class Progress:
     """Progress of a run with a known number of steps: a bar with ETA on a terminal, plain lines elsewhere.
 
-    A context manager.
+    A context manager; while it shows a bar, log lines are written above it.
     """
 
     def __init__(
@@ -76,7 +79,6 @@ class Progress:
         initial: int = 0,
         stream: TextIO | None = None,
         interval: float = DEFAULT_INTERVAL_SECONDS,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start the display.
 
@@ -87,87 +89,84 @@ class Progress:
             initial: Steps done before this start (a resumed run).
             stream: Where to write; standard error by default.
             interval: Seconds between lines when the stream is not a terminal.
-            clock: Seconds from some origin; replaced in tests.
         """
-        self._total, self._description = total, description
-        self._units = unit if unit.isupper() else f"{unit}s"  # 3 steps, but 3 MB
-        self._stream = sys.stderr if stream is None else stream
-        self._interval, self._clock = interval, clock
-        self._initial = self._done = initial
-        self._start = self._last_line = clock()
-        self._shown: int | None = None
-        self._values: Mapping[str, float] = {}
-        self._bar: tqdm[Any] | None = None
-        if self._stream.isatty():
-            # Some terminals (of containers, of editors) say that they are 0 columns wide, which tqdm takes
-            # literally.
-            has_width = os.get_terminal_size(self._stream.fileno()).columns > 0
-            self._bar = tqdm(
-                total=total,
-                initial=initial,
-                unit=f" {self._units}",
-                desc=description or None,
-                file=self._stream,
-                ncols=None if has_width else DEFAULT_COLUMNS,
-                dynamic_ncols=has_width,
-                mininterval=0.2,
-            )
+        stream = sys.stderr if stream is None else stream
+        self._on_terminal = stream.isatty()
+        # Some terminals (of containers, of editors) say that they are 0 columns wide, which tqdm takes
+        # literally.
+        has_width = self._on_terminal and os.get_terminal_size(stream.fileno()).columns > 0
+        self._redirected = contextlib.ExitStack()
+        self._bar = _Bar(
+            total=total,
+            initial=initial,
+            unit=f" {unit}" if unit.isupper() else f" {unit}s",  # 3 steps, but 3 MB
+            desc=f"{description}: " if description else None,
+            file=stream,
+            ncols=None if has_width or not self._on_terminal else DEFAULT_COLUMNS,
+            nrows=None if has_width else DEFAULT_ROWS,
+            dynamic_ncols=has_width,
+            mininterval=0.2 if self._on_terminal else interval,
+            miniters=None if self._on_terminal else 1,
+            delay=0 if self._on_terminal else 1e-9,  # no line for nothing
+            bar_format=None if self._on_terminal else LINE,
+            position=None if self._on_terminal else 0,
+        )
 
     def update(self, n: int = 1, values: Mapping[str, float] = {}) -> None:
         """Count `n` more steps and show `values` (diagnostics by name) beside them; keeps the last."""
-        self._done += n
-        self._values = values or self._values
-        if self._bar is not None:
-            if values:
-                self._bar.set_postfix_str(_format(values, ", "), refresh=False)
-            self._bar.update(n)
-        elif self._clock() - self._last_line >= self._interval:
-            self._line()
+        if values:
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            self._bar.set_postfix_str(shown, refresh=False)
+        self._bar.update(n)
 
     def close(self) -> None:
         """Show the final state; a second call does nothing."""
-        if self._bar is not None:
+        self._redirected.close()
+        if self._on_terminal:
             self._bar.close()
-        elif self._shown != self._done:
-            self._line()
+        elif not self._bar.disable:
+            self._bar.end_lines(last=True)
 
     def __enter__(self) -> "Progress":
+        if self._on_terminal:
+            self._redirected.enter_context(logging_redirect_tqdm(tqdm_class=_Bar))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None or self._bar is not None:  # where plain lines go, an error's line stands alone
+        if kind is None or self._on_terminal:
             self.close()
-
-    def _line(self) -> None:
-        """Write one plain line: "turbulence: 500/1000 steps (50.0 %), 250 steps/s, ETA 0:02, energy 0.5"."""
-        now = self._clock()
-        self._last_line, self._shown = now, self._done
-        rate = (self._done - self._initial) / max(now - self._start, 1e-9)
-        remaining = (self._total - self._done) / rate if rate > 0 else float("inf")
-        head = f"{self._description}: " if self._description else ""
-        percent = 100 * self._done / max(self._total, 1)
-        parts = [
-            f"{self._done}/{self._total} {self._units} ({percent:.1f} %)",
-            f"{rate:.3g} {self._units}/s",
-            f"ETA {_duration(remaining)}",
-        ]
-        if self._values:
-            parts.append(_format(self._values, ", "))
-        self._stream.write(head + ", ".join(parts) + "\n")
-        self._stream.flush()
+        else:
+            self._bar.end_lines(last=False)  # an error's line stands alone
 
 
-def _format(values: Mapping[str, float], separator: str) -> str:
-    """Diagnostics as "energy 0.513, CFL 0.02"."""
-    return separator.join(f"{name} {value:.4g}" for name, value in values.items())
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """tqdm's bar on a terminal, its text on a line of its own elsewhere."""
 
+    shown = -1
 
-def _duration(seconds: float) -> str:
-    """Seconds as "1:02:03" or "2:03", "unknown" when not finite."""
-    if not seconds < 1e9:
-        return "unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    @staticmethod
+    def status_printer(file: Any) -> Callable[[str], None]:
+        """Return what puts the state on the stream."""
+        if file.isatty():
+            return tqdm.status_printer(file)
+
+        def line(text: str) -> None:
+            if text:
+                file.write(f"{text.rstrip(', ')}\n")
+                file.flush()
+
+        return line
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        """Show the state, and remember which."""
+        self.shown = self.n
+        return super().display(msg, pos)
+
+    def end_lines(self, *, last: bool) -> None:
+        """Close what is not on a terminal; with a `last` line, unless the state was shown already."""
+        if last and self.shown != self.n:
+            self.display()
+        self.delay = math.inf  # tqdm adds nothing of its own
+        self.close()

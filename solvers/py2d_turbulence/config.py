@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
 
 ParameterValue = str | int | float | bool | None
 
 DTYPES = ("float64", "float32")
+FIELD_NAMES = ("vorticity", "omega")
 MULTIPLE_TOLERANCE = 1e-6  # tSave / dt may miss a whole number by this fraction: decimal input
+CHECKPOINT_SECONDS = 120.0
+OUTPUT_NAME = "output.h5"
+CHECKPOINT_NAME = "checkpoint.npz"
 
 
 @dataclass(frozen=True)
@@ -19,15 +25,15 @@ class SolverConfig:
     nu = 1/Re, F = fky cos(fky y) + fkx cos(fkx x), on [0, 2 pi)^2.
 
     Attributes:
-        Re: Reynolds number; the viscosity is 1/Re.
-        NX: grid points along each axis; even.
-        fkx: forcing wavenumber along x, 0 for none.
-        fky: forcing wavenumber along y, 0 for none.
+        Re: Reynolds number, 1/viscosity.
+        NX: grid points in x and in y, an even number.
+        fkx: forcing wavenumber in x, 0 for none.
+        fky: forcing wavenumber in y, 0 for none.
         dt: time step.
         beta: gradient of the Coriolis parameter; waves drift towards +x (py2d's sign).
-        alpha: linear (Rayleigh) drag.
-        dtype: precision of the transforms. The state is held and advanced in float64 in either case: with
-            dt around 1e-4 the increment of a step is close to the rounding of float32.
+        alpha: linear (Rayleigh) drag, a rate per unit time.
+        dtype: precision of the transforms. The state is held and advanced in float64 in either case (with dt
+            around 1e-4 the increment of a step is close to the rounding of float32); frames are float32.
     """
 
     Re: float = 1000.0
@@ -37,7 +43,7 @@ class SolverConfig:
     dt: float = 1e-4
     beta: float = 0.0
     alpha: float = 0.1
-    dtype: str = "float64"
+    dtype: Literal["float64", "float32"] = "float64"
 
     def __post_init__(self) -> None:
         for name in ("Re", "dt"):
@@ -69,24 +75,30 @@ class SolverConfig:
 
 @dataclass(frozen=True)
 class RunConfig(SolverConfig):
-    """A run: besides the equation, where it starts, how long it lasts and how often it is saved.
+    """A run: besides the equation, where it starts, how long it lasts and what is saved of it.
 
     Attributes:
-        tTotal: simulated time.
-        tSave: simulated time between two frames.
-        seed: seed of the random initial field.
-        ic_file: file with the initial vorticity in place of the random one.
+        tTotal: length of the run, a multiple of dt.
+        tSave: time between frames, a multiple of dt; t = 0 is saved too.
+        seed: seed of the random initial field, the same flow at every NX.
+        ic_file: initial vorticity instead: .mat (Omega), .npz (omega0 or omega), .h5 of the common format
+            (last frame); any resolution.
+        field_name: what the vorticity is called in the output; the JAX code looks for `omega`.
     """
 
     tTotal: float = 20.0
     tSave: float = 1e-2
     seed: int = 0
     ic_file: str | None = None
+    field_name: Literal["vorticity", "omega"] = "vorticity"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}; set --seed")
+        if self.field_name not in FIELD_NAMES:
+            expected = " or ".join(FIELD_NAMES)
+            raise ValueError(f"field_name must be {expected}, got {self.field_name!r}; set --field_name")
         for name in ("tTotal", "tSave"):
             self._check_multiple(name, getattr(self, name))
 
@@ -116,3 +128,41 @@ class RunConfig(SolverConfig):
                 f"dt={self.dt:g}; choose --{name} {below * self.dt:.10g} or {(below + 1) * self.dt:.10g}, "
                 f"or --dt {interval / math.ceil(ratio):.10g}"
             )
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run is carried out; nothing here changes the flow.
+
+    Attributes:
+        output_dir: directory of output.h5 and checkpoint.npz; made if missing.
+        workers: threads, results do not depend on their number; 0 chooses by NX and cores.
+        compression: of the frames; turbulence shrinks by 5 to 20 % only.
+        checkpoint_interval: seconds of wall-clock time between checkpoints.
+        skip_stability_check: start even if dt is too large for the initial flow.
+    """
+
+    output_dir: Path
+    workers: int = 0
+    compression: Literal["lz4", "gzip"] | None = None
+    checkpoint_interval: float = CHECKPOINT_SECONDS
+    skip_stability_check: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ValueError(f"workers must be 1 or more (0 chooses), got {self.workers}; set --workers")
+        if not self.checkpoint_interval >= 0.0:
+            raise ValueError(
+                f"checkpoint_interval must be 0 seconds or more, got {self.checkpoint_interval}; "
+                "set --checkpoint_interval"
+            )
+
+    @property
+    def output(self) -> Path:
+        """The output file."""
+        return self.output_dir / OUTPUT_NAME
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint file."""
+        return self.output_dir / CHECKPOINT_NAME

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solvers.py2d_turbulence.config import SolverConfig
-from solvers.py2d_turbulence.forcing import forcing_hat
 from solvers.py2d_turbulence.grid import (
     DOMAIN_LENGTH,
+    forcing_hat,
     inverse_wavenumber_squared,
     parseval_weights,
     wavenumber_squared,

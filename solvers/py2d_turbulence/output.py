@@ -1,20 +1,24 @@
-"""The output file of a turbulence run."""
+"""The output file and the checkpoint of a turbulence run."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
-import h5py
 import numpy as np
 
-from solvers.common.hdf5_utils import HDF5Writer, read_hdf5_info
+from solvers.common.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from solvers.common.hdf5_utils import HDF5Writer
 from solvers.common.provenance import provenance
 from solvers.py2d_turbulence.config import RunConfig
 from solvers.py2d_turbulence.diagnostics import Diagnostics
+from solvers.py2d_turbulence.fft import export_wisdom
 from solvers.py2d_turbulence.grid import DOMAIN_LENGTH, coordinates
-from solvers.py2d_turbulence.state import State
+from solvers.py2d_turbulence.stepper import State
 
+SOLVER = "py2d_turbulence"
 SCHEME = "ab2cn"
 
 
@@ -28,11 +32,11 @@ def create_output(path: Path, config: RunConfig, *, compression: str | None, ove
     axis = coordinates(config.NX)
     return HDF5Writer(
         path,
-        fields={"vorticity": (config.NX, config.NX)},
+        fields={config.field_name: (config.NX, config.NX)},
         coordinates={"x": axis, "y": axis},
         metadata={
             **{name: "" if value is None else value for name, value in config.parameters().items()},
-            "solver": "py2d_turbulence",
+            "solver": SOLVER,
             "scheme": SCHEME,
             "nu": config.nu,
             "boundary_x": "periodic",
@@ -56,22 +60,71 @@ def create_output(path: Path, config: RunConfig, *, compression: str | None, ove
     )
 
 
-def reopen_output(path: Path, *, num_samples: int, tTotal: float) -> HDF5Writer:
-    """Return the writer of an output to be continued after its first `num_samples` frames.
+def append_frame(
+    writer: HDF5Writer, config: RunConfig, state: State, diagnostics: Diagnostics, *, time: float
+) -> None:
+    """Append the vorticity and its diagnostics."""
+    frame = {config.field_name: state.vorticity.astype(np.float32)}
+    writer.append(frame, time=time, scalars=asdict(diagnostics))
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A stopped run, as its checkpoint has it.
+
+    Attributes:
+        parameters: the run's parameters by the names of their flags.
+        state: the state.
+        num_samples: frames in the output at that moment.
+        backend: what computed it, for example "pyfftw+numba".
+        wisdom: for `import_wisdom`.
+    """
+
+    parameters: dict[str, Any]
+    state: State
+    num_samples: int
+    backend: str
+    wisdom: Mapping[str, np.ndarray]
+
+
+def write_checkpoint(path: Path, config: RunConfig, state: State, *, num_samples: int, backend: str) -> None:
+    """Replace the checkpoint atomically.
 
     Raises:
-        ValueError: if the file is missing, broken or shorter than that.
+        OSError: if the disk is full; the checkpoint before stays.
     """
-    writer = HDF5Writer.resume(path, num_samples=num_samples)
-    if read_hdf5_info(path).metadata["tTotal"] == tTotal:
-        return writer
-    writer.close(complete=False)  # the one parameter that a continued run may change
-    with h5py.File(path, "r+") as file:
-        file["metadata"].attrs.modify("tTotal", tTotal)
-    return HDF5Writer.resume(path, num_samples=num_samples)
+    counters = {"step": state.step, "num_samples": num_samples, "backend": backend}
+    save_checkpoint(
+        path,
+        {"omega_hat": state.omega_hat, "advection_hat": state.advection_hat, **export_wisdom()},
+        {**config.parameters(), "solver": SOLVER, **counters},
+    )
 
 
-def append_frame(writer: HDF5Writer, state: State, diagnostics: Diagnostics, *, time: float) -> None:
-    """Append the vorticity and its diagnostics."""
-    frame = state.vorticity.astype(np.float32)
-    writer.append({"vorticity": frame}, time=time, scalars=asdict(diagnostics))
+def read_parameters(path: Path) -> dict[str, Any]:
+    """Read the parameters of a stopped run by the names of their flags.
+
+    Raises:
+        ValueError: if there is no checkpoint, or it is not one of this solver.
+    """
+    return _parameters(path, load_checkpoint(path, arrays=False))
+
+
+def read_checkpoint(path: Path) -> Saved:
+    """Read a stopped run.
+
+    Raises:
+        ValueError: if there is no checkpoint, or it is not one of this solver.
+    """
+    checkpoint = load_checkpoint(path)
+    parameters, meta, arrays = _parameters(path, checkpoint), checkpoint.meta, checkpoint.arrays
+    state = State(arrays["omega_hat"], arrays["advection_hat"], int(str(meta["step"])))
+    return Saved(parameters, state, int(str(meta["num_samples"])), str(meta["backend"]), arrays)
+
+
+def _parameters(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    meta = {"field_name": "vorticity", **checkpoint.meta}  # older ones lack it
+    names = RunConfig().parameters()
+    if meta.get("solver") != SOLVER or not {*names, "step", "num_samples", "backend"} <= set(meta):
+        raise ValueError(f"{path}: not a checkpoint of this solver; start anew with --overwrite")
+    return {name: meta[name] for name in names}

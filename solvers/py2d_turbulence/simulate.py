@@ -3,85 +3,46 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-from solvers.common.checkpoint import Checkpoint
-from solvers.common.progress import Interrupt
-from solvers.py2d_turbulence.config import RunConfig
-from solvers.py2d_turbulence.diagnostics import largest_speed
-from solvers.py2d_turbulence.fft import import_wisdom
-from solvers.py2d_turbulence.grid import padded_size
+from solvers.common.checkpoint import changed_parameters, resume_output
+from solvers.common.files import WriterLock
+from solvers.common.hdf5_utils import HDF5Writer
+from solvers.common.progress import Interrupt, Progress
+from solvers.py2d_turbulence.config import Options, RunConfig
+from solvers.py2d_turbulence.diagnostics import Diagnostics, diagnose, largest_speed
+from solvers.py2d_turbulence.fft import cached_wisdom_path, import_wisdom, load_wisdom, store_wisdom
+from solvers.py2d_turbulence.grid import DOMAIN_LENGTH, padded_size
 from solvers.py2d_turbulence.initial import random_vorticity, read_vorticity
-from solvers.py2d_turbulence.output import create_output, reopen_output
-from solvers.py2d_turbulence.restart import read_checkpoint
-from solvers.py2d_turbulence.run_loop import RunLoop
-from solvers.py2d_turbulence.stability import check_step
-from solvers.py2d_turbulence.state import initial_state
-from solvers.py2d_turbulence.stepper import Stepper
+from solvers.py2d_turbulence.output import (
+    append_frame,
+    create_output,
+    read_checkpoint,
+    write_checkpoint,
+)
+from solvers.py2d_turbulence.stability import WARNING_FACTOR, check_step, round_down, step_limit
+from solvers.py2d_turbulence.stepper import BlowUpError, State, Stepper, initial_state, rollout
 from solvers.py2d_turbulence.team import available_cores
-from solvers.py2d_turbulence.wisdom_cache import cached_wisdom_path, load_wisdom, store_wisdom
 
 logger = logging.getLogger(__name__)
 
-OUTPUT_NAME = "output.h5"
-CHECKPOINT_NAME = "checkpoint.npz"
-CHECKPOINT_SECONDS = 120.0
+LARGEST_CFL = 1.0  # beyond it the explicit advection has lost the flow, even if numbers are still finite
 POINTS_PER_WORKER = 128  # a further thread pays off for every so many grid points along an axis
 
 
-@dataclass(frozen=True)
-class Options:
-    """How a run is carried out; nothing here changes the flow.
-
-    Attributes:
-        output_dir: directory of output.h5 and checkpoint.npz.
-        workers: threads; 0 chooses.
-        compression: None, "lz4" or "gzip".
-        overwrite: replace an earlier output.
-        skip_stability_check: start with any step.
-        checkpoint_interval: seconds of wall-clock time between checkpoints.
-    """
-
-    output_dir: Path
-    workers: int = 0
-    compression: str | None = None
-    overwrite: bool = False
-    skip_stability_check: bool = False
-    checkpoint_interval: float = CHECKPOINT_SECONDS
-
-    def __post_init__(self) -> None:
-        if self.workers < 0:
-            raise ValueError(f"workers must be 1 or more (0 chooses), got {self.workers}; set --workers")
-        if not self.checkpoint_interval >= 0.0:
-            raise ValueError(
-                f"checkpoint_interval must be 0 seconds or more, got {self.checkpoint_interval}; "
-                "set --checkpoint_interval"
-            )
-
-    @property
-    def output(self) -> Path:
-        """The output file."""
-        return self.output_dir / OUTPUT_NAME
-
-    @property
-    def checkpoint(self) -> Path:
-        """The checkpoint file."""
-        return self.output_dir / CHECKPOINT_NAME
-
-
-def start(config: RunConfig, options: Options) -> int:
-    """Run from time 0; returns the exit code.
+def start(config: RunConfig, options: Options, *, overwrite: bool = False) -> int:
+    """Run from time 0; return the exit code.
 
     Raises:
         ValueError: if the initial condition cannot be read or the step is too large for it.
         FileExistsError: if there is an earlier run and it is not to be overwritten.
-        OSError: if the output cannot be written.
-        ArithmeticError: if the flow blows up.
+        OSError: if the output cannot be written, or another process writes it.
+        FloatingPointError: if the flow blows up.
     """
     for path in (options.output, options.checkpoint):
-        if path.exists() and not options.overwrite:
+        if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists: continue it with --resume or replace it with --overwrite")
     if config.ic_file is None:
         omega = random_vorticity(config.NX, config.seed)
@@ -92,12 +53,10 @@ def start(config: RunConfig, options: Options) -> int:
         for warning in check_step(config, largest_speed(state.omega_hat)):
             logger.warning("warning: %s", warning)
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    with Interrupt() as interrupt:
+    with WriterLock(options.checkpoint), Interrupt() as interrupt:
         stepper = _plan(config, options)
-        writer = create_output(
-            options.output, config, compression=options.compression, overwrite=options.overwrite
-        )
-        with writer:
+        compression = options.compression
+        with create_output(options.output, config, compression=compression, overwrite=overwrite) as writer:
             options.checkpoint.unlink(missing_ok=True)  # it belongs to the output that is replaced now
             loop = RunLoop(config, stepper, writer, options.checkpoint, options.checkpoint_interval)
             loop.save_frame(state)
@@ -105,28 +64,34 @@ def start(config: RunConfig, options: Options) -> int:
             return loop.march(state, interrupt)
 
 
-def resume(config: RunConfig, options: Options, checkpoint: Checkpoint) -> int:
-    """Continues a run from its checkpoint; returns the exit code.
+def resume(config: RunConfig, options: Options) -> int:
+    """Continue a run from its checkpoint; return the exit code.
 
     Raises:
         ValueError: if the checkpoint or the output do not belong to such a run.
-        OSError: if the output cannot be written.
-        ArithmeticError: if the flow blows up.
+        OSError: if the output cannot be written, or another process writes it.
+        FloatingPointError: if the flow blows up.
     """
-    saved = read_checkpoint(options.checkpoint, checkpoint)
-    state, time_reached = saved.state, saved.state.step * config.dt
-    if state.step >= config.num_steps:
-        logger.info("complete at t=%g, nothing to do; a larger --tTotal continues the run", time_reached)
-        return 0
-    import_wisdom(checkpoint.arrays)
-    with Interrupt() as interrupt:
+    with WriterLock(options.checkpoint), Interrupt() as interrupt:
+        saved = read_checkpoint(options.checkpoint)
+        changed = changed_parameters(saved.parameters, config.parameters(), apart_from=("tTotal",))
+        if changed:
+            raise ValueError(
+                f"{options.checkpoint}: the run to resume has other parameters ({'; '.join(changed)}); "
+                "leave them out, or start anew with --overwrite or another --output_dir"
+            )
+        state, time_reached = saved.state, saved.state.step * config.dt
+        if state.step >= config.num_steps:
+            logger.info("complete at t=%g, nothing to do; a larger --tTotal continues the run", time_reached)
+            return 0
+        import_wisdom(saved.wisdom)
         stepper = Stepper(config, workers=_workers(config, options))
         if saved.backend != stepper.backend:
             change = f"{saved.backend} before, {stepper.backend} now"
             logger.warning("warning: %s: the run continues to round-off, not bit for bit", change)
         # A run whose length is no multiple of tSave ended on a frame out of turn: drop it on going on.
         num_samples = min(saved.num_samples, state.step // config.save_every + 1)
-        with reopen_output(options.output, num_samples=num_samples, tTotal=config.tTotal) as writer:
+        with resume_output(options.output, num_samples, {"tTotal": config.tTotal}) as writer:
             logger.info("resumed at t=%g, step %d", time_reached, state.step)
             loop = RunLoop(config, stepper, writer, options.checkpoint, options.checkpoint_interval)
             return loop.march(state, interrupt)
@@ -147,3 +112,126 @@ def _plan(config: RunConfig, options: Options) -> Stepper:
 
 def _workers(config: RunConfig, options: Options) -> int:
     return options.workers or max(1, min(available_cores(), config.NX // POINTS_PER_WORKER))
+
+
+class RunLoop:
+    """One run on its open output.
+
+    Args:
+        config: the run.
+        stepper: advances its state.
+        writer: its output.
+        checkpoint: path of its checkpoint.
+        checkpoint_interval: seconds of wall-clock time between checkpoints.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        stepper: Stepper,
+        writer: HDF5Writer,
+        checkpoint: Path,
+        checkpoint_interval: float,
+    ) -> None:
+        self._config, self._stepper, self._writer = config, stepper, writer
+        self._checkpoint, self._checkpoint_interval = checkpoint, checkpoint_interval
+        self._last_checkpoint = time.monotonic()
+        self._limit = math.inf  # for dt, the smallest that a frame bore
+
+    def march(self, state: State, interrupt: Interrupt) -> int:
+        """Run to the end or to a signal; returns the exit code.
+
+        Raises:
+            FloatingPointError: if the flow blows up; frames and checkpoint stay those of the good flow.
+        """
+        config, size = self._config, self._config.NX
+        try:
+            with Progress(
+                config.num_steps, description=f"turbulence {size}x{size}", initial=state.step
+            ) as progress:
+                for following in rollout(
+                    self._stepper, state, num_steps=config.num_steps, save_every=config.save_every
+                ):
+                    steps, state = following.step - state.step, following
+                    stopping = interrupt.signal is not None or state.step == config.num_steps
+                    progress.update(steps, self._visit(state, stopping=stopping))
+                    if stopping:
+                        break
+        except BlowUpError as error:
+            raise FloatingPointError(self._explain(error)) from error
+        if state.step < config.num_steps and interrupt.signal is not None:
+            reached = state.step * config.dt
+            logger.warning("%s: stopped at t=%g, saved; --resume continues", interrupt.signal.name, reached)
+            return interrupt.exit_code
+        self._writer.close(complete=True)
+        path = self._writer.path
+        logger.info(
+            "%d frames in %s; next: python scripts/train.py fit --config configs/vqvae/turbulence.yaml "
+            "--data.data_path %s",
+            self._writer.num_samples, path, path,
+        )  # fmt: skip
+        return 0
+
+    def save_frame(self, state: State) -> Diagnostics:
+        """Write a frame with its diagnostics."""
+        diagnostics = diagnose(state.omega_hat, self._config)
+        self._append(state, diagnostics)
+        return diagnostics
+
+    def save_checkpoint(self, state: State) -> None:
+        """Put the frames on the disk, then the checkpoint that counts them."""
+        self._writer.sync()
+        write_checkpoint(
+            self._checkpoint,
+            self._config,
+            state,
+            num_samples=self._writer.num_samples,
+            backend=self._stepper.backend,
+        )
+        self._last_checkpoint = time.monotonic()
+
+    def _visit(self, state: State, *, stopping: bool) -> dict[str, float]:
+        """Save what is due at a state; returns the numbers to show, empty where nothing is due.
+
+        Raises:
+            BlowUpError: if the flow moves more than a grid length a step: such a state is not worth saving.
+        """
+        config = self._config
+        frame_due = state.step % config.save_every == 0 or state.step == config.num_steps
+        checkpoint_due = stopping or time.monotonic() - self._last_checkpoint >= self._checkpoint_interval
+        if not (frame_due or checkpoint_due):
+            return {}
+        diagnostics = diagnose(state.omega_hat, config)
+        if not diagnostics.cfl <= LARGEST_CFL:
+            raise BlowUpError(state, state.step)
+        if frame_due:
+            self._append(state, diagnostics)
+        if checkpoint_due:
+            self.save_checkpoint(state)
+        energy, enstrophy = diagnostics.energy, diagnostics.enstrophy
+        return {"t": state.step * config.dt, "E": energy, "Z": enstrophy, "CFL": diagnostics.cfl}
+
+    def _append(self, state: State, diagnostics: Diagnostics) -> None:
+        """Write a frame, and warns once if the flow has become too fast for the step."""
+        config = self._config
+        append_frame(self._writer, config, state, diagnostics, time=state.step * config.dt)
+        limit = step_limit(config, diagnostics.cfl * DOMAIN_LENGTH / (config.NX * config.dt))
+        if limit < config.dt / WARNING_FACTOR <= self._limit:
+            logger.warning(
+                "warning: dt=%g is above the %.2g that the flow bears (CFL %.2g) and may blow up",
+                config.dt,
+                limit,
+                diagnostics.cfl,
+            )
+        self._limit = min(limit, self._limit)
+
+    def _explain(self, error: BlowUpError) -> str:
+        config = self._config
+        cfl = config.dt * largest_speed(error.state.omega_hat) * config.NX / DOMAIN_LENGTH
+        advice = round_down(min(0.5 * config.dt, self._limit))
+        frames = f"the {self._writer.num_samples} frames in {self._writer.path} are good"
+        return (
+            f"the flow blew up before t={error.step * config.dt:g} "
+            f"(CFL {cfl:.3g} at t={error.state.step * config.dt:g}): set --dt {advice:g} or less, or lower "
+            f"--NX or --Re; {frames}, and --ic_file can start from the last"
+        )

@@ -11,22 +11,82 @@ omega^{n+1} (1 + dt alpha + dt nu K^2/2) =
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.py2d_turbulence import kernels_numpy
 from solvers.py2d_turbulence.advection import Advection, Slab
 from solvers.py2d_turbulence.config import SolverConfig
 from solvers.py2d_turbulence.fft import backend_name
-from solvers.py2d_turbulence.forcing import forcing_modes
-from solvers.py2d_turbulence.grid import wavenumber_squared
-from solvers.py2d_turbulence.kernels import best_kernels
-from solvers.py2d_turbulence.state import State, to_rfft2, to_rows_of_kx
+from solvers.py2d_turbulence.grid import forcing_modes, wavenumber_squared
 from solvers.py2d_turbulence.team import Team
 
 Complex = NDArray[np.complex128]
+
+MAX_CHUNK_STEPS = 200
+CHUNK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run must remember between two steps; its arrays are made read-only.
+
+    Attributes:
+        omega_hat: (n, n/2 + 1) rfft2 of the vorticity, Nyquist row and column zero.
+        advection_hat: (n, n/2 + 1) rfft2 of div(u omega) at the step before; zero, and not used, at step 0.
+        step: number of steps taken. The time is step * dt, never a running sum.
+    """
+
+    omega_hat: Complex
+    advection_hat: Complex
+    step: int
+
+    def __post_init__(self) -> None:
+        for array in (self.omega_hat, self.advection_hat):
+            array.setflags(write=False)
+
+    @property
+    def vorticity(self) -> NDArray[np.float64]:
+        """The vorticity (n, n), indexed [x, y]."""
+        size = self.omega_hat.shape[0]
+        return np.fft.irfft2(self.omega_hat, s=(size, size))
+
+
+def initial_state(omega: NDArray[np.floating]) -> State:
+    """Return the state at step 0 of a vorticity field (n, n), without its mean and its Nyquist modes."""
+    omega_hat = np.fft.rfft2(np.asarray(omega, dtype=np.float64))
+    size = omega_hat.shape[0]
+    omega_hat[size // 2, :] = 0.0
+    omega_hat[:, size // 2] = 0.0
+    omega_hat[0, 0] = 0.0  # the integral of a derivative: no mean vorticity on a periodic domain
+    return State(omega_hat, np.zeros_like(omega_hat), 0)
+
+
+def to_rows_of_kx(hat: Complex) -> Complex:
+    """Return a contiguous copy [ky, kx] (n/2, n) of an rfft2 array (n, n/2 + 1), without ky = n/2."""
+    return np.ascontiguousarray(hat[:, :-1].T)
+
+
+def to_rfft2(modes: Complex) -> Complex:
+    """Inverse of `to_rows_of_kx`; ky = n/2 is zero."""
+    half, size = modes.shape
+    hat = np.zeros((size, half + 1), dtype=np.complex128)
+    hat[:, :-1] = modes.T
+    return hat
+
+
+def best_kernels() -> ModuleType:
+    """Return `kernels_numba` when numba works here (extra "fast"), else `kernels_numpy`."""
+    try:
+        from solvers.py2d_turbulence import kernels_numba
+    except ImportError:  # not installed, or numba refuses the installed numpy
+        return kernels_numpy
+    return kernels_numba
 
 
 class Stepper:
@@ -139,3 +199,45 @@ class _Part:
     terms: tuple[NDArray[np.inexact], NDArray[np.inexact]]
     rate: NDArray[np.float64]
     forcing: NDArray[np.float64]
+
+
+class BlowUpError(ArithmeticError):
+    """The flow is no longer finite.
+
+    Attributes:
+        state: the last state known to be good.
+        step: number of steps at which it was found to be lost.
+    """
+
+    def __init__(self, state: State, step: int) -> None:
+        super().__init__(f"the vorticity is not finite at step {step}")
+        self.state = state
+        self.step = step
+
+
+def rollout(stepper: Stepper, state: State, *, num_steps: int, save_every: int) -> Iterator[State]:
+    """Yield states up to step `num_steps`: each multiple of `save_every`, the last one, and some between.
+
+    The states between come at least every 200 steps and about every half second, so that the caller can react
+    to signals. They do not influence the result.
+
+    Args:
+        stepper: advances the state.
+        state: where to start, not yielded itself.
+        num_steps: number of the last step.
+        save_every: steps between the states that must be among those yielded.
+
+    Raises:
+        BlowUpError: when NaN or Inf appears.
+    """
+    chunk = 1
+    while state.step < num_steps:
+        stop = min(state.step + chunk, num_steps, (state.step // save_every + 1) * save_every)
+        start_time = time.perf_counter()
+        following = stepper.advance(state, stop - state.step)
+        seconds_per_step = (time.perf_counter() - start_time) / (stop - state.step)
+        chunk = max(1, min(MAX_CHUNK_STEPS, 2 * chunk, int(CHUNK_SECONDS / seconds_per_step)))
+        if not np.all(np.isfinite(following.omega_hat)):
+            raise BlowUpError(state, following.step)
+        state = following
+        yield state

@@ -4,19 +4,40 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
 
 # (components, 0 for a scalar) of every field that can be written.
 FIELD_COMPONENTS: Mapping[str, int] = {"buoyancy": 0, "vorticity": 0, "pressure": 0, "velocity": 2}
-GRIDS = ("chebyshev", "uniform")
 ONE_STEP_SCHEMES = ("RK222", "RK111", "RK443", "RKSMR")
-MULTISTEP_SCHEMES = ("SBDF2", "SBDF1", "SBDF3", "SBDF4", "CNAB1", "CNAB2", "MCNAB2", "CNLF2")
-INITIAL_CONDITIONS = ("default",)
+Scheme = Literal[
+    "RK222", "RK111", "RK443", "RKSMR",
+    "SBDF2", "SBDF1", "SBDF3", "SBDF4", "CNAB1", "CNAB2", "MCNAB2", "CNLF2",
+]  # fmt: skip
+Grid = Literal["chebyshev", "uniform"]
+Init = Literal["default"]
 
 CFL_NUMBER = 0.4
 MAX_DT = 0.05  # free-fall times: bounds the error of the growing modes while the fluid is still at rest
 MIN_RESOLUTION = 8
 CHECKPOINT_NAME = "checkpoint.npz"
+
+INSTALL_HINT = (
+    "Dedalus 3 is missing or does not load. It compiles against MPI and FFTW: "
+    "apt-get install libopenmpi-dev libfftw3-dev libfftw3-mpi-dev, then "
+    "CC=mpicc pip install 'gust_torch[rbc]'; "
+    "or conda install -c conda-forge dedalus"
+)
+
+# "512x128" on the command line; the configuration itself reads the text, and says in one line what is wrong.
+_RESOLUTION: Any = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="NXxNZ",
+    instance_from_str=lambda texts: texts[0],
+    is_instance=lambda value: isinstance(value, tuple),
+    str_from_instance=lambda value: ["x".join(map(str, value))],
+)
 
 
 @dataclass(frozen=True)
@@ -28,34 +49,34 @@ class RBCConfig:
     the effective Rayleigh number is Ra dT.
 
     Attributes:
-        rayleigh: Ra > 0, for a unit temperature difference.
-        prandtl: Pr > 0.
-        dT: temperature difference of the walls and of the initial profile, > 0.
-        resolution: (Nx, Nz) Fourier and Chebyshev modes, and points of the frames; Nx even.
+        rayleigh: Rayleigh number, for dT = 1.
+        prandtl: Prandtl number.
+        dT: temperature difference of the walls and of the initial profile.
+        resolution: Fourier and Chebyshev modes, and points of the frames; NX even.
         seed: of the noise in the initial buoyancy.
         init: initial condition; "default" is the conductive profile with noise.
         safety_factor: divides the CFL number, 0.4 at 1; the time step is proportional to its inverse.
-        stop_sim_time: end of the run, a multiple of `snapshot_dt`.
+        stop_sim_time: end of the run in free-fall times, a multiple of `snapshot_dt`.
         snapshot_dt: time between frames.
-        timestepper: name of a Dedalus scheme.
-        grid: z points of the frames: "chebyshev" (Gauss nodes, as computed) or "uniform" (cell centers).
-        fields: what a frame holds.
+        timestepper: Dedalus scheme.
+        grid: z points of the frames, Gauss nodes as computed ("chebyshev") or cell centers ("uniform").
+        fields: any of buoyancy, vorticity, pressure, velocity.
         length_x: horizontal period.
     """
 
     rayleigh: float = 1e6
     prandtl: float = 1.0
     dT: float = 1.0
-    resolution: tuple[int, int] = (512, 128)
+    resolution: Annotated[tuple[int, int], _RESOLUTION] = (512, 128)
     seed: int = 42
-    init: str = "default"
+    init: Init = "default"
     safety_factor: float = 1.0
     stop_sim_time: float = 50.0
     snapshot_dt: float = 0.25
-    timestepper: str = "RK222"
-    grid: str = "chebyshev"
+    timestepper: Scheme = "RK222"
+    grid: Grid = "chebyshev"
     fields: tuple[str, ...] = ("buoyancy", "vorticity")
-    length_x: float = 4.0
+    length_x: tyro.conf.Suppress[float] = 4.0
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -63,6 +84,8 @@ class RBCConfig:
         Raises:
             ValueError: naming the parameter, what was expected and what came.
         """
+        if isinstance(self.resolution, str):
+            object.__setattr__(self, "resolution", parse_resolution(self.resolution))
         for name in ("rayleigh", "prandtl", "dT", "safety_factor", "snapshot_dt", "length_x"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
@@ -81,9 +104,9 @@ class RBCConfig:
     def _check_choices(self) -> None:
         """Check the values that come from a list."""
         choices = {
-            "timestepper": ONE_STEP_SCHEMES + MULTISTEP_SCHEMES,
-            "grid": GRIDS,
-            "init": INITIAL_CONDITIONS,
+            "timestepper": get_args(Scheme),
+            "grid": get_args(Grid),
+            "init": get_args(Init),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -141,8 +164,6 @@ class RBCConfig:
         """
         names = {field.name for field in dataclasses.fields(cls)}
         known = {name: value for name, value in values.items() if name in names}
-        if "resolution" in known:
-            known["resolution"] = parse_resolution(known["resolution"])
         if "fields" in known:
             known["fields"] = tuple(known["fields"].split(","))
         return cls(**known)

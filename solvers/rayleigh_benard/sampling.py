@@ -11,9 +11,8 @@ import numpy as np
 from mpi4py import MPI
 
 from solvers.rayleigh_benard.config import FIELD_COMPONENTS
-from solvers.rayleigh_benard.dedalus_api import d3
 from solvers.rayleigh_benard.diagnostics import Profiles
-from solvers.rayleigh_benard.generate_rbc import DEALIAS, RayleighBenard
+from solvers.rayleigh_benard.generate_rbc import DEALIAS, RayleighBenard, d3
 from solvers.rayleigh_benard.grids import grid_spacing, interpolation_matrix, uniform_nodes
 
 

@@ -3,21 +3,32 @@
 import contextlib
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, TypeVar
 
+import numpy as np
 from mpi4py import MPI
 
+from solvers.common.checkpoint import resume_output
+from solvers.common.files import WriterLock
 from solvers.common.hdf5_utils import HDF5Writer
 from solvers.common.progress import Interrupt, Progress
-from solvers.rayleigh_benard import restart
 from solvers.rayleigh_benard.config import CHECKPOINT_NAME, RBCConfig
 from solvers.rayleigh_benard.diagnostics import diagnose
 from solvers.rayleigh_benard.generate_rbc import RayleighBenard
-from solvers.rayleigh_benard.output import create_output
-from solvers.rayleigh_benard.ranks import largest, on_root
+from solvers.rayleigh_benard.output import (
+    CHANGEABLE,
+    Saved,
+    create_output,
+    gather_state,
+    read_checkpoint,
+    restore,
+    write_checkpoint,
+)
 from solvers.rayleigh_benard.sampling import Sampler
 from solvers.rayleigh_benard.stepsize import StepClock
 
@@ -27,6 +38,51 @@ OUTPUT_NAME = "output.h5"
 PROBE_CADENCE = 10  # iterations between looks at the velocity
 LOG_CADENCE = 100  # iterations between log lines, a multiple of the above
 CHECKPOINT_SECONDS = 30.0  # wall clock between checkpoints, which are written after frames
+
+T = TypeVar("T")
+
+
+def on_root(comm: Any, action: Callable[[], T]) -> T | None:
+    """Return the result of an action on rank 0, None elsewhere. Collective.
+
+    Raises:
+        ValueError: If the action raised it, then on every rank.
+        OSError: Likewise.
+    """
+    result: T | None = None
+    error: ValueError | OSError | None = None
+    if comm.rank == 0:
+        try:
+            result = action()
+        except (ValueError, OSError) as caught:
+            error = caught
+    error = comm.bcast(error)
+    if error is not None:
+        raise error
+    return result
+
+
+def largest(comm: Any, number: int) -> int:
+    """Maximum over the ranks. Collective."""
+    if comm.size == 1:
+        return number
+    message = np.array([number])
+    comm.Allreduce(MPI.IN_PLACE, message, op=MPI.MAX)
+    return int(message[0])
+
+
+def abort_on_surprise(comm: Any) -> None:
+    """Let an exception that nothing catches end all ranks: the others would wait for this one for ever."""
+    if comm.size == 1:
+        return
+    report = sys.excepthook
+
+    def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        report(kind, error, trace)
+        sys.stderr.flush()
+        comm.Abort(1)
+
+    sys.excepthook = end
 
 
 class Run:
@@ -67,18 +123,20 @@ class Run:
         self.config, self._comm, self._resumed = config, comm, resume
         self._output, self._checkpoint = output_dir / OUTPUT_NAME, output_dir / CHECKPOINT_NAME
         self._checkpoint_seconds, self._last_checkpoint = checkpoint_seconds, -math.inf
+        self._lock: WriterLock | None = None
+        self._writer: HDF5Writer | None = None
         # What can go wrong is tried first: building the matrices of a large grid takes a while.
-        saved = on_root(comm, lambda: self._check_directory(overwrite))
+        saved = on_root(comm, lambda: self._take_directory(overwrite))
         logger.info("building the matrices of %dx%d modes on %d rank(s)", *config.resolution, comm.size)
         self.flow = RayleighBenard(config, comm)
         self.sampler = Sampler(self.flow)
         self.clock = StepClock(config)
         if resume:
-            restart.restore(self.flow, self.clock, saved)
+            restore(self.flow, self.clock, saved)
             logger.info("resumed at time %g, iteration %d", self.clock.time, self.clock.iteration)
         else:
             self.flow.set_initial()
-        self._writer = on_root(comm, lambda: self._open_writer(overwrite))
+            self._writer = on_root(comm, lambda: self._create_output(overwrite))
 
     def execute(self) -> int:
         """Run to the end or to a signal; returns the exit code (0, or 128 + signal).
@@ -89,7 +147,8 @@ class Run:
         """
         with contextlib.ExitStack() as stack:
             interrupt = stack.enter_context(Interrupt())
-            if self._writer is not None:
+            if self._lock is not None and self._writer is not None:
+                stack.enter_context(self._lock)
                 stack.enter_context(self._writer)
             progress = self._progress(stack)
             if not self._resumed:
@@ -102,29 +161,45 @@ class Run:
                     self._write_frame(progress)
                 if signal := largest(self._comm, interrupt.signal or 0):
                     self._save()
-                    logger.warning("stopped by signal %d at time %g, saved", signal, self.clock.time)
+                    logger.warning(
+                        "stopped by signal %d at time %g, saved; --resume continues", signal, self.clock.time
+                    )
                     return 128 + signal
             self._save()
             self._write(lambda writer: writer.close(complete=True))
+        path = self._output
+        logger.info(
+            "%d frames in %s; next: python -m solvers.rayleigh_benard.plot %s rbc.png, or "
+            "python scripts/train.py fit --config configs/vqvae/rayleigh_benard.yaml --data.data_path %s",
+            self.config.num_intervals + 1, path, path, path,
+        )  # fmt: skip
         return 0
 
-    def _check_directory(self, overwrite: bool) -> restart.Saved | None:
-        """Whether the run may write here; what it is to resume. Rank 0 only."""
-        self._output.parent.mkdir(parents=True, exist_ok=True)
-        if self._resumed:
-            saved = restart.read_checkpoint(self._checkpoint, self.config)
-            restart.update_metadata(self._output, self.config)
-            return saved
-        if self._output.exists() and not overwrite:
+    def _take_directory(self, overwrite: bool) -> Saved | None:
+        """Lock the directory and, where a run is resumed, read and reopen it. Rank 0 only."""
+        if self._output.exists() and not (overwrite or self._resumed):
             raise FileExistsError(
                 f"{self._output} exists: continue it with --resume or replace it with --overwrite"
             )
-        return None
+        self._output.parent.mkdir(parents=True, exist_ok=True)
+        lock = WriterLock(self._checkpoint)
+        try:
+            saved = self._reopen() if self._resumed else None
+        except BaseException:
+            lock.release()
+            raise
+        self._lock = lock
+        return saved
 
-    def _open_writer(self, overwrite: bool) -> HDF5Writer:
-        """Writer of the output; rank 0 only."""
-        if self._resumed:
-            return HDF5Writer.resume(self._output, num_samples=self.clock.frame + 1)
+    def _reopen(self) -> Saved:
+        """Read the checkpoint and reopen the output after its last frame."""
+        saved = read_checkpoint(self._checkpoint, self.config)
+        changed = {name: getattr(self.config, name) for name in CHANGEABLE}
+        self._writer = resume_output(self._output, saved.counters["frame"] + 1, changed)
+        return saved
+
+    def _create_output(self, overwrite: bool) -> HDF5Writer:
+        """Writer of a new output; rank 0 only."""
         coordinates = self.sampler.coordinates()
         return create_output(
             self._output, self.config, coordinates, num_ranks=self._comm.size, overwrite=overwrite
@@ -169,9 +244,9 @@ class Run:
 
     def _save(self) -> None:
         """Write a checkpoint, after the frames that it belongs to are on the disk."""
-        arrays = restart.gather_state(self.flow)
+        arrays = gather_state(self.flow)
         self._write(lambda writer: writer.sync())
-        on_root(self._comm, lambda: restart.write_checkpoint(self._checkpoint, self.flow, self.clock, arrays))
+        on_root(self._comm, lambda: write_checkpoint(self._checkpoint, self.flow, self.clock, arrays))
         self._last_checkpoint = time.monotonic()
 
     def _blow_up(self, what: str) -> FloatingPointError:

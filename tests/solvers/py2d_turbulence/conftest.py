@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from solvers.py2d_turbulence.config import SolverConfig
 from solvers.py2d_turbulence.grid import coordinates
 from solvers.py2d_turbulence.initial import random_vorticity
-from solvers.py2d_turbulence.state import State, initial_state
-from solvers.py2d_turbulence.stepper import Stepper
+from solvers.py2d_turbulence.stepper import State, Stepper, initial_state
 
 Grid = tuple[NDArray[np.float64], NDArray[np.float64]]
 

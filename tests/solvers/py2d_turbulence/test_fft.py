@@ -9,10 +9,9 @@ import pytest
 
 from solvers.py2d_turbulence import fft
 from solvers.py2d_turbulence.config import SolverConfig
+from solvers.py2d_turbulence.fft import cached_wisdom_path, load_wisdom, store_wisdom
 from solvers.py2d_turbulence.grid import padded_size
-from solvers.py2d_turbulence.state import initial_state
-from solvers.py2d_turbulence.stepper import Stepper
-from solvers.py2d_turbulence.wisdom_cache import cached_wisdom_path, load_wisdom, store_wisdom
+from solvers.py2d_turbulence.stepper import Stepper, initial_state
 
 
 @pytest.fixture(params=["scipy", "pyfftw"])
@@ -84,7 +83,7 @@ from pathlib import Path
 from solvers.py2d_turbulence import wisdom_cache
 from solvers.py2d_turbulence.config import SolverConfig
 from solvers.py2d_turbulence.initial import random_vorticity
-from solvers.py2d_turbulence.state import initial_state
+from solvers.py2d_turbulence.stepper import initial_state
 from solvers.py2d_turbulence.stepper import Stepper
 path = wisdom_cache.cached_wisdom_path(60, "float64")
 known = wisdom_cache.load_wisdom(path)

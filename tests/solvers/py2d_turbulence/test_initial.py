@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from solvers.common.hdf5_utils import HDF5Writer
 from solvers.py2d_turbulence.diagnostics import velocity
-from solvers.py2d_turbulence.initial import random_vorticity, read_vorticity
-from solvers.py2d_turbulence.regrid import regrid
-from solvers.py2d_turbulence.state import initial_state
+from solvers.py2d_turbulence.initial import random_vorticity, read_vorticity, regrid
+from solvers.py2d_turbulence.stepper import initial_state
 
 Mesh = Callable[[int], tuple[NDArray[np.float64], NDArray[np.float64]]]
 

@@ -11,8 +11,7 @@ from solvers.py2d_turbulence.config import SolverConfig
 from solvers.py2d_turbulence.diagnostics import diagnose
 from solvers.py2d_turbulence.grid import inverse_wavenumber_squared, parseval_weights, wavenumber_squared
 from solvers.py2d_turbulence.initial import random_vorticity
-from solvers.py2d_turbulence.state import State, initial_state
-from solvers.py2d_turbulence.stepper import Stepper
+from solvers.py2d_turbulence.stepper import State, Stepper, initial_state
 
 Field = NDArray[np.float64]
 Mesh = Callable[[int], tuple[Field, Field]]

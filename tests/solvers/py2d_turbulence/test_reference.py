@@ -8,9 +8,7 @@ import pytest
 
 from solvers.py2d_turbulence import kernels_numpy
 from solvers.py2d_turbulence.config import SolverConfig
-from solvers.py2d_turbulence.kernels import best_kernels
-from solvers.py2d_turbulence.state import initial_state
-from solvers.py2d_turbulence.stepper import Stepper
+from solvers.py2d_turbulence.stepper import Stepper, best_kernels, initial_state
 
 REFERENCE = Path(__file__).parent / "reference"
 

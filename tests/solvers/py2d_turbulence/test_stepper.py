@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 from solvers.py2d_turbulence import kernels_numpy
 from solvers.py2d_turbulence.config import SolverConfig
 from solvers.py2d_turbulence.diagnostics import velocity
-from solvers.py2d_turbulence.kernels import best_kernels
-from solvers.py2d_turbulence.rollout import BlowUpError, rollout
-from solvers.py2d_turbulence.state import State, initial_state
-from solvers.py2d_turbulence.stepper import Stepper
+from solvers.py2d_turbulence.stepper import BlowUpError, State, Stepper, best_kernels, initial_state, rollout
 
 RandomField = Callable[[int], NDArray[np.float64]]
 

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-pytest.importorskip("solvers.rayleigh_benard.dedalus_api", exc_type=ImportError)
+pytest.importorskip("solvers.rayleigh_benard.generate_rbc", exc_type=ImportError)
 
 from solvers.common.checkpoint import load_checkpoint
 from solvers.common.hdf5_utils import read_hdf5_info, validate

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("solvers.rayleigh_benard.dedalus_api", exc_type=ImportError)
+pytest.importorskip("solvers.rayleigh_benard.generate_rbc", exc_type=ImportError)
 
 from solvers.rayleigh_benard.config import RBCConfig
 from solvers.rayleigh_benard.generate_rbc import RayleighBenard
