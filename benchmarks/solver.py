@@ -9,7 +9,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from benchmarks.timing import Row, medians
-from solvers.py2d_turbulence.config import SolverConfig
+from solvers.py2d_turbulence.config import Precision, SolverConfig
 from solvers.py2d_turbulence.fft import aligned_zeros, backend_name
 from solvers.py2d_turbulence.initial import random_vorticity
 from solvers.py2d_turbulence.stepper import Stepper, initial_state
@@ -20,7 +20,7 @@ BATCH_SECONDS = 0.02  # of work that is timed in one go
 
 def benchmark_solver(
     sizes: Sequence[int] = (128, 256, 512),
-    dtypes: Sequence[str] = ("float64", "float32"),
+    dtypes: Sequence[Precision] = ("float64", "float32"),
     *,
     repeats: int = 30,
 ) -> list[Row]:
@@ -38,7 +38,7 @@ def benchmark_solver(
     return [row for dtype in dtypes for size in sizes for row in _benchmark_size(size, dtype, repeats)]
 
 
-def _benchmark_size(size: int, dtype: str, repeats: int) -> list[Row]:
+def _benchmark_size(size: int, dtype: Precision, repeats: int) -> list[Row]:
     workers = [1, 2] if available_cores() > 1 else [1]
     count = max(1, round(BATCH_SECONDS / (4e-8 * size**2)))  # a step takes about 4e-8 N^2 seconds
     candidates: dict[str, Callable[[], object]] = {"floor": _repeat(_four_transforms(size, dtype), count)}
@@ -59,7 +59,7 @@ def _benchmark_size(size: int, dtype: str, repeats: int) -> list[Row]:
     ]
 
 
-def _steps(size: int, dtype: str, workers: int, count: int) -> Callable[[], object]:
+def _steps(size: int, dtype: Precision, workers: int, count: int) -> Callable[[], object]:
     """Return a function that takes `count` steps, with everything planned and compiled."""
     stepper = Stepper(SolverConfig(NX=size, dt=1e-5, dtype=dtype), workers=workers)
     states = [stepper.advance(initial_state(random_vorticity(size, 0)), 2)]

@@ -141,10 +141,10 @@ class Progress:
             self._bar.end_lines(last=False)  # an error's line stands alone
 
 
-class _Bar(tqdm):  # type: ignore[type-arg]
+class _Bar(tqdm):
     """tqdm's bar on a terminal, its text on a line of its own elsewhere."""
 
-    shown = -1
+    shown: float = -1
 
     @staticmethod
     def status_printer(file: Any) -> Callable[[str], None]:
@@ -159,10 +159,10 @@ class _Bar(tqdm):  # type: ignore[type-arg]
 
         return line
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the state, and remember which."""
         self.shown = self.n
-        return super().display(msg, pos)
+        super().display(msg, pos)
 
     def end_lines(self, *, last: bool) -> None:
         """Close what is not on a terminal; with a `last` line, unless the state was shown already."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 ParameterValue = str | int | float | bool | None
 
-DTYPES = ("float64", "float32")
-FIELD_NAMES = ("vorticity", "omega")
+Precision = Literal["float64", "float32"]
+FieldName = Literal["vorticity", "omega"]
 MULTIPLE_TOLERANCE = 1e-6  # tSave / dt may miss a whole number by this fraction: decimal input
 CHECKPOINT_SECONDS = 120.0
 OUTPUT_NAME = "output.h5"
@@ -43,7 +43,7 @@ class SolverConfig:
     dt: float = 1e-4
     beta: float = 0.0
     alpha: float = 0.1
-    dtype: Literal["float64", "float32"] = "float64"
+    dtype: Precision = "float64"
 
     def __post_init__(self) -> None:
         for name in ("Re", "dt"):
@@ -64,8 +64,9 @@ class SolverConfig:
                     f"{name} must be in 0..{self.NX // 2 - 1} to be resolved at NX={self.NX}, got {value}; "
                     f"lower --{name} or raise --NX above {2 * abs(value)}"
                 )
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}; set --dtype")
+        if self.dtype not in get_args(Precision):
+            expected = ", ".join(get_args(Precision))
+            raise ValueError(f"dtype must be one of {expected}, got {self.dtype!r}; set --dtype")
 
     @property
     def nu(self) -> float:
@@ -90,14 +91,14 @@ class RunConfig(SolverConfig):
     tSave: float = 1e-2
     seed: int = 0
     ic_file: str | None = None
-    field_name: Literal["vorticity", "omega"] = "vorticity"
+    field_name: FieldName = "vorticity"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}; set --seed")
-        if self.field_name not in FIELD_NAMES:
-            expected = " or ".join(FIELD_NAMES)
+        if self.field_name not in get_args(FieldName):
+            expected = " or ".join(get_args(FieldName))
             raise ValueError(f"field_name must be {expected}, got {self.field_name!r}; set --field_name")
         for name in ("tTotal", "tSave"):
             self._check_multiple(name, getattr(self, name))

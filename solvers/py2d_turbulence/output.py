@@ -64,7 +64,7 @@ def append_frame(
     writer: HDF5Writer, config: RunConfig, state: State, diagnostics: Diagnostics, *, time: float
 ) -> None:
     """Append the vorticity and its diagnostics."""
-    frame = {config.field_name: state.vorticity.astype(np.float32)}
+    frame: dict[str, np.ndarray] = {config.field_name: state.vorticity.astype(np.float32)}
     writer.append(frame, time=time, scalars=asdict(diagnostics))
 
 
@@ -93,7 +93,7 @@ def write_checkpoint(path: Path, config: RunConfig, state: State, *, num_samples
     Raises:
         OSError: if the disk is full; the checkpoint before stays.
     """
-    counters = {"step": state.step, "num_samples": num_samples, "backend": backend}
+    counters: dict[str, int | str] = {"step": state.step, "num_samples": num_samples, "backend": backend}
     save_checkpoint(
         path,
         {"omega_hat": state.omega_hat, "advection_hat": state.advection_hat, **export_wisdom()},
