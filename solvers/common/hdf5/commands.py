@@ -1,35 +1,101 @@
 """Command line of the common HDF5 format: info, validate and repack."""
 
-import argparse
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import tyro
 
-from solvers.common.cli import run_command
-from solvers.common.hdf5.filters import COMPRESSIONS, filter_names
+from solvers.common.cli import parse, run_command
 from solvers.common.hdf5.reader import field_datasets, open_file, read_hdf5_info
 from solvers.common.hdf5.repack import repack
-from solvers.common.hdf5.schema import HDF5Info
+from solvers.common.hdf5.schema import HDF5Info, filter_names
 from solvers.common.hdf5.validation import validate
 from solvers.common.progress import Progress
 
+PROGRAM = "python -m solvers.common.hdf5_utils"
+
+
+@dataclass(frozen=True)
+class Info:
+    """Print what a file holds."""
+
+    file: tyro.conf.Positional[str]
+
+    def run(self) -> int:
+        """Print it."""
+        print("\n".join(describe(self.file)))
+        return 0
+
+
+@dataclass(frozen=True)
+class Validate:
+    """Print every violation of the format; exit code 1 if there is one."""
+
+    file: tyro.conf.Positional[str]
+
+    def run(self) -> int:
+        """Print them, or that there is none."""
+        violations = validate(self.file)
+        print("\n".join(violations) if violations else f"{self.file}: valid")
+        return 1 if violations else 0
+
+
+@dataclass(frozen=True)
+class Repack:
+    """Rewrite a file with one frame a chunk, for fast random reads."""
+
+    file: tyro.conf.Positional[str]
+    output: str | None = None
+    """File to write; by default it replaces FILE."""
+    compression: Literal["none", "lz4", "gzip"] = "none"
+    """lz4 needs hdf5plugin to read."""
+    overwrite: bool = False
+    """Replace an existing --output."""
+
+    def run(self) -> int:
+        """Rewrite the file and say what it is now."""
+        info = read_hdf5_info(self.file)
+        before = _size(info.path)
+        compression = None if self.compression == "none" else self.compression
+        total = info.num_samples * len(info.fields)
+        with Progress(total, unit="frame", description="repack") as progress:
+            target = repack(
+                self.file,
+                output=self.output,
+                compression=compression,
+                overwrite=self.overwrite,
+                progress=progress,
+            )
+        print(f"{target}: {before} -> {_size(target)}")
+        return 0
+
+
+COMMANDS: dict[str, type[Info] | type[Validate] | type[Repack]] = {
+    "info": Info,
+    "validate": Validate,
+    "repack": Repack,
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    return run_command(lambda: _run(options), stopped="stopped; nothing was changed")
-
-
-def _run(options: argparse.Namespace) -> int:
-    """Run the command that was parsed."""
-    if options.command == "info":
-        print("\n".join(describe(options.file)))
-        return 0
-    if options.command == "validate":
-        return _validate(options.file)
-    compression = None if options.compression == "none" else options.compression
-    return _repack(options.file, options.output, compression, options.overwrite)
+    """Run one of the commands info, validate and repack; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] not in COMMANDS:
+        lines = [f"  {name:10}{options.__doc__}" for name, options in COMMANDS.items()]
+        text = "\n".join([f"usage: {PROGRAM} COMMAND FILE", *lines])
+        wants_help = given[:1] in (["-h"], ["--help"])
+        print(text, file=sys.stdout if wants_help else sys.stderr)
+        return 0 if wants_help else 2
+    options = COMMANDS[given[0]]
+    program = f"{PROGRAM} {given[0]}"
+    return run_command(
+        lambda: parse(options, given[1:], prog=program, description=str(options.__doc__)).run(),
+        stopped="stopped; nothing was changed",
+    )
 
 
 def describe(path: str) -> list[str]:
@@ -83,48 +149,3 @@ def _size(path: Path) -> str:
             return f"{size:.4g} {unit}"
         size /= 1000
     return f"{size:.4g} TB"
-
-
-def _validate(path: str) -> int:
-    """Print every violation, or that there is none."""
-    violations = validate(path)
-    for violation in violations:
-        print(violation)
-    if not violations:
-        print(f"{path}: valid")
-    return 1 if violations else 0
-
-
-def _repack(path: str, output: str | None, compression: str | None, overwrite: bool) -> int:
-    """Rewrite a file and say what it is now."""
-    info = read_hdf5_info(path)
-    before = _size(info.path)
-    with Progress(info.num_samples * len(info.fields), unit="frame", description="repack") as progress:
-        target = repack(path, output=output, compression=compression, overwrite=overwrite, progress=progress)
-    print(f"{target}: {before} -> {_size(target)}")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    """Arguments of the three commands."""
-    parser = argparse.ArgumentParser(
-        prog="python -m solvers.common.hdf5_utils",
-        description="Look at, check or rewrite a file of the common format.",
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (
-        ("info", "print what a file holds"),
-        ("validate", "print every violation of the format; exit code 1 if there is one"),
-        ("repack", "rewrite a file with one frame a chunk, for fast random reads"),
-    ):
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("file", metavar="FILE")
-    command.add_argument("--output", metavar="FILE", help="file to write (default: replace FILE)")
-    command.add_argument(
-        "--compression",
-        choices=("none", *COMPRESSIONS),
-        default="none",
-        help="lz4 needs hdf5plugin to read (default: none)",
-    )
-    command.add_argument("--overwrite", action="store_true", help="replace an existing --output")
-    return parser

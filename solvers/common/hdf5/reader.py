@@ -7,9 +7,8 @@ import h5py
 import numpy as np
 
 from solvers.common.hdf5 import schema
-from solvers.common.hdf5.filters import filter_names, load_plugins
-from solvers.common.hdf5.schema import HDF5Info, plain_value
-from solvers.common.hdf5.superblock import SIGNATURE, Superblock, decode
+from solvers.common.hdf5.live import SIGNATURE, Superblock, decode
+from solvers.common.hdf5.schema import HDF5Info, filter_names, load_plugins, plain_value
 
 
 def open_file(path: str | os.PathLike[str]) -> h5py.File:

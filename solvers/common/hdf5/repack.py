@@ -8,8 +8,8 @@ import numpy as np
 
 from solvers.common.files import WriterLock
 from solvers.common.hdf5 import schema
-from solvers.common.hdf5.filters import compression_options
 from solvers.common.hdf5.reader import field_datasets, num_samples, open_file
+from solvers.common.hdf5.schema import compression_options
 from solvers.common.progress import Progress
 
 BLOCK_BYTES = 8 << 20

@@ -11,10 +11,12 @@
 """
 
 import dataclasses
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 FORMAT_VERSION = 1
@@ -47,6 +49,9 @@ REQUIRED_METADATA = (
 TINY_FRAME_BYTES = 16 << 10
 CHUNK_BYTES = 64 << 10
 ROW_CHUNK = 512
+
+COMPRESSIONS = ("lz4", "gzip")
+_FILTER_NAMES = {h5py.h5z.FILTER_DEFLATE: "gzip", h5py.h5z.FILTER_SHUFFLE: "shuffle", 32008: "lz4"}
 
 MetadataValue = str | int | float | bool
 
@@ -101,3 +106,40 @@ def plain_value(value: Any) -> MetadataValue:
     if isinstance(value, (str, bool, int, float)):
         return value
     return str(value)
+
+
+def compression_options(compression: str | None) -> dict[str, Any]:
+    """Arguments of h5py's `create_dataset` for None, "lz4" (bitshuffle + lz4) or "gzip"."""
+    if compression is None:
+        return {}
+    if compression == "gzip":
+        return {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+    import hdf5plugin  # deferred: most files are uncompressed and need no plugin
+
+    return dict(hdf5plugin.Bitshuffle(cname="lz4"))
+
+
+def filter_names(dataset: h5py.Dataset) -> tuple[str, ...]:
+    """Filter (compression, shuffle, checksum) that each chunk of a dataset passes through; () for plain
+    chunks."""
+    filters = dataset.id.get_create_plist()
+    codes = [filters.get_filter(index)[0] for index in range(filters.get_nfilters())]
+    return tuple(_FILTER_NAMES.get(code, f"filter {code}") for code in codes)
+
+
+def load_plugins(path: Path, dataset: h5py.Dataset) -> None:
+    """Load the plugins that reading a dataset needs.
+
+    Raises:
+        ValueError: If a filter is unknown.
+    """
+    filters = dataset.id.get_create_plist()
+    for index in range(filters.get_nfilters()):
+        code = filters.get_filter(index)[0]
+        if not h5py.h5z.filter_avail(code):
+            importlib.import_module("hdf5plugin")
+        if not h5py.h5z.filter_avail(code):
+            raise ValueError(
+                f"{path}: {dataset.name} is compressed by HDF5 filter {code}, which is not installed; "
+                "repack the file where it can be read"
+            )

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from solvers.common.hdf5.superblock import SWMR_FLAG, WRITE_FLAG, read_superblock
+from solvers.common.hdf5.live import SWMR_FLAG, WRITE_FLAG, read_superblock
 from solvers.common.hdf5_utils import HDF5Writer, num_samples, open_file, read_hdf5_info, validate
 
 Write = Callable[..., Path]

@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from solvers.common.hdf5.superblock import (
+from solvers.common.hdf5.live import (
     SWMR_FLAG,
     WRITE_FLAG,
     decode,
