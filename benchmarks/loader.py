@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader
 
 from benchmarks.timing import Row, medians
 from gust_torch.data.hdf5_dataset import HDF5Dataset
-from gust_torch.data.loader import collate_frames
 from solvers.common.hdf5_utils import HDF5Writer
 
 FILE_BYTES = 256 << 20
@@ -59,9 +58,7 @@ def _compare(path: str, batch_size: int, num_batches: int, repeats: int) -> Row:
         fields = list(file["fields"].values())
         seconds = medians(
             {
-                "loader": lambda: _exhaust(
-                    DataLoader(dataset, batch_sampler=next(for_loader), collate_fn=collate_frames)
-                ),
+                "loader": lambda: _exhaust(DataLoader(dataset, batch_sampler=next(for_loader))),
                 "h5py": lambda: _exhaust(
                     field[i] for batch in next(for_h5py) for i in batch for field in fields
                 ),

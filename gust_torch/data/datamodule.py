@@ -1,21 +1,16 @@
 """Lightning data module over common-format files: leak-free split, shuffled blocks, resumable epochs."""
 
 import dataclasses
-from collections.abc import Callable
-from functools import cached_property, partial
-from typing import Any
+from functools import cached_property
 
 import numpy as np
-import torch
-from lightning import LightningDataModule, Trainer
-from lightning.pytorch.loops.progress import _ProcessedTracker
+from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from gust_torch.data.hdf5_dataset import HDF5Dataset
-from gust_torch.data.loader import ResumableLoader, collate_frames
-from gust_torch.data.sampler import BlockShuffleSampler
-from gust_torch.data.splits import split_samples
+from gust_torch.data.loader import ordered_loader, shuffled_loader
+from gust_torch.data.samples import split_samples
 from gust_torch.spec import FieldSpec
 
 # A sequential read of this size keeps disks and networks busy.
@@ -162,75 +157,6 @@ class FieldDataModule(LightningDataModule):
             return self.block_size
         frame_bytes = 4 * int(np.prod((self.spec.num_channels, *self.spec.grid)))
         return max(1, min(READ_BYTES // frame_bytes, self.batch_size // 4))
-
-
-def shuffled_loader(
-    dataset: Dataset[Any],
-    trainer: Trainer | None,
-    *,
-    batch_size: int,
-    block_size: int,
-    num_workers: int,
-    seed: int,
-    collate: Callable[[list[Any]], Any] = collate_frames,
-) -> ResumableLoader:
-    """Shuffled blocks of a training set, this rank's share; resumable within an epoch.
-
-    Args:
-        dataset: The training set.
-        trainer: Knows rank, epoch and finished batches; None outside of one.
-        batch_size: Samples in a batch, on each device.
-        block_size: Neighboring samples that stay together.
-        num_workers: Processes that load ahead.
-        seed: Of the shuffling.
-        collate: Makes a batch of what the dataset gives.
-    """
-    rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-    sampler = BlockShuffleSampler(
-        len(dataset),  # type: ignore[arg-type]
-        block_size=block_size,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-    )
-    if trainer:
-        sampler.set_epoch(trainer.current_epoch)
-    return ResumableLoader(
-        dataset,
-        sampler,
-        batch_size=batch_size,
-        # All ranks have equally many samples, so a small set may keep its only, incomplete batch.
-        drop_last=len(sampler) >= batch_size,
-        num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
-        num_finished=partial(_num_finished_batches, trainer) if trainer else None,
-        collate=collate,
-    )
-
-
-def ordered_loader(
-    dataset: Dataset[Any],
-    *,
-    batch_size: int,
-    num_workers: int,
-    collate: Callable[[list[Any]], Any] = collate_frames,
-) -> DataLoader[Any]:
-    """Loader that goes through a set once, in order."""
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-        collate_fn=collate,
-    )
-
-
-def _num_finished_batches(trainer: Trainer) -> int:
-    """Batches of this epoch whose training step is done (fetched ones may be ahead of it)."""
-    progress = trainer.fit_loop.epoch_loop.batch_progress.current
-    assert isinstance(progress, _ProcessedTracker)
-    return progress.processed
 
 
 def _subset(dataset: HDF5Dataset, indices: np.ndarray) -> Subset[Tensor]:

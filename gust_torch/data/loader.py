@@ -1,13 +1,18 @@
-"""Batches: read at once, collated without a copy, resumable in the middle of an epoch."""
+"""Batches: shuffled by blocks, read at once, collated without a copy, resumable in the middle of an epoch."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
+import numpy as np
+import torch
+from lightning import Trainer
+from lightning.pytorch.loops.progress import _ProcessedTracker
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
-
-from gust_torch.data.sampler import BlockShuffleSampler
+from torch.utils.data._utils.collate import collate_tensor_fn, default_collate_fn_map
+from torch.utils.data.distributed import DistributedSampler
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +32,126 @@ class FrameBatch(list[Tensor]):
 
 def collate_frames(items: list[Tensor]) -> Tensor:
     """Items -> (b, ...) float32; a `FrameBatch` is a batch already and is not copied."""
-    return items.stacked if isinstance(items, FrameBatch) else default_collate(items)
+    return default_collate(items)
+
+
+def _collate_tensors(items: list[Tensor], *, collate_fn_map: Any = None) -> Tensor:
+    return (
+        items.stacked
+        if isinstance(items, FrameBatch)
+        else collate_tensor_fn(items, collate_fn_map=collate_fn_map)
+    )
+
+
+# A `DataLoader` without a collate_fn has `default_collate`, which looks up here what to do with tensors. It
+# would copy a batch that is one already.
+default_collate_fn_map[Tensor] = _collate_tensors
+
+
+class BlockShuffleSampler(DistributedSampler[int]):
+    """Cuts the samples into blocks of neighbors and shuffles the blocks, anew each epoch.
+
+    Within a block samples keep their order, so a batch is read in `batch_size / block_size` sequential reads.
+    Where the cuts fall changes with the epoch too. Each rank gets an equal, contiguous part of the shuffled
+    order: no sample goes to two ranks, and all are used but the last `num_samples % world_size`.
+    `block_size=1` is a plain shuffle.
+
+    A `DistributedSampler`, because Lightning replaces every sampler that is not one when it trains on several
+    devices.
+
+    Attributes:
+        position: Samples of this rank to skip at the next iteration.
+        block_size: Neighboring samples that stay together.
+        world_size: Number of ranks.
+    """
+
+    def __init__(
+        self, num_samples: int, *, block_size: int = 1, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        """Start with epoch 0.
+
+        Args:
+            num_samples: Samples of the dataset.
+            block_size: Neighboring samples that stay together.
+            seed: Of the order, together with the epoch.
+            rank: This process, 0 .. world_size - 1.
+            world_size: Processes that share the samples.
+
+        Raises:
+            ValueError: A number out of range, or fewer samples than ranks.
+        """
+        if block_size < 1:
+            raise ValueError(f"expected block_size >= 1, got {block_size}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"expected 0 <= rank < world_size, got rank {rank} of {world_size}")
+        if num_samples < world_size:
+            raise ValueError(f"{num_samples} samples are too few for {world_size} ranks; use fewer devices")
+        super().__init__(_Sized(num_samples), num_replicas=world_size, rank=rank, seed=seed, drop_last=True)
+        self._count = num_samples
+        self.block_size = block_size
+        self.world_size = world_size
+        self.position = 0
+
+    def order(self) -> np.ndarray:
+        """Sample indices of this rank for the whole epoch, (num_samples // world_size,) int64."""
+        rng = np.random.default_rng((self.seed, self.epoch))
+        samples = np.roll(np.arange(self._count), -int(rng.integers(self._count)))
+        num_blocks = self._count // self.block_size
+        blocks = samples[: num_blocks * self.block_size].reshape(num_blocks, self.block_size)
+        shuffled = np.concatenate([blocks[rng.permutation(num_blocks)].ravel(), samples[blocks.size :]])
+        return shuffled[self.rank * len(self) : (self.rank + 1) * len(self)]
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield indices of this rank from `position` on; the next iteration begins at 0 again."""
+        start, self.position = self.position, 0
+        yield from self.order()[start:].tolist()
+
+    def __len__(self) -> int:
+        """Return samples of this rank in a whole epoch."""
+        return self._count // self.world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch's order; a position within another epoch is forgotten."""
+        if epoch != self.epoch:
+            self.position = 0
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return what fixes the order on all ranks, and `position`."""
+        return {**self._settings(), "epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue from a state at the next iteration.
+
+        Raises:
+            ValueError: The state is of another order.
+        """
+        changed = [
+            f"{name} was {state[name]}, is {value} now"
+            for name, value in self._settings().items()
+            if state[name] != value
+        ]
+        if changed:
+            raise ValueError(f"the order of samples has changed: {', '.join(changed)}")
+        self.epoch, self.position = state["epoch"], state["position"]
+
+    def _settings(self) -> dict[str, int]:
+        return {
+            "num_samples": self._count,
+            "block_size": self.block_size,
+            "seed": self.seed,
+            "world_size": self.world_size,
+        }
+
+
+class _Sized(Dataset[int]):
+    """Stands in for a dataset whose length is all that matters."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -106,3 +230,72 @@ class ResumableLoader(DataLoader[Any]):
             self._shuffler.load_state_dict(state)
         except ValueError as error:
             logger.warning("resuming within an epoch is not exact: %s; some samples may repeat", error)
+
+
+def shuffled_loader(
+    dataset: Dataset[Any],
+    trainer: Trainer | None,
+    *,
+    batch_size: int,
+    block_size: int,
+    num_workers: int,
+    seed: int,
+    collate: Callable[[list[Any]], Any] = collate_frames,
+) -> ResumableLoader:
+    """Shuffled blocks of a training set, this rank's share; resumable within an epoch.
+
+    Args:
+        dataset: The training set.
+        trainer: Knows rank, epoch and finished batches; None outside of one.
+        batch_size: Samples in a batch, on each device.
+        block_size: Neighboring samples that stay together.
+        num_workers: Processes that load ahead.
+        seed: Of the shuffling.
+        collate: Makes a batch of what the dataset gives.
+    """
+    rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+    sampler = BlockShuffleSampler(
+        len(dataset),  # type: ignore[arg-type]
+        block_size=block_size,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+    )
+    if trainer:
+        sampler.set_epoch(trainer.current_epoch)
+    return ResumableLoader(
+        dataset,
+        sampler,
+        batch_size=batch_size,
+        # All ranks have equally many samples, so a small set may keep its only, incomplete batch.
+        drop_last=len(sampler) >= batch_size,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        num_finished=partial(_num_finished_batches, trainer) if trainer else None,
+        collate=collate,
+    )
+
+
+def ordered_loader(
+    dataset: Dataset[Any],
+    *,
+    batch_size: int,
+    num_workers: int,
+    collate: Callable[[list[Any]], Any] = collate_frames,
+) -> DataLoader[Any]:
+    """Loader that goes through a set once, in order."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+        collate_fn=collate,
+    )
+
+
+def _num_finished_batches(trainer: Trainer) -> int:
+    """Batches of this epoch whose training step is done (fetched ones may be ahead of it)."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress.current
+    assert isinstance(progress, _ProcessedTracker)
+    return progress.processed

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gust_torch.checkpoint import load_model
-from gust_torch.data.datamodule import ordered_loader, shuffled_loader
+from gust_torch.data.loader import ordered_loader, shuffled_loader
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.latents.dataset import (
     FrameWindowDataset,

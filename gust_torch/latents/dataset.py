@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gust_torch.data.buffers import BufferPool
 from gust_torch.data.hdf5_dataset import HDF5Dataset
-from gust_torch.data.windows import window_frames
+from gust_torch.data.samples import window_frames
 from gust_torch.latents.store import LatentCache
 
 
@@ -167,11 +166,10 @@ class LatentDataset(WindowDataset):
         where = str(cache.folder)
         self.rows = window_frames(cache.trajectories, n_steps, stride, 0, None, where=where)
         super().__init__(cache.trajectories[self.rows[:, 0]], cache.times[self.rows], cache.parameters, where)
-        self._buffers = BufferPool()
 
     def _states(self, windows: np.ndarray) -> Tensor:
         rows = self.rows[windows].ravel()
-        out = self._buffers.empty((len(rows), *self.cache.latent_shape))
+        out = torch.empty((len(rows), *self.cache.latent_shape)).numpy()
         self.cache.latents(rows, out)
         return torch.from_numpy(out).view(len(windows), self.n_steps, *self.cache.latent_shape)
 

@@ -213,7 +213,7 @@ from pathlib import Path
 import torch
 from lightning import LightningModule, Trainer
 from gust_torch.data.datamodule import FieldDataModule
-from gust_torch.data.sampler import BlockShuffleSampler
+from gust_torch.data.loader import BlockShuffleSampler
 
 class Recorder(LightningModule):
     def __init__(self):

@@ -70,7 +70,8 @@ def test_collating_does_not_copy(write_file) -> None:
     items = dataset.__getitems__([4, 2])
     batch = collate_frames(items)
     assert batch.data_ptr() == items[0].data_ptr()
-    assert torch.equal(batch, torch.utils.data.default_collate(items))
+    assert torch.utils.data.default_collate(items).data_ptr() == items[0].data_ptr()
+    assert torch.equal(batch, torch.utils.data.default_collate(list(items)))
     assert torch.equal(collate_frames([dataset[4], dataset[2]]), batch)
 
 
@@ -114,7 +115,7 @@ def test_url(write_file) -> None:
         assert np.array_equal(HDF5Dataset(url)[7][0], OMEGA[7])
 
 
-def test_statistics_and_inverse(write_file) -> None:
+def test_statistics(write_file) -> None:
     # A mean far above the spread: naive sums of squares in float32 would lose all digits.
     fields = {"a": OMEGA + 1000, "b": 1e-3 * OMEGA}
     dataset = HDF5Dataset(write_file("a.h5", fields), normalize=True)
@@ -124,10 +125,6 @@ def test_statistics_and_inverse(write_file) -> None:
     assert dataset.mean.shape == dataset.std.shape == (2, 1, 1)
     x = torch.from_numpy(np.stack([values[4] for values in fields.values()]))
     assert torch.equal(dataset[4], dataset.normalize(x))
-    error = (dataset.denormalize(dataset[4]) - x).abs()
-    # Each of the two steps back rounds once, relative to max(|x|, |mean|).
-    bound = 2 * torch.finfo(torch.float32).eps * torch.maximum(x.abs(), dataset.mean.abs())
-    assert bool((error <= bound).all())
 
 
 def test_statistics_of_the_range_only(write_file) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from gust_torch.data import handles as handles_module
+from gust_torch.data import readers as handles_module
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.data.loader import collate_frames
 from solvers.common.hdf5_utils import HDF5Writer

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from gust_torch.data.graphs.datasets import GraphZarrDataset, MeshZarrDataset, ParticleZarrDataset
 from gust_torch.data.graphs.optional import require
 from gust_torch.data.graphs.statistics import GraphStatistics, graph_spec, graph_statistics
-from gust_torch.data.sampler import BlockShuffleSampler
+from gust_torch.data.loader import BlockShuffleSampler
 from gust_torch.graph_spec import GraphSpec
 
 DATASETS: dict[str, type[MeshZarrDataset | ParticleZarrDataset]] = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gust_torch.data.sampler import BlockShuffleSampler
+from gust_torch.data.loader import BlockShuffleSampler
 
 
 @pytest.mark.parametrize(("n", "block"), [(64, 4), (61, 4), (10, 16), (5, 1)])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gust_torch.data.splits import split_samples
+from gust_torch.data.samples import split_samples
 
 
 def test_whole_trajectories_are_held_out() -> None:
