@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from benchmarks.timing import Row, medians
-from gust_torch.convert.pdebench import Execution, convert_family
+from gust_torch.convert.commands import convert_family
 from gust_torch.convert.plan import Options
 
 BLOCK_BYTES = 16 << 20
@@ -89,5 +89,5 @@ def _copy(source: Path, target: Path) -> None:
 def _convert(family: str, root: Path) -> None:
     """Convert and removes the outputs."""
     with contextlib.redirect_stderr(io.StringIO()):
-        convert_family(family, root / "raw", root / "out", Options(), Execution())
+        convert_family(family, root / "raw", root / "out", Options())
     shutil.rmtree(root / "out")

@@ -1,14 +1,18 @@
-"""Opens a foreign HDF5 file and checks its datasets' names, types, ranks and lengths against a family."""
+"""Opens a foreign HDF5 file and looks its datasets up."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
+import numpy as np
 
-from gust_torch.convert.families import Array, Family
+from gust_torch.convert.families import Family
 
-_AXIS = {"n": "samples", "t": "times", "x": "points along x", "y": "points along y", "c": "components"}
+Nodes = Sequence[tuple[str, h5py.Group]]
+"""The file itself with key "", or each sample's group with its name."""
+
+AGAIN = "download the file again"
 
 
 @contextmanager
@@ -26,26 +30,26 @@ def open_source(path: Path) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ValueError(f"{path}: cannot be opened ({_first_line(error)}); download it again") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: cannot be opened ({reason}); download it again") from error
     with file:
         yield file
 
 
-def sample_nodes(file: h5py.File, family: Family, max_samples: int | None) -> list[tuple[str, h5py.Group]]:
-    """Return the file itself with key "", or the first `max_samples` groups by name, which need not be
-    contiguous.
+def sample_nodes(file: h5py.File, family: Family, max_samples: int | None) -> Nodes:
+    """Return the file itself, or the first `max_samples` groups by name, which need not be contiguous.
 
     Raises:
         ValueError: A family of groups without any.
     """
     if not family.groups:
         return [("", file)]
-    groups = [(key, file[key]) for key in sorted(file)[:max_samples] if isinstance(file[key], h5py.Group)]
+    groups = [(key, file[key]) for key in sorted(file) if file.get(key, getclass=True) is h5py.Group]
     if not groups:
         raise ValueError(
             f"{file.filename}: no sample groups (0000, 0001, ...), nothing to convert; download it again"
         )
-    return groups
+    return groups[:max_samples]
 
 
 def get_dataset(node: h5py.Group, key: str) -> h5py.Dataset:
@@ -65,68 +69,16 @@ def get_dataset(node: h5py.Group, key: str) -> h5py.Dataset:
 
 def place(node: h5py.Group, key: str) -> str:
     """File, group and key of a dataset, for messages."""
-    return f"{node.file.filename}: dataset {node.name.strip('/') + '/' + key if node.name != '/' else key!r}"
+    return f"{node.file.filename}: dataset {f'{node.name}/{key}'.strip('/')!r}"
 
 
-def get_datasets(node: h5py.Group, family: Family) -> list[h5py.Dataset]:
-    """Datasets of all arrays of a family."""
-    return [get_dataset(node, array.key) for array in family.arrays]
-
-
-def _array_sizes(node: h5py.Group, array: Array) -> dict[str, int]:
-    """Axis letter -> length of one dataset, after checking type and rank."""
-    dataset = get_dataset(node, array.key)
-    where = place(node, array.key)
-    if dataset.dtype.kind != "f" or dataset.dtype.itemsize not in (2, 4, 8):
-        raise ValueError(
-            f"{where} holds {dataset.dtype}, expected float32 or float64; download the file again"
-        )
-    if dataset.ndim != len(array.axes):
-        axes = ", ".join(array.axes)
-        raise ValueError(
-            f"{where} has shape {dataset.shape}, expected {len(array.axes)} axes ({axes}); reshape it"
-        )
-    sizes = dict(zip(array.axes, dataset.shape, strict=True))
-    if sizes.get("1", 1) != 1 or (len(array.fields) > 1 and sizes["c"] != len(array.fields)):
-        raise ValueError(
-            f"{where} has shape {dataset.shape}, expected length "
-            f"{len(array.fields)} on the component axis ({', '.join(array.axes)}); download the file again"
-        )
-    sizes.pop("1", None)
-    for letter, size in sizes.items():
-        if size == 0:
-            raise ValueError(
-                f"{where} has shape {dataset.shape}: no {_AXIS[letter]}, nothing to convert; leave it out"
-            )
-    return sizes
-
-
-def common_sizes(nodes: list[tuple[str, h5py.Group]], family: Family) -> dict[str, int]:
-    """Axis letter -> length, equal over all arrays of all groups; "c:KEY" -> components of array KEY.
+def read_numbers(node: h5py.Group, key: str) -> np.ndarray:
+    """Read a small numeric dataset as float64.
 
     Raises:
-        ValueError: A wrong type, rank or length, with file, group and key.
+        ValueError: It is missing or not numeric.
     """
-    common: dict[str, tuple[int, str]] = {}
-    for key, node in nodes:
-        for array in family.arrays:
-            for letter, size in _array_sizes(node, array).items():
-                if letter == "c":
-                    continue
-                first, origin = common.setdefault(letter, (size, f"{key}/{array.key}".strip("/")))
-                if size != first:
-                    raise ValueError(
-                        f"{place(node, array.key)} has {size} {_AXIS[letter]}, {origin} has {first}; "
-                        "the file is damaged: download it again"
-                    )
-    components = {
-        f"c:{array.key}": _array_sizes(nodes[0][1], array)["c"]
-        for array in family.arrays
-        if "c" in array.axes
-    }
-    return {letter: size for letter, (size, _) in common.items()} | components
-
-
-def _first_line(error: Exception) -> str:
-    """HDF5 errors have many lines; the first says what failed."""
-    return str(error).splitlines()[0]
+    dataset = get_dataset(node, key)
+    if dataset.dtype.kind not in "fiu" or dataset.shape is None:
+        raise ValueError(f"{place(node, key)} holds {dataset.dtype}, expected numbers; {AGAIN}")
+    return np.asarray(dataset[()], dtype=np.float64)

@@ -1,41 +1,61 @@
 """What a conversion will do: its checked sources, its splits and its targets; nothing is written here."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from gust_torch.convert.families import Family
+from gust_torch.convert.reader import Block
 from gust_torch.convert.source import Source, describe_source
 from gust_torch.convert.splits import Splits, make_splits, split_manifest
+from gust_torch.convert.starts import trajectory_keys
 from solvers.common.provenance import provenance
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """Settings of a conversion that change what is written.
-
-    Attributes:
-        limit: Source files taken, the first in order of name; None for all.
-        samples: Trajectories taken from each file, the first; None for all.
-        fractions: Shares of train, val and test; None for one file with everything.
-        seed: Seed of the split.
-        compression: None, "lz4" or "gzip".
-    """
+    """Settings of every conversion."""
 
     limit: int | None = None
+    """Source files to take, the first by name; all by default."""
     samples: int | None = None
-    fractions: tuple[float, float, float] | None = (0.8, 0.1, 0.1)
+    """Trajectories to take from each file; all by default."""
+    splits: tuple[float, float, float] | None = (0.8, 0.1, 0.1)
+    """Shares of train, val and test."""
+    split_by: Literal["group", "trajectory"] = "group"
+    """What a split keeps together: trajectories that start from one state, as sweeps do; or none."""
     seed: int = 0
-    compression: str | None = None
+    """Seed of the split."""
+    compression: Literal["lz4", "gzip"] | None = None
+    """Smaller and slower to read; none by default."""
+    verify: bool = False
+    """Compare the outputs with the sources, bit for bit, before they get their names."""
+    overwrite: bool = False
+    """Replace existing outputs."""
 
     def __post_init__(self) -> None:
         for name, value in (("limit", self.limit), ("samples", self.samples)):
             if value is not None and value < 1:
                 raise ValueError(f"--{name} is {value}, expected at least 1; leave it out to take all")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one output gets of a block, in the form `HDF5Writer.append` takes.
+
+    Attributes:
+        fields: name -> (frames, x, y[, c]) float32.
+        times: (frames,) float64.
+        trajectories: (frames,) int32, ids in that output.
+    """
+
+    fields: Mapping[str, np.ndarray]
+    times: np.ndarray
+    trajectories: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -46,16 +66,12 @@ class Plan:
         family: Family of all sources.
         sources: In the order they are written.
         splits: Split of each trajectory.
-        targets: Split name -> output file, for splits that have trajectories.
-        unused: Files that splits without trajectories would have; none may be left of an earlier conversion.
         options: What was asked for.
     """
 
     family: Family
     sources: tuple[Source, ...]
     splits: Splits
-    targets: Mapping[str, Path]
-    unused: tuple[Path, ...]
     options: Options
 
     @property
@@ -63,69 +79,65 @@ class Plan:
         """Frames of all sources."""
         return sum(source.num_trajectories * source.num_frames for source in self.sources)
 
-    def trajectory_ids(self, index: int, split: str) -> np.ndarray:
-        """(n,) id in the output of `split` of each trajectory of source `index`; -1 for other splits."""
-        return self._ids[split][self._starts[index] : self._starts[index + 1]]
+    def route(self, index: int, block: Block, split: str) -> Part | None:
+        """Frames of a block of source `index` that belong to `split`; None where there are none."""
+        first = int(self._starts[index])
+        ids = self._ids[split][first + block.span.first : first + block.span.last]
+        chosen = ids >= 0
+        if not chosen.any():
+            return None
+        return Part(
+            fields={name: _flatten(values, chosen) for name, values in block.fields.items()},
+            times=block.times[chosen].reshape(-1),
+            trajectories=np.repeat(ids[chosen], block.times.shape[1]).astype(np.int32),
+        )
 
     @cached_property
     def _ids(self) -> dict[str, np.ndarray]:
         """Split -> id in its output of every trajectory; -1 for other splits."""
-        return {
-            split: np.where(self._chosen(split), np.cumsum(self._chosen(split)) - 1, -1)
-            for split in self.targets
-        }
+        masks = {split: self.splits.chosen(split) for split in self.splits.used}
+        return {split: np.where(mask, np.cumsum(mask) - 1, -1) for split, mask in masks.items()}
 
     @cached_property
     def _starts(self) -> np.ndarray:
         """First trajectory of each source, and their number."""
         return np.cumsum([0, *(source.num_trajectories for source in self.sources)])
 
-    def manifest(self) -> str:
-        """JSON text of the split."""
-        return split_manifest(
-            self.splits, [source.name for source in self.sources], [source.samples for source in self.sources]
-        )
-
     def parameters(self, split: str) -> dict[str, list[float]]:
         """name -> value for each trajectory of one split."""
-        chosen = self._chosen(split)
+        chosen = self.splits.chosen(split)
         return {
-            parameter.name: np.concatenate([source.parameters[parameter.name] for source in self.sources])[
-                chosen
-            ].tolist()
-            for parameter in self.family.parameters
+            name: np.concatenate([source.parameters[name] for source in self.sources])[chosen].tolist()
+            for name in self.sources[0].parameters
         }
 
     def texts(self, split: str) -> dict[str, str | list[str]]:
         """Text datasets of one split's file: source and sample of each trajectory, and the manifest."""
         origins = [(source.name, sample) for source in self.sources for sample in source.samples]
-        chosen = [origins[index] for index in np.flatnonzero(self._chosen(split))]
+        chosen = [origins[index] for index in np.flatnonzero(self.splits.chosen(split))]
+        names, samples = [source.name for source in self.sources], [source.samples for source in self.sources]
         return {
             "trajectories/source": [name for name, _ in chosen],
             "trajectories/sample": [sample for _, sample in chosen],
-            "split/manifest": self.manifest(),
+            "split/manifest": split_manifest(self.splits, self.options.split_by, names, samples),
         }
-
-    def _chosen(self, split: str) -> np.ndarray:
-        """(n,) bool, trajectories of one split."""
-        return self.splits.assignment == self.splits.names.index(split)
 
     def metadata(self) -> dict[str, str | int | float | bool]:
         """Attributes of /metadata, equal in all outputs."""
         first = self.sources[0]
-        dtypes = sorted({source.dtype for source in self.sources})
         metadata: dict[str, str | int | float | bool] = {
             "solver": "pdebench",
             "family": self.family.name,
             "equation": self.family.equation,
             "seed": self.options.seed,
+            "split_by": self.options.split_by,
             "boundary_x": first.grid.boundary[0],
             "boundary_y": first.grid.boundary[1],
             "boundary_note": self.family.boundary_note,
             "grid_y": "uniform",
             "length_x": first.grid.lengths[0],
             "length_y": first.grid.lengths[1],
-            "source_dtype": ", ".join(dtypes),
+            "source_dtype": ", ".join(sorted({source.dtype for source in self.sources})),
             "source_config": first.config,
             **provenance(),
         }
@@ -135,36 +147,28 @@ class Plan:
             metadata["dt"] = step
         return metadata
 
-    def request(self) -> str:
-        """All that decides what is written, as JSON text: only an equal request continues a conversion."""
-        files = [
-            (str(source.path), source.path.stat().st_size, source.path.stat().st_mtime_ns)
-            for source in self.sources
-        ]
-        options = {
-            name: getattr(self.options, name) for name in ("samples", "fractions", "seed", "compression")
+    def request(self) -> dict[str, Any]:
+        """All that decides what is written: only an equal request continues a conversion."""
+        stats = [(source.path, source.path.stat()) for source in self.sources]
+        names = ("samples", "splits", "split_by", "seed", "compression")
+        return {
+            "family": self.family.name,
+            "sources": [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats],
+            **{name: getattr(self.options, name) for name in names},
         }
-        return json.dumps({"family": self.family.name, "sources": files, **options})
 
 
-def make_plan(
-    paths: Sequence[Path],
-    family: Family,
-    options: Options,
-    targets: Mapping[str, Path],
-    root: Path | None = None,
-) -> Plan:
+def make_plan(paths: Sequence[Path], family: Family, options: Options, root: Path | None = None) -> Plan:
     """Check every source and the sources against each other.
 
     Args:
         paths: Files to convert, before `options.limit`.
         family: Their family.
         options: What to take and how to split it.
-        targets: Split name -> output file.
         root: Folder that source names are given relative to; the file name alone where None.
 
     Raises:
-        ValueError: A source that is not as its family has it, or does not fit the first.
+        ValueError: A source that is not as its family has it, does not fit the first, or repeats another one.
     """
     sources = tuple(
         describe_source(path, family, max_samples=options.samples, name=_name(path, root))
@@ -172,10 +176,8 @@ def make_plan(
     )
     for source in sources[1:]:
         _check_fits(sources[0], source)
-    splits = make_splits(sum(source.num_trajectories for source in sources), options.fractions, options.seed)
-    used = {name: targets[name] for index, name in enumerate(splits.names) if splits.count(index)}
-    unused = tuple(targets[name] for name in splits.names if name not in used)
-    return Plan(family, sources, splits, used, unused, options)
+    splits = make_splits(trajectory_keys(sources, options.split_by), options.splits, options.seed)
+    return Plan(family, sources, splits, options)
 
 
 def time_step(sources: Sequence[Source]) -> float | None:
@@ -184,6 +186,14 @@ def time_step(sources: Sequence[Source]) -> float | None:
     if not len(steps) or steps[0] == 0 or not np.allclose(steps, steps[0], rtol=1e-3):
         return None
     return float(f"{np.median(steps):.6g}")
+
+
+def _flatten(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """(n, t, ...) -> (frames, ...) of the chosen trajectories, without a copy where they are neighbors."""
+    positions = np.flatnonzero(chosen)
+    first, last = int(positions[0]), int(positions[-1]) + 1
+    kept = values[first:last] if last - first == len(positions) else values[chosen]
+    return kept.reshape(-1, *values.shape[2:])
 
 
 def _name(path: Path, root: Path | None) -> str:
@@ -198,6 +208,8 @@ def _check_fits(first: Source, source: Source) -> None:
     different = source.grid.difference(first.grid)
     if not different and source.shapes != first.shapes:
         different = f"frames {dict(source.shapes)} instead of {dict(first.shapes)}"
+    if not different and source.parameters.keys() != first.parameters.keys():
+        different = f"parameters {', '.join(source.parameters)} instead of {', '.join(first.parameters)}"
     if different:
         raise ValueError(
             f"{source.path}: {different}, unlike the first source {first.path.name}; files of different "

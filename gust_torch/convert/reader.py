@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from gust_torch.convert.families import Array
-from gust_torch.convert.nodes import get_dataset, open_source, place, sample_nodes
+from gust_torch.convert.nodes import Nodes, get_dataset, open_source, place, sample_nodes
 from gust_torch.convert.source import Source
 
 # Large enough that per-call costs vanish, small enough that a handful of copies stay far below 500 MB.
@@ -63,31 +63,28 @@ def plan_spans(source: Source, block_bytes: int = BLOCK_BYTES) -> list[Span]:
     trajectory_bytes = source.num_frames * source.frame_bytes
     chunk_n, chunk_t = source.chunk
     if trajectory_bytes <= block_bytes or 1 < chunk_n <= MAX_BLOCK_BYTES // trajectory_bytes:
-        edges = _edges(source.num_trajectories, _step(trajectory_bytes, chunk_n, block_bytes))
+        edges = block_edges(source.num_trajectories, trajectory_bytes, chunk_n, block_bytes)
         return [Span(a, b, 0, source.num_frames) for a, b in pairwise(edges)]
-    edges = _edges(source.num_frames, _step(source.frame_bytes, chunk_t, block_bytes))
+    edges = block_edges(source.num_frames, source.frame_bytes, chunk_t, block_bytes)
     return [
         Span(index, index + 1, a, b) for index in range(source.num_trajectories) for a, b in pairwise(edges)
     ]
 
 
-def _step(unit_bytes: int, chunk: int, block_bytes: int) -> int:
-    """Units of a block: whole chunks, unless even one chunk is too large to be read at once."""
-    count = max(1, block_bytes // unit_bytes)
-    if count >= chunk:
-        return count // chunk * chunk
-    return chunk if chunk * unit_bytes <= MAX_BLOCK_BYTES else count
-
-
-def _edges(total: int, step: int) -> list[int]:
-    """0, step, 2 step, ... and `total`."""
+def block_edges(total: int, unit_bytes: int, chunk: int, block_bytes: int) -> list[int]:
+    """Cut `total` units into blocks of whole chunks, unless even one is too large to be read at once."""
+    step = max(1, block_bytes // unit_bytes)
+    if step >= chunk:
+        step -= step % chunk
+    elif chunk * unit_bytes <= MAX_BLOCK_BYTES:
+        step = chunk
     return [*range(0, total, step), total]
 
 
 class SourceReader:
     """Reads blocks of a source; made by `open_reader`."""
 
-    def __init__(self, source: Source, nodes: list[tuple[str, h5py.Group]]) -> None:
+    def __init__(self, source: Source, nodes: Nodes) -> None:
         """Take a source and its open file's nodes."""
         self.source = source
         self._nodes = nodes

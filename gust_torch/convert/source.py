@@ -1,10 +1,10 @@
-"""What a PDEBench file holds, checked against its family before anything is written.
+"""What a source file holds, checked against its family before anything is written.
 
 `describe_source` reads headers, coordinates, times and parameters; frames are read by `reader.SourceReader`.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from gust_torch.convert.families import Family, refuse_3d
-from gust_torch.convert.grids import Grid, read_grid
-from gust_torch.convert.nodes import common_sizes, get_dataset, get_datasets, open_source, place, sample_nodes
-from gust_torch.convert.parameters import find_parameters, parse_config
+from gust_torch.convert.families import Array, Family, refuse_3d
+from gust_torch.convert.header import Grid, find_parameters, parse_config, read_grid
+from gust_torch.convert.nodes import AGAIN, Nodes, get_dataset, open_source, place, read_numbers, sample_nodes
 
 logger = logging.getLogger(__name__)
+
+_AXIS = {"n": "samples", "t": "times", "x": "points along x", "y": "points along y", "c": "components"}
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,14 @@ def describe_source(path: Path, family: Family, *, max_samples: int | None = Non
     refuse_3d(path.name)
     with open_source(path) as file:
         nodes = sample_nodes(file, family, max_samples)
-        sizes = common_sizes(nodes, family)
+        sizes = _common_sizes(nodes, family)
         _warn_of_extras(nodes[0][1], family, path)
-        samples = tuple(key for key, _ in nodes) if family.groups else _indices(sizes["n"], max_samples)
+        samples = tuple(key for key, _ in nodes)
+        if not family.groups:
+            samples = tuple(map(str, range(min(sizes["n"], max_samples or sizes["n"]))))
         num_frames = _used_frames(file, sizes.get("t", 1), path)
         configs = [_config(node, _where(path, key)) for key, node in nodes]
+        datasets = [get_dataset(nodes[0][1], array.key) for array in family.arrays]
         return Source(
             path=path,
             name=name or path.name,
@@ -94,12 +98,57 @@ def describe_source(path: Path, family: Family, *, max_samples: int | None = Non
             shapes=_shapes(family, sizes),
             grid=read_grid(nodes, family, sizes, configs[0][1], path),
             time_rows=_time_rows(nodes, family, len(samples), sizes.get("t", 1), num_frames),
-            parameters=_parameters(nodes, family, configs, path, len(samples)),
-            dtype=max(str(dataset.dtype.name) for dataset in get_datasets(nodes[0][1], family)),
+            parameters=_parameters(nodes, family, [config for _, config in configs], path, len(samples)),
+            dtype=max(str(dataset.dtype.name) for dataset in datasets),
             config=configs[0][0],
-            frame_bytes=_frame_bytes(nodes[0][1], family, sizes),
-            chunk=_chunk(nodes[0][1], family),
+            frame_bytes=_frame_bytes(family, datasets, sizes),
+            chunk=_chunk(family, datasets),
         )
+
+
+def _array_sizes(node: h5py.Group, array: Array) -> dict[str, int]:
+    """Axis letter -> length of one dataset, after checking type and rank."""
+    dataset = get_dataset(node, array.key)
+    where = place(node, array.key)
+    if dataset.dtype.kind != "f" or dataset.dtype.itemsize not in (2, 4, 8):
+        raise ValueError(f"{where} holds {dataset.dtype}, expected float32 or float64; {AGAIN}")
+    if dataset.ndim != len(array.axes):
+        axes = ", ".join(array.axes)
+        raise ValueError(
+            f"{where} has shape {dataset.shape}, expected {len(array.axes)} axes ({axes}); reshape it"
+        )
+    sizes = dict(zip(array.axes, dataset.shape, strict=True))
+    if sizes.pop("1", 1) != 1 or (len(array.fields) > 1 and sizes["c"] != len(array.fields)):
+        raise ValueError(
+            f"{where} has shape {dataset.shape}, expected length "
+            f"{len(array.fields)} on the component axis ({', '.join(array.axes)}); {AGAIN}"
+        )
+    if empty := [_AXIS[letter] for letter, size in sizes.items() if size == 0]:
+        raise ValueError(
+            f"{where} has shape {dataset.shape}: no {empty[0]}, nothing to convert; leave it out"
+        )
+    return sizes
+
+
+def _common_sizes(nodes: Nodes, family: Family) -> dict[str, int]:
+    """Axis letter -> length, equal over all arrays of all groups; "c:KEY" -> components of array KEY.
+
+    Raises:
+        ValueError: A wrong type, rank or length, with file, group and key.
+    """
+    common: dict[str, int] = {}
+    origins: dict[str, str] = {}
+    for key, node in nodes:
+        for array in family.arrays:
+            for letter, size in _array_sizes(node, array).items():
+                name = f"c:{array.key}" if letter == "c" else letter
+                if common.setdefault(name, size) != size:
+                    raise ValueError(
+                        f"{place(node, array.key)} has {size} {_AXIS[letter]}, {origins[name]} has "
+                        f"{common[name]}; the file is damaged: download it again"
+                    )
+                origins.setdefault(name, f"{key}/{array.key}".strip("/"))
+    return common
 
 
 def _shapes(family: Family, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
@@ -112,56 +161,48 @@ def _shapes(family: Family, sizes: Mapping[str, int]) -> dict[str, tuple[int, ..
     return shapes
 
 
-def _indices(num_samples: int, max_samples: int | None) -> tuple[str, ...]:
-    """Keys of the samples of a file without groups: their indices."""
-    used = num_samples if max_samples is None else min(num_samples, max_samples)
-    return tuple(str(index) for index in range(used))
-
-
 def _used_frames(file: h5py.File, num_frames: int, path: Path) -> int:
     """Frames up to `latestIndex`, after which a killed run leaves zeros; all where there is no such mark."""
     if "latestIndex" not in file.attrs:
         return num_frames
-    latest = int(file.attrs["latestIndex"])
-    if not 0 <= latest < num_frames:
+    mark = np.asarray(file.attrs["latestIndex"])
+    if mark.size != 1 or mark.dtype.kind not in "iu" or not 0 <= mark.item() < num_frames:
         raise ValueError(
-            f"{path}: attribute 'latestIndex' is {latest}, expected 0 to {num_frames - 1}; "
+            f"{path}: attribute 'latestIndex' is {mark.tolist()}, expected 0 to {num_frames - 1}; "
             "the run wrote no usable frames: leave the file out"
         )
-    if latest + 1 < num_frames:
+    used = int(mark.item()) + 1
+    if used < num_frames:
         logger.warning(
             "%s: the run stopped early (latestIndex); used frames 0 to %d, the other %d are zeros",
             path,
-            latest,
-            num_frames - latest - 1,
+            used - 1,
+            num_frames - used,
         )
-    return latest + 1
+    return used
 
 
-def _time_rows(
-    nodes: list[tuple[str, h5py.Group]], family: Family, num: int, num_frames: int, used: int
-) -> np.ndarray:
+def _time_rows(nodes: Nodes, family: Family, num: int, num_frames: int, used: int) -> np.ndarray:
     """(n or 1, used) float64. Upstream often stores one time more than there are frames, which is dropped."""
     if not family.time_key:
         return np.zeros((1, used))
     rows = []
     for _, node in nodes:
-        dataset = get_dataset(node, family.time_key)
-        times = np.atleast_2d(np.asarray(dataset[...], dtype=np.float64))[:num]
+        stored = read_numbers(node, family.time_key)
+        where = place(node, family.time_key)
+        times = np.atleast_2d(stored)[:num]
         if (
             times.ndim != 2
             or times.shape[0] not in (1, num)
             or times.shape[1] not in (num_frames, num_frames + 1)
         ):
             raise ValueError(
-                f"{place(node, family.time_key)} has shape {dataset.shape} for {num_frames} frames, expected "
-                f"{num_frames} or {num_frames + 1} times; download the file again"
+                f"{where} has shape {stored.shape} for {num_frames} frames, expected "
+                f"{num_frames} or {num_frames + 1} times; {AGAIN}"
             )
         times = times[:, :used]
         if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
-            raise ValueError(
-                f"{place(node, family.time_key)} is not finite and increasing; download it again"
-            )
+            raise ValueError(f"{where} is not finite and increasing; {AGAIN}")
         rows.append(times)
     return np.concatenate(rows)
 
@@ -176,41 +217,34 @@ def _config(node: h5py.Group, where: str) -> tuple[str, dict[str, Any]]:
     if "config" not in node.attrs:
         return "", {}
     text = node.attrs["config"]
-    text = text.decode() if isinstance(text, bytes) else str(text)
+    text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
     return text, parse_config(text, where)
 
 
 def _parameters(
-    nodes: list[tuple[str, h5py.Group]],
-    family: Family,
-    configs: list[tuple[str, dict[str, Any]]],
-    path: Path,
-    num: int,
+    nodes: Nodes, family: Family, configs: Sequence[Mapping[str, Any]], path: Path, num: int
 ) -> dict[str, np.ndarray]:
     """name -> (n,) float64: one value a group, or the file's value for all its trajectories."""
     rows = [
-        find_parameters(family.parameters, path, dict(node.attrs), config, _where(path, key))
-        for (key, node), (_, config) in zip(nodes, configs, strict=True)
+        find_parameters(family.parameters, path, node.attrs, config, _where(path, key))
+        for (key, node), config in zip(nodes, configs, strict=True)
     ]
-    return {
-        parameter.name: np.broadcast_to(np.array([row[parameter.name] for row in rows]), (num,))
-        for parameter in family.parameters
-    }
+    return {name: np.broadcast_to([row[name] for row in rows], (num,)) for name in rows[0]}
 
 
-def _frame_bytes(node: h5py.Group, family: Family, sizes: Mapping[str, int]) -> int:
+def _frame_bytes(family: Family, datasets: Sequence[h5py.Dataset], sizes: Mapping[str, int]) -> int:
     """Bytes of one frame of all fields, as stored or as float32, whichever is more."""
-    total = 0
-    for array, dataset in zip(family.arrays, get_datasets(node, family), strict=True):
-        elements = sizes["x"] * sizes.get("y", 1) * sizes.get(f"c:{array.key}", 1)
-        total += elements * max(4, dataset.dtype.itemsize)
-    return total
+    points = sizes["x"] * sizes.get("y", 1)
+    return sum(
+        points * sizes.get(f"c:{array.key}", 1) * max(4, dataset.dtype.itemsize)
+        for array, dataset in zip(family.arrays, datasets, strict=True)
+    )
 
 
-def _chunk(node: h5py.Group, family: Family) -> tuple[int, int]:
+def _chunk(family: Family, datasets: Sequence[h5py.Dataset]) -> tuple[int, int]:
     """Largest chunk over the arrays along the sample and the time axis."""
     chunks = {"n": 1, "t": 1}
-    for array, dataset in zip(family.arrays, get_datasets(node, family), strict=True):
+    for array, dataset in zip(family.arrays, datasets, strict=True):
         for letter, size in zip(array.axes, dataset.chunks or (), strict=False):
             if letter in chunks:
                 chunks[letter] = max(chunks[letter], size)
@@ -218,7 +252,7 @@ def _chunk(node: h5py.Group, family: Family) -> tuple[int, int]:
 
 
 def _warn_of_extras(node: h5py.Group, family: Family, path: Path) -> None:
-    """Says which arrays of the file are not converted; nothing is left out silently."""
+    """Say which arrays of the file are not converted; nothing is left out silently."""
     known = {array.key for array in family.arrays} | set(family.coordinates) | {family.time_key}
     extras = [
         key

@@ -1,12 +1,13 @@
-"""Splits by trajectory, and the manifest that every output carries."""
+"""Splits of trajectories into train, val and test, by groups that start alike."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-SPLIT_NAMES = ("train", "val", "test")
+from solvers.common.splits import SPLITS
+
 WHOLE = "all"
 
 
@@ -19,52 +20,64 @@ class Splits:
         fractions: Wished share of each.
         seed: Seed of the shuffle.
         assignment: (n,) int8, index into `names` of each trajectory in the order of the sources.
+        num_groups: Groups of trajectories that stay together; n where each goes by itself.
     """
 
     names: tuple[str, ...]
     fractions: tuple[float, ...]
     seed: int
     assignment: np.ndarray
+    num_groups: int
 
-    def count(self, index: int) -> int:
-        """Trajectories of one split."""
-        return int((self.assignment == index).sum())
+    def chosen(self, split: str) -> np.ndarray:
+        """(n,) bool, trajectories of one split."""
+        mask: np.ndarray = self.assignment == self.names.index(split)
+        return mask
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Splits with trajectories."""
+        return tuple(name for name in self.names if self.chosen(name).any())
 
     @property
     def empty(self) -> tuple[str, ...]:
         """Splits that were asked for and got no trajectory."""
-        return tuple(
-            name
-            for index, (name, fraction) in enumerate(zip(self.names, self.fractions, strict=True))
-            if fraction > 0 and self.count(index) == 0
-        )
+        wanted = zip(self.names, self.fractions, strict=True)
+        return tuple(name for name, fraction in wanted if fraction > 0 and name not in self.used)
 
 
-def make_splits(num_trajectories: int, fractions: Sequence[float] | None, seed: int) -> Splits:
+def make_splits(keys: Sequence[Hashable], fractions: Sequence[float] | None, seed: int) -> Splits:
     """Assign trajectories to train, val and test at random; one split "all" where `fractions` is None.
 
-    Sizes are the fractions rounded by largest remainder. As long as there are enough trajectories, every
-    split with a fraction above zero gets one; with fewer, train comes before val and val before test.
+    Trajectories of one key stay together. Sizes are the fractions rounded by largest remainder, as near as
+    the groups allow. As long as there are enough groups, every split with a fraction above zero gets one;
+    with fewer, train comes before val and val before test.
 
     Args:
-        num_trajectories: Trajectories of all sources.
+        keys: Group of each trajectory.
         fractions: Shares of train, val and test, which sum to one.
         seed: Seed of the shuffle.
 
     Raises:
         ValueError: Fractions that are not three shares of one.
     """
+    numbers: dict[Hashable, int] = {}
+    groups = np.array([numbers.setdefault(key, len(numbers)) for key in keys], int)
     if fractions is None:
-        return Splits((WHOLE,), (1.0,), seed, np.zeros(num_trajectories, np.int8))
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        return Splits((WHOLE,), (1.0,), seed, np.zeros(len(keys), np.int8), len(numbers))
+    if len(fractions) != 3 or not min(fractions) >= 0 or not abs(sum(fractions) - 1) <= 1e-6:
         raise ValueError(
-            f"splits are {list(fractions)}, expected three shares of train, val and test that sum to 1; "
+            f"--splits are {list(fractions)}, expected three shares of train, val and test that sum to 1; "
             "for example --splits 0.8 0.1 0.1"
         )
-    sizes = _sizes(num_trajectories, fractions)
-    assignment = np.empty(num_trajectories, np.int8)
-    assignment[np.random.default_rng(seed).permutation(num_trajectories)] = np.repeat(np.arange(3), sizes)
-    return Splits(SPLIT_NAMES, tuple(float(fraction) for fraction in fractions), seed, assignment)
+    order = np.random.default_rng(seed).permutation(len(numbers))
+    sizes = np.bincount(groups, minlength=len(numbers))[order]
+    # A group goes where its middle falls, behind the groups shuffled before it.
+    middles = np.cumsum(sizes) - sizes / 2
+    of_group = np.empty(len(numbers), np.int8)
+    of_group[order] = np.searchsorted(np.cumsum(_sizes(len(keys), fractions)), middles, side="right")
+    _fill(of_group, order, fractions)
+    return Splits(SPLITS, tuple(map(float, fractions)), seed, of_group[groups], len(numbers))
 
 
 def _sizes(total: int, fractions: Sequence[float]) -> np.ndarray:
@@ -80,11 +93,20 @@ def _sizes(total: int, fractions: Sequence[float]) -> np.ndarray:
     return sizes
 
 
-def split_manifest(splits: Splits, sources: Sequence[str], samples: Sequence[Sequence[str]]) -> str:
-    """Return the whole split as JSON text: seed, fractions, sources, and the samples of each source by split.
+def _fill(of_group: np.ndarray, order: np.ndarray, fractions: Sequence[float]) -> None:
+    """Give a wanted split that large groups left without one the last group of the split that has most."""
+    for index in np.flatnonzero(np.asarray(fractions) > 0):
+        counts = np.bincount(of_group, minlength=3)
+        if counts[index] == 0 and counts.max() > 1:
+            of_group[[group for group in order if of_group[group] == counts.argmax()][-1]] = index
+
+
+def split_manifest(splits: Splits, by: str, sources: Sequence[str], samples: Sequence[Sequence[str]]) -> str:
+    """Return the whole split as JSON text: how it was drawn, and the samples of each source by split.
 
     Args:
         splits: The assignment.
+        by: What stays together, "group" or "trajectory".
         sources: Name of each source.
         samples: Sample keys of each source; together they are the trajectories in order.
     """
@@ -99,6 +121,8 @@ def split_manifest(splits: Splits, sources: Sequence[str], samples: Sequence[Seq
         {
             "seed": splits.seed,
             "fractions": dict(zip(splits.names, splits.fractions, strict=True)),
+            "split_by": by,
+            "num_groups": splits.num_groups,
             "splits": assignments,
         }
     )

@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import Tensor
 
-from gust_torch.convert.graph_tasks import GRAPH_TASKS
+from gust_torch.convert.graphs import GRAPH_TASKS
 from gust_torch.data.graphs.datamodule import GraphDataModule
 from gust_torch.data.graphs.statistics import graph_spec
 from gust_torch.data.hdf5_dataset import HDF5Dataset

@@ -203,10 +203,9 @@ def test_stores(tmp_path: Path, out: Path) -> None:
     assert (source["format"], source["format_version"], source["provenance"]["seed"]) == ("zarr ragged", 1, 3)
 
 
-@pytest.mark.parametrize("layout", ["ragged", "groups"])
-def test_stores_of_the_converters(tmp_path: Path, out: Path, layout: str) -> None:
+def test_stores_of_the_converters(tmp_path: Path, out: Path) -> None:
     pytest.importorskip("zarr")
-    from gust_torch.convert.graphs import GraphExecution, convert_graphs
+    from gust_torch.convert.graphs import convert_graphs
     from gust_torch.convert.plan import Options
     from gust_torch.data.graphs.synthetic import random_mesh
 
@@ -214,10 +213,9 @@ def test_stores_of_the_converters(tmp_path: Path, out: Path, layout: str) -> Non
         arrays = random_mesh(10 + index, index)
         (tmp_path / "raw").mkdir(exist_ok=True)
         np.savez(tmp_path / "raw" / f"{index}.npz", **arrays, pressure=arrays["coords"][:, 0])
-    options = Options(limit=None, samples=None, fractions=(0.5, 0.5, 0.0), seed=0, compression=None)
-    convert_graphs("darcy2d_mesh", tmp_path / "raw", tmp_path, options, GraphExecution(layout=layout))
+    convert_graphs("darcy2d_mesh", tmp_path / "raw", tmp_path, Options(splits=(0.5, 0.5, 0.0)))
     result = package("darcy2d_mesh_v1", tmp_path, out=out)
-    assert result.metadata == {"samples": 4, **({"fields": ["pressure"]} if layout == "ragged" else {})}
+    assert result.metadata == {"samples": 4, "fields": ["pressure"]}
     (tmp_path / "unpacked").mkdir()
     members = tuple(result.splits.values())
     extract(result.tarball, tmp_path / "unpacked", members=members, unpacked=result.unpacked)

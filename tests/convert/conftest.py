@@ -52,8 +52,9 @@ class Sources:
             file.attrs.update(attrs)
         return self.root / name
 
-    def burgers(self, nu: float = 0.01, num: int = 10, points: int = 8, seed: int = 0) -> Path:
-        """1-D Burgers; the coefficient is attribute `Nu`."""
+    def burgers(self, nu: float = 0.01, num: int = 10, points: int = 8, seed: int | None = None) -> Path:
+        """1-D Burgers; the coefficient is attribute `Nu`, and the seed unless one is given."""
+        seed = int(1000 * nu) if seed is None else seed
         name = f"1D/Burgers/Train/1D_Burgers_Sols_Nu{nu}.hdf5"
         return self.tensor(name, num=num, points=points, seed=seed, Nu=nu)
 

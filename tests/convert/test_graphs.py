@@ -15,6 +15,7 @@ from gust_torch.convert import graphs
 from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind
 from gust_torch.data.graphs.stores import open_reader
 from gust_torch.data.graphs.synthetic import random_mesh
+from solvers.common.stage import Stage
 
 Arrays = dict[str, np.ndarray]
 
@@ -279,15 +280,17 @@ def test_a_stopped_conversion_leaves_nothing(convert, tmp_path, monkeypatch) -> 
 
 def test_what_a_killed_conversion_left_is_removed(convert, tmp_path) -> None:
     write_meshes(tmp_path / "raw", 3)
-    (tmp_path / "out" / ".darcy2d_mesh.parts" / "darcy2d_mesh_train.zarr").mkdir(parents=True)
+    left = Stage(tmp_path / "out" / ".darcy2d_mesh.part", {"task": "darcy2d_mesh"})
+    left.begin()
+    (left.folder / "darcy2d_mesh_train.zarr").mkdir()
+    left.close()
     assert convert("darcy2d_mesh")[0] == 0
-    assert not (tmp_path / "out" / ".darcy2d_mesh.parts").exists()
+    assert not (tmp_path / "out" / ".darcy2d_mesh.part").exists()
 
 
 @pytest.mark.parametrize(
     ("task", "options", "message"),
     [
-        ("darcy2d_mesh", ("--workers", "2"), "--workers and --scheduler are for grids"),
         ("darcy2d_mesh", ("--samples", "2"), "--samples is for grids"),
         ("darcy2d_mesh", ("--compression", "gzip"), "--compression is for grids"),
         ("darcy2d_mesh", ("--limit", "0"), "--limit is 0"),

@@ -11,15 +11,14 @@ CONVERT = """
 import resource, sys
 from pathlib import Path
 import hdf5plugin
-from gust_torch.convert.pdebench import convert_family
+from gust_torch.convert.commands import convert_family
 from gust_torch.convert.plan import Options
-from gust_torch.convert.pdebench import Execution
 
 def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 before = peak()
-convert_family("cfd2d", Path(sys.argv[1]), Path(sys.argv[2]), Options(compression="lz4"), Execution())
+convert_family("cfd2d", Path(sys.argv[1]), Path(sys.argv[2]), Options(compression="lz4"))
 print(peak() - before)
 """
 

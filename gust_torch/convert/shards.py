@@ -1,5 +1,6 @@
 """Reads a mesh or particle shard (.npz) and finds everything that is wrong with it; nothing is unpickled."""
 
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,14 +17,15 @@ _NUMERIC = "biuf"
 
 @dataclass(frozen=True)
 class Shard:
-    """A sound shard: its arrays under their names, and where they go."""
+    """A sound shard: its arrays under their names, where they go, and a digest of them all."""
 
     arrays: Mapping[str, np.ndarray]
     schema: Schema
+    digest: bytes
 
 
 def read_shard(path: Path, kind: Kind) -> Shard:
-    """Read and checks one shard.
+    """Read and check one shard.
 
     Args:
         path: The .npz file.
@@ -45,7 +47,11 @@ def read_shard(path: Path, kind: Kind) -> Shard:
             reasons.append(str(error))
     if reasons:
         raise ValueError(f"{path}: {'; '.join(reasons)}; repair or remove the shard, or give --skip-bad")
-    return Shard(arrays, schema)
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return Shard(arrays, schema, digest.digest())
 
 
 def shard_keys(path: Path) -> set[str] | None:

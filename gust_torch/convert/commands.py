@@ -1,0 +1,180 @@
+"""The two conversion commands: a family or task below a root, or any grid files by a glob."""
+
+import glob
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from gust_torch.convert.conversion import convert
+from gust_torch.convert.families import Family, detect_family, family_names, get_family
+from gust_torch.convert.graphs import GRAPH_TASKS, convert_graphs
+from gust_torch.convert.output import Result
+from gust_torch.convert.plan import Options, make_plan
+from gust_torch.convert.splits import WHOLE
+from solvers.common.cli import parse, run_command
+from solvers.common.splits import SPLITS, split_path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Options):
+    """A family of grids, meshes or particles to train, val and test files."""
+
+    task: tyro.conf.Positional[str]
+    """Family or task."""
+    root: Path
+    """Folder that holds the released 1D/ and 2D/."""
+    out: Path
+    """Folder for TASK_train.h5 (or .zarr), TASK_val, TASK_test."""
+    pattern: str | None = None
+    """Glob below --root that replaces the task's own, quoted."""
+    skip_bad: bool = False
+    """Meshes and particles: go on without bad .npz shards and list them at the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files(Options):
+    """Grids of one family to a single file, or with --splits to _train, _val and _test."""
+
+    pattern: str
+    """Glob of the source files, quoted."""
+    out: Path
+    """Output file."""
+    family: str | None = None
+    """For files that are not named as released."""
+    splits: tuple[float, float, float] | None = None
+    """Shares of train, val and test; one file by default."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Convert a family or task: `convert_pdebench_multimodal.py`, `gust-torch convert`."""
+    names = ", ".join([*family_names(), *GRAPH_TASKS])
+    description = f"Convert PDEBench files, meshes or particles to train, val and test files. Tasks: {names}."
+    return _run(lambda: _convert_task(parse(Task, argv, prog="convert", description=description)))
+
+
+def main_files(argv: list[str] | None = None) -> int:
+    """Convert grids of one family, found by a glob: `convert_pdebench.py`."""
+    names = ", ".join(family_names())
+    description = f"Convert PDEBench grids of one family to a single file. Families: {names}."
+    return _run(lambda: _convert_files(parse(Files, argv, prog="convert_pdebench", description=description)))
+
+
+def convert_family(name: str, root: Path, out: Path, options: Options, pattern: str | None = None) -> Result:
+    """Convert the files of one family to `out/NAME_train.h5`, `NAME_val.h5` and `NAME_test.h5`.
+
+    Args:
+        name: Family name, such as "burgers1d".
+        root: Folder with the released directories (1D, 2D).
+        out: Output folder, made if missing.
+        options: What to take and how to split it.
+        pattern: Glob below the root that replaces the family's own.
+
+    Raises:
+        ValueError: Unknown family, no files, or data that cannot be converted; nothing is left behind.
+        OSError: Writing failed; the same call continues.
+    """
+    family = get_family(name)
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; give --root the folder that holds 1D/ and 2D/")
+    if pattern and Path(pattern).is_absolute():
+        raise ValueError(
+            f"--pattern is {pattern!r}, expected a glob below --root; leave the folder {root} out"
+        )
+    patterns = (pattern,) if pattern else family.patterns
+    paths = _visible((path for each in patterns for path in sorted(root.glob(each))), root)
+    if not paths:
+        raise ValueError(
+            f"{root}: no files match {' or '.join(patterns)}; "
+            "give --root the folder that holds 1D/ and 2D/, or --pattern"
+        )
+    return _convert(paths, family, options, out, name, root)
+
+
+def convert_pattern(pattern: str, out: Path, options: Options, family: str | None = None) -> Result:
+    """Convert all files that match a glob to the single file `out`, or to OUT_train, _val and _test.
+
+    Args:
+        pattern: Glob.
+        out: Output file.
+        options: What to take and how to split it; `splits=None` for a single file.
+        family: Family name, for files that are not named as released; None finds it by the names.
+
+    Raises:
+        ValueError: No files, or data that cannot be converted; nothing is left behind.
+        OSError: Writing failed; the same call continues.
+    """
+    matches = (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))
+    paths = _visible(matches)
+    if not paths:
+        raise ValueError(f"no files match --pattern {pattern!r}; quote it, and check that the folder exists")
+    found = get_family(family) if family else detect_family(paths)
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    return _convert(paths, found, options, out.parent, out.stem, root, whole=out)
+
+
+def _convert(
+    paths: Sequence[Path],
+    family: Family,
+    options: Options,
+    folder: Path,
+    stem: str,
+    root: Path,
+    whole: Path | None = None,
+) -> Result:
+    """Check everything, then convert to `STEM_train.h5` and others, or to `whole` where nothing is split."""
+    targets = {split: split_path(folder, stem, split) for split in SPLITS}
+    if whole is not None and options.splits is None:
+        targets = {WHOLE: whole}
+    sources = {path.resolve() for path in paths}
+    for target in targets.values():
+        if target.is_dir() or target.resolve() in sources:
+            kind = "a folder" if target.is_dir() else "one of the sources"
+            raise ValueError(f"{target} is {kind}, expected a file to write; choose another --out")
+    return convert(make_plan(paths, family, options, root), targets, stem)
+
+
+def _visible(paths: Iterable[Path], root: Path | None = None) -> list[Path]:
+    """Files that are not hidden, as the `._NAME` beside each file of a macOS archive are."""
+    return [
+        path
+        for path in paths
+        if not any(
+            part.startswith(".") for part in (path.relative_to(root) if root else Path(path.name)).parts
+        )
+        and path.is_file()
+    ]
+
+
+def _convert_task(task: Task) -> Result:
+    """Grids become HDF5 files, meshes and particles Zarr stores."""
+    if task.task in GRAPH_TASKS:
+        return convert_graphs(
+            task.task, task.root, task.out, task, pattern=task.pattern, skip_bad=task.skip_bad
+        )
+    if task.skip_bad:
+        raise ValueError(f"--skip-bad is for meshes and particles; leave it out for {task.task}")
+    return convert_family(task.task, task.root, task.out, task, pattern=task.pattern)
+
+
+def _convert_files(files: Files) -> Result:
+    return convert_pattern(files.pattern, files.out, files, family=files.family)
+
+
+def _run(command: Callable[[], Result]) -> int:
+    """Run a conversion and report: outputs on stdout, a refusal as one line on stderr."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)  # other packages: warnings only
+    logging.getLogger("gust_torch").setLevel(logging.INFO)
+    return run_command(lambda: _report(command()))
+
+
+def _report(result: Result) -> int:
+    """Print the outputs; return the exit code."""
+    for split, path in result.outputs.items():
+        counts = ", ".join(f"{count} {what}" for what, count in result.counts[split].items())
+        print(f"{path}  {counts}")
+    return result.exit_code
