@@ -109,7 +109,7 @@ def _say_notes(plan: Plan) -> None:
             logger.warning("%s: %s fields are stored as float32", source.path, source.dtype)
     total, groups = len(plan.splits.assignment), plan.splits.num_groups
     if groups < total and plan.options.splits is not None:
-        logger.info("%d trajectories start from %d states; those of one state are in one split", total, groups)
+        logger.info("%d trajectories start from %d states, kept together by the split", total, groups)
     for split in plan.splits.empty:
         logger.warning(
             "%d trajectories leave none for the split %r, which gets no file: take more with --samples or "

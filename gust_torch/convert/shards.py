@@ -49,7 +49,7 @@ def read_shard(path: Path, kind: Kind) -> Shard:
         raise ValueError(f"{path}: {'; '.join(reasons)}; repair or remove the shard, or give --skip-bad")
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(arrays):
-        digest.update(name.encode())
+        digest.update(f"{name}{arrays[name].shape}".encode())
         digest.update(np.ascontiguousarray(arrays[name]).data)
     return Shard(arrays, schema, digest.digest())
 
