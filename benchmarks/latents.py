@@ -1,5 +1,6 @@
 """Cost of making a latent cache, and what training from it saves, each beside its floor."""
 
+import dataclasses
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,10 @@ import torch
 from benchmarks.timing import Row, medians
 from gust_torch.checkpoint import save_model
 from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.latents.cache import LatentCache
 from gust_torch.latents.dataset import FrameWindowDataset, LatentDataset
-from gust_torch.latents.store import LatentCache
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
-from gust_torch.precompute.options import Compute, Request
+from gust_torch.precompute.command import Request
 from gust_torch.precompute.pipeline import precompute
 from solvers.common.hdf5_utils import HDF5Writer
 
@@ -40,7 +41,15 @@ def benchmark_latents(*, num_frames: int = 256, repeats: int = 3) -> list[Row]:
         model = LatentAutoencoder(dataset.spec, width=128, **LATENTS).eval()
         model.set_statistics(*dataset.statistics())
         save_model(model, folder / "model.ckpt")
-        request = Request((TASK,), ("train",), folder, folder / "cache", checkpoint=folder / "model.ckpt")
+        request = Request(
+            tasks=(TASK,),
+            splits=("train",),
+            root=folder,
+            cache_dir=folder / "cache",
+            checkpoint=folder / "model.ckpt",
+            batch_size=BATCH,
+            devices="1",
+        )
         return [
             *time_encoding(request, model, dataset, repeats),
             *time_reading(request, model, path, repeats),
@@ -63,10 +72,7 @@ def time_encoding(
     def command() -> None:
         """Return a new cache each time; the last one stays where `request` says."""
         cache_dir = request.cache_dir / str(next(folders))
-        precompute(
-            Request(request.tasks, request.splits, request.root, cache_dir, checkpoint=request.checkpoint),
-            Compute(batch_size=BATCH, devices="1"),
-        )
+        precompute(dataclasses.replace(request, cache_dir=cache_dir))
 
     moved = model.to(device)
     loop = encoding_loop(moved, batches)

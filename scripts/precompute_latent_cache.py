@@ -2,7 +2,7 @@
 
 import sys
 
-from gust_torch.precompute.cli import main
+from gust_torch.precompute.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

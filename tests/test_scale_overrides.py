@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gust_torch.precompute.cli import main as precompute
+from gust_torch.precompute.command import main as precompute
 from gust_torch.tasks.cli import main as train
 from solvers.common.hdf5_utils import HDF5Writer
 

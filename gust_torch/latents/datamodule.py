@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from gust_torch.checkpoint import load_model
 from gust_torch.data.loader import ordered_loader, shuffled_loader
 from gust_torch.graph_spec import GraphSpec
+from gust_torch.latents.cache import REMEDY, LatentCache
 from gust_torch.latents.dataset import (
     FrameWindowDataset,
     LatentBatch,
@@ -22,9 +23,7 @@ from gust_torch.latents.dataset import (
     collate_windows,
 )
 from gust_torch.latents.frames import find_task_file, open_grid
-from gust_torch.latents.index import REMEDY
 from gust_torch.latents.key import encoder_digest
-from gust_torch.latents.store import LatentCache
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.spec import FieldSpec
 
@@ -105,12 +104,7 @@ class LatentDataModule(LightningDataModule):
         if self.encoder is not None:
             model = load_model(self.encoder, LatentAutoencoder)
         else:
-            cache = self._caches["train"]
-            model = load_model(cache.encoder_path, LatentAutoencoder)
-            if encoder_digest(model) != cache.key.encoder:
-                raise ValueError(
-                    f"{cache.folder} is damaged: {cache.encoder_path.name} is not its encoder; {REMEDY}"
-                )
+            model = self._caches["train"].encoder()
         return model.requires_grad_(False).eval()
 
     @property

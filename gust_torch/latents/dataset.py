@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.data.samples import window_frames
-from gust_torch.latents.store import LatentCache
+from gust_torch.latents.cache import LatentCache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,10 +168,8 @@ class LatentDataset(WindowDataset):
         super().__init__(cache.trajectories[self.rows[:, 0]], cache.times[self.rows], cache.parameters, where)
 
     def _states(self, windows: np.ndarray) -> Tensor:
-        rows = self.rows[windows].ravel()
-        out = torch.empty((len(rows), *self.cache.latent_shape)).numpy()
-        self.cache.latents(rows, out)
-        return torch.from_numpy(out).view(len(windows), self.n_steps, *self.cache.latent_shape)
+        latents = torch.from_numpy(self.cache.latents(self.rows[windows].ravel()))
+        return latents.view(len(windows), self.n_steps, *self.cache.latent_shape)
 
 
 class FrameWindowDataset(WindowDataset):

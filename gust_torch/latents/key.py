@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
+from solvers.common.files import file_sha256
+from solvers.common.stage import differences
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DTYPES = ("float32", "float16")
-READ_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,16 +89,12 @@ def _stamp(path: Path) -> tuple[int, str]:
 
 
 def _hash(path: Path) -> str:
-    """sha256 of a file's bytes; of a folder, of the names, sizes and bytes of its files."""
+    """sha256 of a file's bytes; of a folder, of the names and sha256 of its files."""
+    if path.is_file():
+        return file_sha256(path)
     digest = hashlib.sha256()
-    buffer = bytearray(READ_BYTES)
-    view = memoryview(buffer)
     for name, file in _files(path):
-        if name:
-            digest.update(f"{name}\0{file.stat().st_size}\0".encode())
-        with file.open("rb", buffering=0) as stream:
-            while count := stream.readinto(buffer):
-                digest.update(view[:count])
+        digest.update(f"{name}\0{file_sha256(file)}\0".encode())
     return digest.hexdigest()
 
 
@@ -139,7 +136,7 @@ class LatentKey:
     """
 
     encoder: str
-    config: Mapping[str, object]
+    config: Mapping[str, Any]
     data: str
     statistics: Mapping[str, list[float]]
     num_samples: int
@@ -150,7 +147,7 @@ class LatentKey:
         """Check the values that a caller chooses."""
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
-        if self.num_samples < 1:
+        if not isinstance(self.num_samples, int) or self.num_samples < 1:
             raise ValueError(f"expected num_samples >= 1, got {self.num_samples}; the data are empty")
 
     @classmethod
@@ -190,41 +187,4 @@ class LatentKey:
 
     def differences(self, other: LatentKey) -> list[str]:
         """Return what is different in `other`, in words; empty for the same latents."""
-        phrases = []
-        config = self.config != other.config
-        if config:
-            changed = sorted(
-                name
-                for name in {*self.config, *other.config}
-                if self.config.get(name) != other.config.get(name)
-            )
-            phrases.append(f"the encoder's config differs ({', '.join(changed)})")
-        statistics = self.statistics != other.statistics
-        if statistics:
-            phrases.append("the normalization statistics differ")
-        # The digest covers architecture and statistics too; weights are named where nothing else explains it.
-        if self.encoder != other.encoder and not (config or statistics):
-            phrases.append("the encoder's weights differ")
-        if self.data != other.data:
-            phrases.append("the data file differs")
-        for name, words in (
-            ("num_samples", "the number of samples"),
-            ("dtype", "the dtype"),
-            ("format_version", "the format version"),
-        ):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                phrases.append(f"{words} differs ({mine} and {theirs})")
-        return phrases
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> LatentKey:
-        """Inverse of `dataclasses.asdict`.
-
-        Raises:
-            ValueError: A key is missing or unknown.
-        """
-        known = {field.name for field in dataclasses.fields(cls)}
-        if set(values) != known:
-            raise ValueError(f"expected the keys {sorted(known)} of a latent key, got {sorted(values)}")
-        return cls(**values)
+        return differences(dataclasses.asdict(self), dataclasses.asdict(other))

@@ -1,12 +1,14 @@
-"""Making a latent cache: shards in a hidden folder, renamed as a whole when all of them are there."""
+"""Making a latent cache: in a hidden folder, renamed as a whole when all samples are there."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import os
 import shutil
-import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -14,22 +16,33 @@ import numpy as np
 from torch import Tensor
 
 from gust_torch.checkpoint import save_model
-from gust_torch.latents.index import (
+from gust_torch.latents.cache import (
+    CHECKSUMS,
     ENCODER,
     INDEX,
+    LATENTS,
+    MISSING,
     PARAMETERS,
     TIME,
     TRAJECTORY,
     CacheIndex,
-    sync,
-    write_durably,
+    LatentCache,
+    crc32,
 )
-from gust_torch.latents.journal import Journal, read_journal, write_journal
-from gust_torch.latents.key import data_identity
-from gust_torch.latents.plan import CachePlan, Shard
-from gust_torch.latents.shards import ShardFile
-from gust_torch.latents.store import LatentCache
-from solvers.common.files import WriterLock
+from gust_torch.latents.frames import FrameSource
+from gust_torch.latents.key import DataIdentity, LatentKey, data_identity
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
+from gust_torch.predict import RowFile, allocate_rows
+from solvers.common.files import (
+    WriterLock,
+    file_sha256,
+    hidden_part,
+    replace_folder,
+    sync,
+    written_aside,
+)
+from solvers.common.provenance import provenance
+from solvers.common.stage import RECORD, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +50,117 @@ logger = logging.getLogger(__name__)
 LOCK_SECONDS = 15.0
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class CachePlan:
+    """A cache to be made, and what is known of it before encoding.
+
+    Attributes:
+        task: Such as "burgers1d".
+        split: "train", "val" or "test".
+        source: Path of the data.
+        data: Identity of the data.
+        key: Of the latents.
+        model: The autoencoder; a copy goes into the cache.
+        trajectories: (num_samples,) int64.
+        times: (num_samples,) float64.
+        parameters: Name -> (num_trajectories,) float64, indexed by trajectory.
+        batch_size: Samples that are encoded together, the first ones, the next ones and so on: every bit of
+            the result depends on it, but on no number of processes.
+        device: Where the latents are computed, for the record.
+    """
+
+    task: str
+    split: str
+    source: str
+    data: DataIdentity
+    key: LatentKey
+    model: LatentAutoencoder
+    trajectories: np.ndarray
+    times: np.ndarray
+    parameters: Mapping[str, np.ndarray]
+    batch_size: int
+    device: str = "cpu"
+
+    @classmethod
+    def of(
+        cls,
+        model: LatentAutoencoder,
+        frames: FrameSource,
+        *,
+        task: str,
+        split: str,
+        source: Path,
+        data: DataIdentity,
+        batch_items: int,
+        num_items: int | None = None,
+        dtype: str = "float32",
+        options: Mapping[str, object] | None = None,
+        device: str = "cpu",
+    ) -> CachePlan:
+        """Plan the cache of the first `num_items` items of a source, all by default.
+
+        Args:
+            model: The autoencoder.
+            frames: What it encodes.
+            task: Such as "burgers1d".
+            split: "train", "val" or "test".
+            source: Path of the data.
+            data: `data_identity(source)`.
+            batch_items: Items that are encoded together.
+            num_items: Items to encode, at most; all by default.
+            dtype: "float32" or "float16".
+            options: How the data become items (fields, transform), plain values for the key.
+            device: Where the latents are computed.
+
+        Raises:
+            ValueError: A number out of range, an unknown dtype, or parameters that lack trajectories.
+        """
+        items = frames.num_items if num_items is None else min(num_items, frames.num_items)
+        num_samples = items * frames.samples_per_item
+        if batch_items < 1:
+            raise ValueError(f"expected batches of at least one item, got {batch_items}")
+        key = LatentKey.of(model, data, num_samples=num_samples, dtype=dtype, options=options)
+        trajectories = frames.trajectories[:num_samples]
+        short = [n for n, values in frames.parameters.items() if len(values) <= trajectories.max()]
+        if short:
+            raise ValueError(f"{source}: parameters {short} have fewer values than there are trajectories")
+        return cls(
+            task=task,
+            split=split,
+            source=str(source),
+            data=data,
+            key=key,
+            model=model,
+            trajectories=trajectories,
+            times=frames.times[:num_samples],
+            parameters=frames.parameters,
+            batch_size=batch_items * frames.samples_per_item,
+            device=device,
+        )
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the cache."""
+        return self.key.num_samples
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """Type of the stored latents."""
+        return np.dtype(self.key.dtype)
+
+    @property
+    def batches(self) -> list[range]:
+        """Samples that are encoded together."""
+        starts = range(0, self.num_samples, self.batch_size)
+        return [range(start, min(start + self.batch_size, self.num_samples)) for start in starts]
+
+
 class CacheWriter:
-    """Writes the shards of a plan; several processes may write different shards at the same time.
+    """Writes the latents of a plan; several processes may write different samples at the same time.
 
     Process 0 calls `begin` before, and `finish` after all others are done. A process that was killed, or ran
-    out of disk, leaves a state that the same plan continues: finished shards are kept. A context manager.
+    out of disk, leaves a state that the same plan continues: a sample whose checksum is there stays. A
+    context manager.
 
     Attributes:
         folder: Of the finished cache, `<cache-dir>/<task>_<split>`.
@@ -58,11 +177,10 @@ class CacheWriter:
             overwrite: Make it again and replace what is there, once the new one is complete.
         """
         self.folder, self.plan, self.overwrite = Path(folder), plan, overwrite
-        self.part = self.folder.with_name(f".{self.folder.name}.part")
-        self._old = self.folder.with_name(f".{self.folder.name}.old")
-        self._lock: WriterLock | None = None
+        self.part = hidden_part(self.folder)
+        self._stage = Stage(self.part, {**dataclasses.asdict(plan.key), "batch_size": plan.batch_size})
         self._is_finished = False
-        self._open: dict[int, ShardFile] = {}
+        self._files: tuple[RowFile, RowFile] | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -71,17 +189,11 @@ class CacheWriter:
         Raises:
             ValueError: Something else is there, and may not be replaced.
         """
+        if self.folder.exists() and not (self.folder / INDEX).exists():
+            raise ValueError(f"{self.folder} is not a latent cache and stays; choose another --cache-dir")
         if self.overwrite or not self.folder.exists():
             return False
-        try:
-            cache = LatentCache.open(self.folder)
-        except ValueError as error:
-            if not (self.folder / INDEX).exists():
-                raise ValueError(
-                    f"{self.folder} is not a latent cache; choose another --cache-dir"
-                ) from error
-            raise
-        if changes := cache.key.differences(self.plan.key):
+        if changes := LatentCache.open(self.folder).key.differences(self.plan.key):
             raise ValueError(
                 f"{self.folder} is stale: {'; '.join(changes)}; give --overwrite to replace it, or another "
                 "--cache-dir"
@@ -89,14 +201,15 @@ class CacheWriter:
         return True
 
     @property
-    def pending(self) -> list[Shard]:
-        """Shards that are not finished yet, as the disk shows now; none where the cache is complete.
+    def pending(self) -> list[range]:
+        """Batches that are not there yet, as the disk shows now; none where the cache is complete.
 
         Several processes agree by asking before any of them writes.
         """
         if self._is_finished or (not self.part.exists() and self.is_complete):
             return []
-        return [shard for shard in self.plan.shards if not self._shard_file(shard).is_finished]
+        missing = np.load(self.part / CHECKSUMS) == MISSING
+        return [batch for batch in self.plan.batches if missing[batch.start : batch.stop].any()]
 
     def begin(self) -> None:
         """Find or make the unfinished cache; nothing where the finished one is there.
@@ -104,73 +217,75 @@ class CacheWriter:
         Raises:
             ValueError: Without `overwrite`, another cache or an unfinished one with another key is there.
             BlockingIOError: Another process makes the cache.
+            OSError: The disk has no room for it.
         """
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _wait_for_lock(self.folder)
+        if self.is_complete:
+            self._remove_leftovers()
+            return
+        self._stage.begin(overwrite=self.overwrite, timeout=LOCK_SECONDS)
         try:
             self._begin()
         except BaseException:
             self.close()
             raise
 
-    def write(self, shard: Shard, row: int, latents: Tensor | np.ndarray) -> None:
+    def write(self, start: int, latents: Tensor | np.ndarray) -> None:
         """Write a batch.
 
         Args:
-            shard: Of `pending`.
-            row: Sample number of the first, counted over the whole cache.
-            latents: (n, latent_len, latent_dim), of samples `row` to `row + n`, all in the shard.
+            start: Sample number of the first.
+            latents: (n, latent_len, latent_dim), of samples `start` to `start + n`.
 
         Raises:
             ValueError: The shape is wrong, or a value is not finite in the cache's type.
             OSError: The disk is full.
         """
-        if shard.index not in self._open:
-            self._open[shard.index] = self._shard_file(shard)
         values = latents.detach().cpu().numpy() if isinstance(latents, Tensor) else latents
-        self._open[shard.index].write(row, values)
-
-    def finish_shard(self, shard: Shard) -> None:
-        """Give a shard its name, now that all of its samples are written.
-
-        Raises:
-            ValueError: Samples are missing.
-        """
-        self._open.pop(shard.index, self._shard_file(shard)).finish()
+        if self._files is None:
+            self._files = RowFile(self.part / LATENTS), RowFile(self.part / CHECKSUMS)
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(values, self.plan.dtype)
+        bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if bad.any():
+            raise ValueError(
+                f"the latents of sample {start + int(bad.argmax())} hold NaN or Inf as {self.plan.dtype}; "
+                "check the encoder's checkpoint, or store float32"
+            )
+        rows, checksums = self._files
+        rows.write(start, values)
+        checksums.write(start, np.array([crc32(row) for row in values], np.int64))
 
     def finish(self) -> None:
         """Write the index and give the cache its name; an older one goes. Process 0, after all others.
 
         Raises:
-            ValueError: Shards are missing, or the data have changed meanwhile.
+            ValueError: Samples are missing, or the data have changed meanwhile.
         """
         if self._is_finished or (not self.part.exists() and self.is_complete):
             self.close()
             return
         if pending := self.pending:
             raise ValueError(
-                f"{self.folder}: {len(pending)} of {len(self.plan.shards)} shards are missing; repeat the "
+                f"{self.folder}: {len(pending)} of {len(self.plan.batches)} batches are missing; repeat the "
                 f"command to make them (all processes must share {self.folder.parent})"
             )
         self._refuse_changed_data()
         self._write_rest()
-        if self.folder.exists():
-            shutil.rmtree(self._old, ignore_errors=True)  # what an earlier call could not remove
-            os.replace(self.folder, self._old)
-        shutil.rmtree(self._old, ignore_errors=True)
-        os.replace(self.part, self.folder)
-        sync(self.folder.parent)
+        replace_folder(self.part, self.folder)
+        (self.folder / RECORD).unlink()
         self._is_finished = True
         self.close()
 
-    def close(self) -> None:
-        """Close files and let other processes at the cache; what is unfinished stays for the next time."""
-        for file in self._open.values():
+    def close_files(self) -> None:
+        """Hand what is written to the system, so that process 0 sees it on another machine too."""
+        for file in self._files or ():
             file.close()
-        self._open.clear()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        self._files = None
+
+    def close(self) -> None:
+        """Let other processes at the cache; what is unfinished stays for the next time."""
+        self.close_files()
+        self._stage.close()
 
     def __enter__(self) -> CacheWriter:
         """Return the writer itself."""
@@ -182,51 +297,51 @@ class CacheWriter:
         """Close."""
         self.close()
 
-    def _shard_file(self, shard: Shard) -> ShardFile:
-        return ShardFile(self.part / shard.file, shard, self.plan.latent_shape, self.plan.dtype)
-
     def _begin(self) -> None:
-        """`begin`, with the lock held."""
-        if self.is_complete:
-            for leftover in (self._old, self.part):
-                shutil.rmtree(leftover, ignore_errors=True)
+        """Prepare the files, with the lock held."""
+        if self.is_complete:  # another process made it while this one waited
+            shutil.rmtree(self.part)
             return
-        if self.folder.exists() and not (self.folder / INDEX).exists():
-            raise ValueError(f"{self.folder} is not a latent cache and stays; choose another --cache-dir")
-        journal = self._read_journal()
-        if journal is not None and (changes := self._changes(journal)):
-            if not self.overwrite:
-                raise ValueError(
-                    f"{self.part} holds an unfinished cache: {'; '.join(changes)}; repeat that command to "
-                    "finish it, or give --overwrite to start again"
-                )
-            journal = None
-        if journal is None:
-            shutil.rmtree(self.part, ignore_errors=True)
-            self.part.mkdir()
-        elif num_done := len(self.plan.shards) - len(self.pending):
-            logger.info("%s: goes on behind %d of %d shards", self.folder, num_done, len(self.plan.shards))
-        devices = () if journal is None else journal.devices
-        if self.plan.device not in devices:
-            devices = (*devices, self.plan.device)
-        write_journal(self.part, Journal(self.plan.key, self.plan.batch_size, devices))
-
-    def _read_journal(self) -> Journal | None:
-        """Return what an earlier run left; None where there is nothing that can be continued."""
+        devices = self._stage.progress.get("devices", [])
+        self._stage.record(devices=[*devices, *({self.plan.device} - set(devices))])
+        shape = self.plan.num_samples, *self.plan.model.latent_shape
+        path = self.part / CHECKSUMS
+        if path.is_file():
+            self._forget_torn_samples(shape)
+            return
         try:
-            return read_journal(self.part)
-        except ValueError as error:
-            logger.warning("%s; starting again", error)
-            return None
+            allocate_rows(self.part / LATENTS, shape, self.plan.dtype)
+            with written_aside(path) as file:
+                np.save(file, np.full(shape[0], MISSING, np.int64))
+        except OSError:
+            shutil.rmtree(self.part)  # nothing is lost, and the disk is full
+            raise
 
-    def _changes(self, journal: Journal) -> list[str]:
-        """Return what the unfinished cache has different from the plan, in words."""
-        changes = journal.key.differences(self.plan.key)
-        if journal.batch_size != self.plan.batch_size:
-            changes.append(
-                f"batches of {journal.batch_size} samples were encoded, {self.plan.batch_size} now"
-            )
-        return changes
+    def _forget_torn_samples(self, shape: tuple[int, ...]) -> None:
+        """Keep the samples that are as their checksums say; a power cut may have lost others."""
+        latents = np.load(self.part / LATENTS, mmap_mode="r")
+        if latents.shape != shape or latents.dtype != self.plan.dtype:
+            raise ValueError(f"{self.part / LATENTS} was exchanged; give --overwrite to start again")
+        checksums = np.load(self.part / CHECKSUMS)
+        there = np.flatnonzero(checksums != MISSING)
+        torn = [row for row in there.tolist() if crc32(latents[row]) != checksums[row]]
+        if torn:
+            checksums[torn] = MISSING
+            with written_aside(self.part / CHECKSUMS) as file:
+                np.save(file, checksums)
+        if num_kept := len(there) - len(torn):
+            logger.info("%s: goes on behind %d of %d samples", self.folder, num_kept, shape[0])
+
+    def _remove_leftovers(self) -> None:
+        """Remove what an earlier call could not, unless another process works on it."""
+        old = self.folder.with_name(f".{self.folder.name}.old")
+        leftovers = [path for path in (old, self.part, self.folder / RECORD) if path.exists()]
+        with suppress(BlockingIOError):
+            lock = WriterLock(self.part) if leftovers else None
+            for path in leftovers:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if lock is not None:
+                lock.release()
 
     def _refuse_changed_data(self) -> None:
         """Latents of data that changed while they were read belong to no content: they go."""
@@ -238,39 +353,36 @@ class CacheWriter:
             )
 
     def _write_rest(self) -> None:
-        """Everything but the shards; the index last."""
-        plan, journal = self.plan, read_journal(self.part)
-        num_trajectories = max((len(values) for values in plan.parameters.values()), default=0)
-        table = np.zeros((num_trajectories, len(plan.parameters)))
-        for i, values in enumerate(plan.parameters.values()):
-            table[:, i] = values
+        """Everything but the latents; the index last."""
+        plan = self.plan
+        table = np.array([*plan.parameters.values()], np.float64).T
+        num_trajectories = len(table) if plan.parameters else 0
         for name, array in (
             (TRAJECTORY, plan.trajectories.astype(np.int64)),
             (TIME, plan.times.astype(np.float64)),
-            (PARAMETERS, table),
+            (PARAMETERS, table.reshape(num_trajectories, len(plan.parameters))),
         ):
             np.save(self.part / name, array)
-            sync(self.part / name)
         # A copy: the caller's may be on a device, which would change the file.
         save_model(copy.deepcopy(plan.model).cpu(), self.part / ENCODER)
-        sync(self.part / ENCODER)
-        devices = (plan.device,) if journal is None else journal.devices
-        write_durably(self.part / INDEX, CacheIndex.of(plan, ", ".join(devices)).to_json().encode())
-        expected = {INDEX, TRAJECTORY, TIME, PARAMETERS, ENCODER, *(shard.file for shard in plan.shards)}
-        for path in self.part.iterdir():  # the journal, and what a kill left half-written
-            if path.name not in expected:
-                path.unlink()
-        sync(self.part)
-
-
-def _wait_for_lock(folder: Path) -> WriterLock:
-    """Return the lock of a cache, after a while where another process has it."""
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            return WriterLock(folder)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise
-            logger.info("%s: waiting for another process that writes it", folder)
-            time.sleep(0.5)
+        arrays = (CHECKSUMS, TRAJECTORY, TIME, PARAMETERS)
+        for name in (LATENTS, *arrays, ENCODER):
+            sync(self.part / name)
+        latent_len, latent_dim = plan.model.latent_shape
+        index = CacheIndex(
+            task=plan.task,
+            split=plan.split,
+            source=plan.source,
+            data=plan.data,
+            key=plan.key,
+            latent_len=latent_len,
+            latent_dim=latent_dim,
+            batch_size=plan.batch_size,
+            num_trajectories=num_trajectories,
+            parameter_names=tuple(plan.parameters),
+            device=", ".join(self._stage.progress["devices"]),
+            sha256={name: file_sha256(self.part / name) for name in (*arrays, ENCODER)},
+            provenance=provenance(),
+        )
+        with written_aside(self.part / INDEX) as file:
+            file.write(index.to_json().encode())

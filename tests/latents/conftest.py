@@ -1,5 +1,7 @@
 """Converted grids of two splits, a tiny autoencoder, and caches of its latents."""
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +13,7 @@ import torch
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.latents.frames import GridFrames
 from gust_torch.latents.key import data_identity
-from gust_torch.latents.plan import CachePlan, plan_cache
-from gust_torch.latents.writer import CacheWriter
+from gust_torch.latents.writer import CachePlan, CacheWriter
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.spec import FieldSpec
 from solvers.common.hdf5_utils import HDF5Writer
@@ -63,7 +64,7 @@ def make_plan(
     num_items: int | None = None,
 ) -> CachePlan:
     """Plan of the cache of a grid file."""
-    return plan_cache(
+    return CachePlan.of(
         model,
         GridFrames(HDF5Dataset(path)),
         task="burgers1d",
@@ -78,15 +79,11 @@ def make_plan(
 
 @torch.no_grad()
 def encode(writer: CacheWriter, path: Path) -> Iterator[None]:
-    """Encode what is pending, shard by shard; stops after each batch, so that a test can end it anywhere."""
+    """Encode what is pending; stops after each batch, so that a test can end it anywhere."""
     frames = GridFrames(HDF5Dataset(path))
-    plan = writer.plan
-    for shard in writer.pending:
-        for row in range(shard.start, shard.stop, plan.batch_size):
-            rows = range(row, min(row + plan.batch_size, shard.stop))
-            writer.write(shard, row, plan.model.encode(frames.read(rows)))
-            yield
-        writer.finish_shard(shard)
+    for batch in writer.pending:
+        writer.write(batch.start, writer.plan.model.encode(frames.read(batch)))
+        yield
 
 
 def make_cache(folder: Path, plan: CachePlan, *, overwrite: bool = False) -> Path:
@@ -111,14 +108,27 @@ def helpers() -> SimpleNamespace:
     )
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Folder with burgers1d_train.h5 and burgers1d_val.h5."""
-    folder = tmp_path / "pdebench"
-    folder.mkdir()
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the data and the caches of both splits, which tests copy."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "pdebench").mkdir()
     for seed, (split, lengths) in enumerate(LENGTHS.items()):
-        write_task(folder / f"burgers1d_{split}.h5", lengths, seed)
+        path = write_task(folder / "pdebench" / f"burgers1d_{split}.h5", lengths, seed)
+        make_cache(folder / "latent_cache" / f"burgers1d_{split}", make_plan(path, make_model(), split=split))
     return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path, made: Path) -> Path:
+    """Folder with burgers1d_train.h5 and burgers1d_val.h5."""
+    return Path(shutil.copytree(made / "pdebench", tmp_path / "pdebench"))
+
+
+@pytest.fixture
+def caches(tmp_path: Path, made: Path) -> Path:
+    """Folder with the caches of both splits."""
+    return Path(shutil.copytree(made / "latent_cache", tmp_path / "latent_cache"))
 
 
 @pytest.fixture
@@ -127,17 +137,7 @@ def model() -> LatentAutoencoder:
     return make_model()
 
 
-@pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shards of eight latents (two batches) instead of 64 MiB."""
-    monkeypatch.setattr("gust_torch.latents.plan.SHARD_BYTES", 8 * 3 * 8 * 4)
-
-
-@pytest.fixture
-def caches(tmp_path: Path, root: Path, model: LatentAutoencoder, small_shards: None) -> Path:
-    """Folder with the caches of both splits."""
-    folder = tmp_path / "latent_cache"
-    for split in LENGTHS:
-        plan = make_plan(root / f"burgers1d_{split}.h5", model, split=split)
-        make_cache(folder / f"burgers1d_{split}", plan)
-    return folder
+@pytest.fixture(autouse=True)
+def without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here cuts the power."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)

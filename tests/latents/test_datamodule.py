@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 
 from gust_torch.checkpoint import save_model
 from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.latents.cache import LatentCache
 from gust_torch.latents.datamodule import LatentDataModule
 from gust_torch.latents.dataset import FrameWindowDataset, LatentBatch, LatentDataset, collate_windows
-from gust_torch.latents.store import LatentCache
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 
 

@@ -10,11 +10,11 @@ import torch
 
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.graph_spec import GraphSpec
+from gust_torch.latents.cache import LatentCache
 from gust_torch.latents.dataset import LatentDataset
 from gust_torch.latents.frames import GraphFrames, GridFrames, find_task_file, open_grid
 from gust_torch.latents.key import data_identity
-from gust_torch.latents.plan import plan_cache
-from gust_torch.latents.store import LatentCache
+from gust_torch.latents.writer import CachePlan, CacheWriter
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.spec import FieldSpec
 
@@ -101,7 +101,7 @@ def test_moving_graphs_are_a_sample_for_each_time(tmp_path: Path, helpers) -> No
     model = LatentAutoencoder(
         spec, latent_len=3, latent_dim=8, width=16, num_local_layers=1, num_layers=1, num_heads=2
     ).eval()
-    plan = plan_cache(
+    plan = CachePlan.of(
         model,
         frames,
         task="particles_advect",
@@ -112,13 +112,11 @@ def test_moving_graphs_are_a_sample_for_each_time(tmp_path: Path, helpers) -> No
         num_items=2,
     )
     assert (plan.num_samples, plan.batch_size) == (8, 8)
-    from gust_torch.latents.writer import CacheWriter
 
     with CacheWriter(tmp_path / "cache" / "particles_advect_train", plan) as writer, torch.no_grad():
         writer.begin()
-        (shard,) = writer.pending
-        writer.write(shard, 0, model.encode(frames.read([0, 1])))
-        writer.finish_shard(shard)
+        assert writer.pending == [range(8)]
+        writer.write(0, model.encode(frames.read([0, 1])))
         writer.finish()
     cache = LatentCache.open(writer.folder)
     assert cache.index.spec == spec

@@ -1,5 +1,6 @@
 """Tiny converted data, tiny configurations, and the command in this process."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from gust_torch.precompute.cli import main
+from gust_torch.precompute.command import main
 from solvers.common.hdf5_utils import HDF5Writer
 
 NUM_TIMES = 7
@@ -50,6 +51,12 @@ def write_stores(root: Path, task: str, kind: str, samples: list) -> None:
         with RaggedWriter(root / f"{task}_{split}.zarr", KINDS[kind]) as writer:
             for index, arrays in enumerate(part):
                 writer.append(arrays, source=f"shard_{index}.npz")
+
+
+@pytest.fixture(autouse=True)
+def without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here cuts the power."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(name="write_grid")

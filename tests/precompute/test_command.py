@@ -1,7 +1,5 @@
 """What the command makes of data and encoders, and what it refuses."""
 
-import hashlib
-import json
 import shutil
 
 import numpy as np
@@ -10,13 +8,14 @@ import torch
 
 from gust_torch.checkpoint import load_model, save_model
 from gust_torch.data.hdf5_dataset import HDF5Dataset
-from gust_torch.latents import key, plan
+from gust_torch.latents import key
+from gust_torch.latents.cache import LatentCache
 from gust_torch.latents.key import encoder_digest
-from gust_torch.latents.store import LatentCache
+from gust_torch.latents.writer import CacheWriter
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.precompute import pipeline
-from gust_torch.precompute.ranks import Interrupted
+from gust_torch.predict import Interrupted
 from gust_torch.spec import FieldSpec
 
 
@@ -44,8 +43,7 @@ def checkpoint(root, tmp_path):
     return tmp_path / "model.ckpt"
 
 
-def test_latents_are_those_of_the_encoder(encode, root, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "SHARD_BYTES", 1000)  # 7 samples of 4 x 8 float32
+def test_latents_are_those_of_the_encoder(encode, root, tmp_path):
     code, out, err = encode("--batch-size", 4, "--num-workers", 1, "--pin-memory")
     assert code == 0, err
     assert [line.split()[0].rsplit("/")[-1] for line in out.splitlines()] == [
@@ -57,7 +55,6 @@ def test_latents_are_those_of_the_encoder(encode, root, tmp_path, monkeypatch):
     assert "new" in out
     for split, num in (("train", 35), ("val", 14), ("test", 7)):
         cache = LatentCache.open(tmp_path / "cache" / f"burgers1d_{split}")
-        assert len(cache.index.shards) == -(-num // 8)  # whole batches of 4
         model = load_model(cache.encoder_path, LatentAutoencoder)
         dataset = HDF5Dataset(root / f"burgers1d_{split}.h5")
         with torch.inference_mode():
@@ -111,10 +108,10 @@ def test_touched_data_with_the_same_content_are_not_stale(encode, root):
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        (["--seed", "5"], "the encoder's weights differ"),
-        (["--latent-len", "2"], "the encoder's config differs (architecture)"),
-        (["--dtype", "float16"], "the dtype differs"),
-        (["--limit", "3"], "the number of samples differs"),
+        (["--seed", "5"], "encoder: "),
+        (["--latent-len", "2"], "config.architecture.latent_len: 4 there, 2 now"),
+        (["--dtype", "float16"], "dtype: float32 there, float16 now"),
+        (["--limit", "3"], "num_samples: 35 there, 3 now"),
     ],
 )
 def test_a_stale_cache_is_refused_and_replaced_on_demand(encode, tmp_path, flags, reason):
@@ -139,7 +136,7 @@ def test_changed_data_make_a_cache_stale(encode, root, write_grid):
     write_grid(root / "burgers1d_val.h5", 2, seed=9)
     code, _, err = encode()
     assert code == 1
-    assert "burgers1d_val is stale: the data file differs" in err
+    assert "burgers1d_val is stale: data: " in err
     out = encode("--overwrite")[1]
     assert out.count("up to date") == 2
     assert out.count("new") == 1
@@ -147,49 +144,42 @@ def test_changed_data_make_a_cache_stale(encode, root, write_grid):
 
 def test_a_damaged_cache_is_refused_and_replaced_on_demand(encode, tmp_path):
     assert encode()[0] == 0
-    shard = tmp_path / "cache" / "burgers1d_train" / "latents_00000.npy"
-    before = shard.read_bytes()
-    shard.write_bytes(before[:-9])
+    latents = tmp_path / "cache" / "burgers1d_train" / "latents.npy"
+    before = latents.read_bytes()
+    latents.write_bytes(before[:-9])
     code, _, err = encode()
     assert code == 1
     assert "is damaged" in err
     assert encode("--overwrite")[0] == 0
-    assert shard.read_bytes() == before
+    assert latents.read_bytes() == before
 
 
 @pytest.mark.parametrize("stop", [Interrupted, OSError])
-def test_a_stopped_run_goes_on_behind_the_finished_shards(encode, tmp_path, monkeypatch, stop):
-    monkeypatch.setattr(plan, "SHARD_BYTES", 512)
+def test_a_stopped_run_goes_on_behind_the_finished_batches(encode, tmp_path, monkeypatch, stop):
     assert encode("--batch-size", 4)[0] == 0
     folder = tmp_path / "cache" / "burgers1d_train"
     expected = snapshot(folder)
     shutil.rmtree(tmp_path / "cache")
-    finish = pipeline.Job.writer
+    write = CacheWriter.write
+    written = []
 
-    def writer_that_stops(job):
-        writer = finish(job)
-        original = writer.finish_shard
-
-        def finish_shard(shard):
-            if shard.index == 3:
-                raise stop("stopped")
-            original(shard)
-
-        writer.finish_shard = finish_shard
-        return writer
+    def write_until(self, start, latents):
+        if start == 12:
+            raise stop("stopped")
+        written.append((self.folder.name, start))
+        write(self, start, latents)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.Job, "writer", writer_that_stops)
+        patch.setattr(CacheWriter, "write", write_until)
         code, out, _ = encode("--batch-size", 4)
     assert code == (130 if stop is Interrupted else 1)
     assert out == ""
-    part = folder.with_name(".burgers1d_train.part")
-    done = {path.name: path.stat().st_mtime_ns for path in part.glob("latents_*.npy")}
-    assert len(done) == 3
     assert not folder.exists()
-    assert encode("--batch-size", 4)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(CacheWriter, "write", lambda *given: (written.append(given[1]), write(*given)))
+        assert encode("--batch-size", 4, "--splits", "train")[0] == 0
+    assert written == [*(("burgers1d_train", start) for start in (0, 4, 8)), 12, 16, 20, 24, 28, 32]
     assert snapshot(folder) == expected
-    assert {name: (folder / name).stat().st_mtime_ns for name in done} == done
 
 
 def test_an_unfinished_cache_of_another_request_is_refused_and_replaced_on_demand(encode, monkeypatch):
@@ -201,35 +191,16 @@ def test_an_unfinished_cache_of_another_request_is_refused_and_replaced_on_deman
         assert encode("--splits", "val")[0] == 1
     code, _, err = encode("--splits", "val", "--batch-size", 4)
     assert code == 1
-    assert "unfinished cache: batches of 32 samples were encoded, 4 now" in err
+    assert ".burgers1d_val.part is of another request (batch_size: 32 there, 4 now)" in err
     assert encode("--splits", "val", "--batch-size", 4, "--overwrite")[0] == 0
 
 
-def test_limit_and_float16_and_manifest(encode, root, tmp_path):
-    manifest = tmp_path / "deep" / "manifest.json"
-    code, out, err = encode("--limit", 9, "--dtype", "float16", "--manifest", manifest)
+def test_limit_and_float16(encode, tmp_path):
+    code, out, err = encode("--limit", 9, "--dtype", "float16")
     assert code == 0, err
     assert "9 samples of 4x8 float16" in out
     assert "7 samples of 4x8 float16" in out  # the test split has no more
-    entries = json.loads(manifest.read_text())["caches"]
-    assert [(entry["task"], entry["split"]) for entry in entries] == [
-        ("burgers1d", split) for split in ("train", "val", "test")
-    ]
-    entry = entries[0]
-    folder = tmp_path / "cache" / "burgers1d_train"
-    cache = LatentCache.open(folder)
-    assert entry["shape"] == [9, 4, 8]
-    assert entry["key"] == cache.key.hex
-    assert entry["encoder"] == encoder_digest(load_model(cache.encoder_path, LatentAutoencoder))
-    data = (root / "burgers1d_train.h5").read_bytes()
-    assert entry["data"]["sha256"] == hashlib.sha256(data).hexdigest()
-    assert {file["name"] for file in entry["files"]} == {path.name for path in folder.iterdir()}
-    for file in entry["files"]:
-        content = (folder / file["name"]).read_bytes()
-        assert (file["bytes"], file["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
-    manifest.write_text("not JSON")
-    assert encode("--limit", 9, "--dtype", "float16", "--manifest", manifest)[0] == 0
-    assert json.loads(manifest.read_text())["caches"] == entries
+    assert len(LatentCache.open(tmp_path / "cache" / "burgers1d_train")) == 9
 
 
 def test_a_checkpoint_encodes_several_tasks(run, root, checkpoint, tmp_path, write_grid):

@@ -8,35 +8,35 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from gust_torch.latents import plan
+from gust_torch.latents.cache import CHECKSUMS, MISSING
 from gust_torch.latents.writer import CacheWriter
-from gust_torch.precompute.cli import main
+from gust_torch.precompute.command import main
 
-SCRIPT = Path(__file__).with_name("small_shards.py")
-SHARD_BYTES = 512  # four samples of 4 x 8 float32
+SCRIPT = Path(__file__).parents[2] / "scripts" / "precompute_latent_cache.py"
 
 
 def start(*arguments, **options):
-    environment = {**os.environ, "SHARD_BYTES": str(SHARD_BYTES), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(SCRIPT), *(str(argument) for argument in arguments)]
     return subprocess.Popen(command, env=environment, text=True, **options)
 
 
-def kill_at_shard(index, arguments):
-    """Run the command in a process that is killed before this shard is finished."""
-    finish = CacheWriter.finish_shard
+def kill_at_sample(sample, arguments):
+    """Run the command in a process that is killed before this sample is written."""
+    write = CacheWriter.write
 
-    def finish_shard(writer, shard):
-        if shard.index == index:
+    def write_until(writer, start, latents):
+        if start == sample:
             os.kill(os.getpid(), signal.SIGKILL)
-        finish(writer, shard)
+        write(writer, start, latents)
 
     def work():
         torch.set_num_threads(1)  # thread pools do not survive a fork
-        CacheWriter.finish_shard = finish_shard
+        CacheWriter.write = write_until
         main([str(argument) for argument in arguments])
 
     process = multiprocessing.get_context("fork").Process(target=work)
@@ -52,19 +52,16 @@ def arguments(root, config):
     return [*fixed, "--untrained", "--batch-size", "1", "--accelerator", "cpu"]
 
 
-def test_killed_with_one_process_and_continued_with_two(run, root, arguments, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "SHARD_BYTES", SHARD_BYTES)
+def test_killed_with_one_process_and_continued_with_two(run, root, arguments, tmp_path):
     assert run("burgers1d", root, *arguments[2:])[0] == 0
     expected = {
         path.name: path.read_bytes() for path in (tmp_path / "cache" / "burgers1d_train").glob("*.npy")
     }
-    assert len(expected) == 3 + 9
 
     killed = tmp_path / "killed"
     part = killed / ".burgers1d_train.part"
-    kill_at_shard(5, [*arguments, "--devices", "1", "--cache-dir", killed])
-    done = {path.name: path.stat().st_mtime_ns for path in part.glob("latents_*.npy")}
-    assert len(done) == 5
+    kill_at_sample(20, [*arguments, "--devices", "1", "--cache-dir", killed])
+    assert (np.load(part / CHECKSUMS) != MISSING).sum() == 20
     assert not (killed / "burgers1d_train").exists()
 
     flags = ["--devices", "2", "--strategy", "ddp", "--cache-dir", killed]
@@ -72,9 +69,9 @@ def test_killed_with_one_process_and_continued_with_two(run, root, arguments, tm
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert len(out.splitlines()) == 1  # of the first process alone
+    assert "8/8 samples" in err  # of the 15 that were missing, half
     folder = killed / "burgers1d_train"
     assert {path.name: path.read_bytes() for path in folder.glob("*.npy")} == expected
-    assert {name: (folder / name).stat().st_mtime_ns for name in done} == done
 
 
 def test_sigterm_ends_both_processes(arguments, tmp_path, root):

@@ -7,11 +7,10 @@ import pytest
 import yaml
 
 from gust_torch.checkpoint import load_model
+from gust_torch.latents.cache import LatentCache
 from gust_torch.latents.key import encoder_digest
-from gust_torch.latents.store import LatentCache
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
-from gust_torch.precompute import config as configurations
-from gust_torch.precompute import training
+from gust_torch.precompute import task_data, training
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "autoencoder"
 
@@ -50,19 +49,17 @@ def test_another_request_is_refused_and_trained_on_demand(
     flags = ["--config", config(), "--splits", "val"]
     assert run("burgers1d", root, *flags)[0] == 0
     for change, reason in (
-        (["--latent-dim", "4"], "the options differ (now --model.init_args.latent_dim=4, then none)"),
-        (["--seed", "4"], "the options differ (now --seed_everything=4, then none)"),
-        (["--config", config(name="other.yaml", max_epochs=2)], "the configuration differs"),
+        (["--latent-dim", "4"], "options.--model.init_args.latent_dim: absent there, 4 now"),
+        (["--seed", "4"], "options.--seed_everything: absent there, 4 now"),
+        (["--config", config(name="other.yaml", max_epochs=2)], "configuration: "),
     ):
         code, _, err = run("burgers1d", root, *flags, *change)
         assert code == 1
-        assert (
-            f"burgers1d_autoencoder holds a finished training of another request: {reason}; give --overwrite"
-            in err
-        )
+        assert f"burgers1d_autoencoder holds a training of another request: {reason}" in err
+        assert "; give --overwrite" in err
     (root / "burgers1d_train.h5").unlink()
     write_grid(root / "burgers1d_train.h5", 4, seed=8)
-    assert "another request: the data differ; give --overwrite" in run("burgers1d", root, *flags)[2]
+    assert "another request: data.train: " in run("burgers1d", root, *flags)[2]
     before = LatentCache.open(tmp_path / "cache" / "burgers1d_val").key.encoder
     assert len(train_calls) == 1
     code, out, err = run("burgers1d", root, *flags, "--overwrite")
@@ -76,15 +73,15 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(run, root, config, t
     flags = ["--config", config(), "--splits", "test"]
     assert run("burgers1d", root, *flags)[0] == 0
     folder = tmp_path / "cache" / "burgers1d_autoencoder"
-    record = json.loads((folder / "training.json").read_text())
-    assert record["finished"]
-    (folder / "training.json").write_text(json.dumps({**record, "finished": False}))
+    record = json.loads((folder / "stage.json").read_text())
+    assert record["done"]
+    (folder / "stage.json").write_text(json.dumps({**record, "done": False}))
     assert run("burgers1d", root, *flags)[1].count("up to date") == 1
     assert "--ckpt_path" not in train_calls[0]
     resumed = train_calls[1]
     assert resumed[resumed.index("--ckpt_path") + 1] == str(folder / "checkpoints" / "last.ckpt")
-    assert json.loads((folder / "training.json").read_text())["finished"]
-    (folder / "training.json").write_text("{")
+    assert json.loads((folder / "stage.json").read_text())["done"]
+    (folder / "stage.json").write_text("{")
     assert "damaged" in run("burgers1d", root, *flags)[2]
 
 
@@ -119,9 +116,9 @@ def test_configurations_of_something_else_are_refused(run, root, config, tmp_pat
 
 
 def test_every_task_has_a_configuration_and_every_configuration_is_one_of_an_autoencoder(tmp_path):
-    assert configurations.find_config("burgers1d", Path("a.h5"), None) == CONFIGS / "burgers1d.yaml"
-    assert configurations.find_config("cfd2d", Path("a.h5"), None) == CONFIGS / "grid.yaml"
+    assert task_data.find_config("burgers1d", Path("a.h5"), None) == CONFIGS / "burgers1d.yaml"
+    assert task_data.find_config("cfd2d", Path("a.h5"), None) == CONFIGS / "grid.yaml"
     with pytest.raises(ValueError, match="give a configuration by --config"):
-        configurations.find_config("my_mesh", Path("a.zarr"), None)
+        task_data.find_config("my_mesh", Path("a.zarr"), None)
     for path in CONFIGS.glob("*.yaml"):
-        assert configurations.read_config(path).model["width"] > 0
+        assert task_data.read_config(path).model["width"] > 0

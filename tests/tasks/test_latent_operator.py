@@ -14,7 +14,7 @@ from gust_torch.checkpoint import load_model, save_model
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
-from gust_torch.precompute.cli import main as precompute
+from gust_torch.precompute.command import main as precompute
 from gust_torch.spec import FieldSpec
 from gust_torch.tasks.cli import main
 from gust_torch.tasks.latent_operator import LatentOperatorTask

@@ -12,14 +12,14 @@ import torch
 
 from gust_torch.checkpoint import load_model
 from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.latents.cache import LatentCache
 from gust_torch.latents.key import encoder_digest
-from gust_torch.latents.store import LatentCache
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 
 
 @pytest.fixture
 def cache(caches: Path) -> LatentCache:
-    """Return that of the training split, three shards."""
+    """Return that of the training split."""
     return LatentCache.open(caches / "burgers1d_train")
 
 
@@ -35,8 +35,6 @@ def test_rows_in_any_order(cache: LatentCache, expected: np.ndarray) -> None:
     for rows in (range(20), [19, 0, 7, 8, 9, 9, 3], [5], np.arange(20)[::-1]):
         np.testing.assert_allclose(cache.latents(rows), expected[np.asarray(rows)], rtol=0, atol=1e-5)
     assert cache.latents([]).shape == (0, 3, 8)
-    out = np.empty((2, 3, 8), np.float32)
-    assert cache.latents([7, 8], out) is out
     for row in (-1, 20):
         with pytest.raises(IndexError, match="of 20"):
             cache.latents([0, row])
@@ -109,7 +107,9 @@ def other_shape(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, truncate, garbage, other_dtype, other_shape])
-@pytest.mark.parametrize("name", ["latents_00001.npy", "latents_00002.npy", "trajectory.npy", "time.npy"])
+@pytest.mark.parametrize(
+    "name", ["latents.npy", "checksums.npy", "trajectory.npy", "time.npy", "parameters.npy"]
+)
 def test_damaged_arrays(caches: Path, name: str, damage: Callable[[Path], None]) -> None:
     folder = caches / "burgers1d_train"
     damage(folder / name)
@@ -118,17 +118,36 @@ def test_damaged_arrays(caches: Path, name: str, damage: Callable[[Path], None])
     assert "\n" not in str(caught.value)
 
 
-def test_bytes_behind_the_end(caches: Path) -> None:
-    extend(caches / "burgers1d_train" / "latents_00001.npy")
-    with pytest.raises(ValueError, match=r"latents_00001\.npy has bytes behind its end"):
-        LatentCache.open(caches / "burgers1d_train")
+def test_a_bit_flip_is_told_when_its_sample_is_first_read(cache: LatentCache) -> None:
+    path = cache.folder / "latents.npy"
+    assert cache.latents([7]).any()
+    content = bytearray(path.read_bytes())
+    content[-7 * 3 * 8 * 4] ^= 1  # of sample 13
+    path.write_bytes(content)
+    flipped = LatentCache.open(cache.folder)
+    flipped.latents([12, 14])
+    for read in (lambda: flipped.latents([12, 13]), flipped.verify, cache.verify):
+        with pytest.raises(ValueError, match=r"is damaged: sample 13 of latents\.npy .*--overwrite"):
+            read()
 
 
-def test_parameters_that_lack_trajectories(caches: Path) -> None:
-    path = caches / "burgers1d_train" / "parameters.npy"
-    np.save(path, np.load(path)[:-1])
-    with pytest.raises(ValueError, match=r"parameters\.npy lacks trajectories"):
+@pytest.mark.parametrize("name", ["checksums.npy", "trajectory.npy", "time.npy", "parameters.npy"])
+def test_a_bit_flip_beside_the_latents(caches: Path, name: str) -> None:
+    path = caches / "burgers1d_train" / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is not what was written"):
         LatentCache.open(path.parent)
+
+
+def test_verifying_reads_everything(cache: LatentCache) -> None:
+    cache.verify()
+    content = bytearray(cache.encoder_path.read_bytes())
+    content[len(content) // 2] ^= 1
+    cache.encoder_path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"encoder\.ckpt is not what was written"):
+        cache.verify()
 
 
 def test_no_encoder(caches: Path) -> None:
@@ -140,14 +159,14 @@ def test_no_encoder(caches: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"format_version": 2}, "format version 2, this version reads 1"),
+        ({"format_version": 1}, "format version 1, this version reads 2"),
         ({"format_version": None}, "format version None"),
-        ({"shards": []}, "shards do not cover"),
-        ({"shards": [{"file": "latents_00000.npy", "start": 0, "stop": 8}]}, "shards do not cover"),
-        ({"shards": [{"file": "latents_00000.npy"}]}, "missing or unknown"),
-        ({"key_hex": "0" * 64}, "key does not belong"),
-        ({"surprise": 1}, "missing or unknown"),
-        ({"data": {"sha256": "0" * 64, "size": 1, "stamp": ""}}, "key does not belong"),
+        ({"latent_len": 10**12}, "digest differs"),
+        ({"latent_dim": float("nan")}, "not JSON compliant"),
+        ({"key": {}}, "digest differs"),
+        ({"parameter_names": None}, "digest differs"),
+        ({"surprise": 1}, "digest differs"),
+        ({"digest": None}, "digest differs"),
     ],
 )
 def test_a_changed_index(caches: Path, change: dict, match: str) -> None:
@@ -157,7 +176,7 @@ def test_a_changed_index(caches: Path, change: dict, match: str) -> None:
         LatentCache.open(path.parent)
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "{", "{}", "\x00\xff"])
+@pytest.mark.parametrize("content", ["", "[1]", "{", "{}", "\x00\xff", "[" * 100_000])
 def test_an_index_that_is_none(caches: Path, content: str) -> None:
     path = caches / "burgers1d_train" / "index.json"
     path.write_bytes(content.encode("latin-1"))

@@ -1,0 +1,338 @@
+"""Latent caches as they lie on disk: an index, memory-mapped latents and what belongs to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tokenize
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gust_torch.checkpoint import load_model
+from gust_torch.graph_spec import GraphSpec
+from gust_torch.latents.key import (
+    FORMAT_VERSION,
+    DataIdentity,
+    LatentKey,
+    canonical_json,
+    data_identity,
+    encoder_digest,
+)
+from gust_torch.models.latent_autoencoder import LatentAutoencoder
+from gust_torch.spec import FieldSpec
+from solvers.common.files import file_sha256, hidden_part
+
+try:
+    from isal.isal_zlib import crc32  # 20 times as fast, the same number
+except ImportError:
+    from zlib import crc32
+
+INDEX, ENCODER = "index.json", "encoder.ckpt"
+LATENTS, CHECKSUMS = "latents.npy", "checksums.npy"
+TRAJECTORY, TIME, PARAMETERS = "trajectory.npy", "time.npy", "parameters.npy"
+MISSING = -1
+REMEDY = "rerun scripts/precompute_latent_cache.py with --overwrite"
+# What numpy raises for headers that are none, or that promise more than there is.
+BAD_ARRAY = (
+    OSError,
+    ValueError,
+    EOFError,
+    TypeError,
+    ArithmeticError,
+    SyntaxError,
+    tokenize.TokenError,
+    MemoryError,
+    RecursionError,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheIndex:
+    """`index.json`: what is in a cache, and what it was made from.
+
+    Attributes:
+        task: Such as "burgers1d".
+        split: "train", "val" or "test".
+        source: Path of the data, when the cache was made.
+        data: Identity of the data.
+        key: Of the latents.
+        latent_len: Tokens of a sample.
+        latent_dim: Features of a token.
+        batch_size: Samples that were encoded together.
+        num_trajectories: Rows of `parameters.npy`.
+        parameter_names: Its columns.
+        device: Where the latents were computed.
+        sha256: File -> sha256, of all but the latents, which have `checksums.npy`.
+        provenance: Package version and commit.
+    """
+
+    task: str
+    split: str
+    source: str
+    data: DataIdentity
+    key: LatentKey
+    latent_len: int
+    latent_dim: int
+    batch_size: int
+    num_trajectories: int
+    parameter_names: tuple[str, ...]
+    device: str
+    sha256: Mapping[str, str]
+    provenance: Mapping[str, str]
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the cache."""
+        return self.key.num_samples
+
+    @property
+    def spec(self) -> FieldSpec | GraphSpec:
+        """Of the data."""
+        values = self.key.config["spec"]
+        return FieldSpec.from_dict(values) if "grid" in values else GraphSpec.from_dict(values)
+
+    def to_json(self) -> str:
+        """Text of the file."""
+        values = {"format_version": FORMAT_VERSION, "key_hex": self.key.hex, **dataclasses.asdict(self)}
+        return json.dumps({"digest": _digest(values), **values}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> CacheIndex:
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: It is not an index of this version, or was changed after it was written.
+        """
+        try:
+            values = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+        if not isinstance(values, dict) or "format_version" not in values:
+            raise ValueError("it has no format_version")
+        if values["format_version"] != FORMAT_VERSION:
+            raise ValueError(
+                f"it has format version {values['format_version']}, this version reads {FORMAT_VERSION}"
+            )
+        if values.pop("digest", None) != _digest(values):
+            raise ValueError("it was changed after it was written: its digest differs")
+        try:
+            del values["format_version"], values["key_hex"]
+            values["key"] = LatentKey(**values["key"])
+            values["data"] = DataIdentity.from_dict(values["data"])
+            values["parameter_names"] = tuple(values["parameter_names"])
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"an entry is missing or unknown ({error})") from error
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """sha256 of all other entries of an index."""
+    return hashlib.sha256(canonical_json(values).encode()).hexdigest()
+
+
+class LatentCache:
+    """Latents (num_samples, latent_len, latent_dim) of one split; nothing is ever written.
+
+    Use `LatentCache.open`. The latents are mapped when first read, also in copies for other processes, and
+    the first reading of each sample in a process compares its checksum.
+
+    Attributes:
+        folder: Where it lies.
+        index: What it holds.
+        trajectories: (num_samples,) int64.
+        times: (num_samples,) float64.
+        parameters: Name -> (num_trajectories,) float64, indexed by trajectory.
+        checksums: (num_samples,) int64, CRC-32 of each sample's latents.
+    """
+
+    def __init__(self, folder: Path, index: CacheIndex) -> None:
+        """Args: see `open`, which checks the files before."""
+        self.folder, self.index = folder, index
+        for name, digest in index.sha256.items():
+            if name != ENCODER:  # that is compared where it is loaded
+                self._compare(name, digest)
+        count = (index.num_samples,)
+        self.trajectories = self._load(TRAJECTORY, count, np.dtype(np.int64)).copy()
+        self.times = self._load(TIME, count, np.dtype(np.float64)).copy()
+        self.checksums = self._load(CHECKSUMS, count, np.dtype(np.int64)).copy()
+        shape = (index.num_trajectories, len(index.parameter_names))
+        table = self._load(PARAMETERS, shape, np.dtype(np.float64)).copy()
+        self.parameters = {name: table[:, i] for i, name in enumerate(index.parameter_names)}
+        if self.parameters and not 0 <= self.trajectories.min() <= self.trajectories.max() < len(table):
+            raise ValueError(f"{folder} is damaged: {PARAMETERS} lacks trajectories; {REMEDY}")
+        self._compared = np.zeros(count, bool)
+        self._latents: np.ndarray | None = None
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> LatentCache:
+        """Open a cache and check that every file of it is there, whole and of the right type.
+
+        Raises:
+            ValueError: There is no cache, or it is damaged or of another version; with the remedy.
+        """
+        folder = Path(folder)
+        path = folder / INDEX
+        if not path.is_file():
+            unfinished = hidden_part(folder).is_dir()
+            remedy = "repeat the command that began it" if unfinished else "make it"
+            raise ValueError(
+                f"no {'finished ' if unfinished else ''}latent cache at {folder}; {remedy}: "
+                "scripts/precompute_latent_cache.py"
+            )
+        try:
+            index = CacheIndex.from_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:  # of JSON and of the encoding too
+            raise ValueError(f"{path} cannot be used: {error}; {REMEDY}") from error
+        cache = cls(folder, index)
+        cache._latents = cache._map()
+        cache._file(ENCODER)
+        return cache
+
+    @property
+    def key(self) -> LatentKey:
+        """What decided the latents."""
+        return self.index.key
+
+    @property
+    def encoder_path(self) -> Path:
+        """Checkpoint of the autoencoder, for `gust_torch.checkpoint.load_model`."""
+        return self.folder / ENCODER
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """(latent_len, latent_dim)."""
+        return self.index.latent_len, self.index.latent_dim
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return self.index.num_samples
+
+    def latents(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Copy of some samples in the order asked for, (n, latent_len, latent_dim) float32.
+
+        Args:
+            rows: (n,) sample numbers from 0.
+
+        Raises:
+            IndexError: A number is out of range.
+            ValueError: The latents have changed since they were written.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"samples {rows.min()} to {rows.max()} of {len(self)}")
+        if self._latents is None:
+            self._latents = self._map()
+        self._check(rows)
+        gathered = np.take(self._latents, rows, axis=0, mode="clip")
+        # torch casts float16 eight times as fast as numpy.
+        return gathered if gathered.dtype == np.float32 else torch.from_numpy(gathered).float().numpy()
+
+    def encoder(self) -> LatentAutoencoder:
+        """Load the autoencoder.
+
+        Raises:
+            ValueError: Its checkpoint is damaged, or is not the one that made the latents.
+        """
+        model = load_model(self.encoder_path, LatentAutoencoder)
+        if encoder_digest(model) != self.key.encoder:
+            raise ValueError(f"{self.folder} is damaged: {ENCODER} is not its encoder; {REMEDY}")
+        return model
+
+    def check_fresh(
+        self, *, data_path: str | os.PathLike[str] | None = None, encoder_digest: str | None = None
+    ) -> None:
+        """Compare the cache with the data and the encoder that it should have been made from.
+
+        Args:
+            data_path: The data; not looked at where None. Its content is hashed only if it was touched.
+            encoder_digest: `gust_torch.latents.encoder_digest` of the encoder; any where None.
+
+        Raises:
+            ValueError: The cache is stale.
+        """
+        reasons = []
+        if data_path is not None:
+            found = data_identity(data_path, known=self.index.data).sha256
+            if found != self.key.data:
+                reasons.append(
+                    f"the data file differs ({data_path} has sha256 {found[:12]}, the cache was made from "
+                    f"{self.key.data[:12]})"
+                )
+        if encoder_digest is not None and encoder_digest != self.key.encoder:
+            reasons.append(
+                f"the encoder differs (it has digest {encoder_digest[:12]}, the cache was made by "
+                f"{self.key.encoder[:12]})"
+            )
+        if reasons:
+            raise ValueError(f"{self.folder} is stale: {'; '.join(reasons)}; {REMEDY}")
+
+    def verify(self) -> None:
+        """Read everything and compare it with the checksums of when it was written.
+
+        Raises:
+            ValueError: Something has changed.
+        """
+        for name, digest in self.index.sha256.items():
+            self._compare(name, digest)
+        self.encoder()
+        self._compared[:] = False
+        if self._latents is None:
+            self._latents = self._map()
+        self._check(np.arange(len(self)))
+
+    def _check(self, rows: np.ndarray) -> None:
+        """Compare the checksums of samples that this process has not read before."""
+        assert self._latents is not None
+        for row in rows[~self._compared[rows]].tolist():
+            if crc32(self._latents[row]) != self.checksums[row]:
+                raise ValueError(
+                    f"{self.folder} is damaged: sample {row} of {LATENTS} is not what was written; {REMEDY}"
+                )
+            self._compared[row] = True
+
+    def _map(self) -> np.ndarray:
+        return self._load(LATENTS, (len(self), *self.latent_shape), np.dtype(self.key.dtype))
+
+    def _compare(self, name: str, digest: str) -> None:
+        """Compare a file with its checksum."""
+        if file_sha256(self._file(name)) != digest:
+            raise ValueError(f"{self.folder} is damaged: {name} is not what was written; {REMEDY}")
+
+    def _file(self, name: str) -> Path:
+        """Return the path of a file that is there."""
+        path = self.folder / name
+        if not path.is_file():
+            raise ValueError(f"{self.folder} is damaged: {name} is missing; {REMEDY}")
+        return path
+
+    def _load(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Map an array of the cache.
+
+        Raises:
+            ValueError: It is missing, truncated, or of another shape or type.
+        """
+        path = self._file(name)
+        try:
+            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        except BAD_ARRAY as error:
+            raise ValueError(
+                f"{self.folder} is damaged: {name} is truncated or no array; {REMEDY}"
+            ) from error
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(
+                f"{self.folder} is damaged: {name} holds {array.dtype} {array.shape}, the index says "
+                f"{dtype} {shape}; {REMEDY}"
+            )
+        if isinstance(array, np.memmap) and path.stat().st_size != array.offset + array.nbytes:
+            raise ValueError(f"{self.folder} is damaged: {name} has bytes behind its end; {REMEDY}")
+        return array.view(np.ndarray)  # its slices are made faster than those of np.memmap
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the map, which would be copied."""
+        return {**self.__dict__, "_latents": None}

@@ -1,0 +1,71 @@
+"""Running a model over all data: disjoint rows, a full disk told at once."""
+
+import errno
+import multiprocessing
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from gust_torch.predict import Ranks, RowFile, allocate_rows
+
+
+class Batches(Dataset):
+    """Two rows each of ten."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
+        return 2 * index, torch.arange(2 * index, 2 * index + 2)
+
+
+def test_rows_are_written_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npy"
+    allocate_rows(path, (10, 3), np.dtype(np.float32))
+    assert not np.load(path).any()
+    file = RowFile(path)
+    with Ranks(accelerator="cpu", devices="1") as ranks:
+        ranks.predict(
+            lambda rows: rows[:, None].float() * torch.ones(3),
+            Batches(),
+            lambda start, rows: file.write(start, rows.numpy()),
+        )
+        assert ranks.agree(lambda: 7) == 7
+    file.close()
+    np.testing.assert_array_equal(np.load(path), np.arange(10.0)[:, None] * np.ones(3))
+
+
+@pytest.mark.parametrize(("start", "shape"), [(-1, (1, 3)), (9, (2, 3)), (0, (1, 2))])
+def test_rows_that_do_not_fit(tmp_path: Path, start: int, shape: tuple[int, int]) -> None:
+    allocate_rows(tmp_path / "rows.npy", (10, 3), np.dtype(np.float32))
+    with pytest.raises(ValueError, match="expected rows"):
+        RowFile(tmp_path / "rows.npy").write(start, np.zeros(shape, np.float32))
+
+
+def test_a_file_that_may_not_be_so_large(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npy"
+
+    def work() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+        try:
+            allocate_rows(path, (1 << 20,), np.dtype(np.float32))
+        except OSError as error:
+            raise SystemExit(error.errno if error.filename == str(path) else 1) from error
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(30)
+    assert process.exitcode == errno.EFBIG
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "options", [{"strategy": "ddp_spawn"}, {"devices": "many"}, {"accelerator": "abacus"}]
+)
+def test_what_this_machine_lacks_is_told(options: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"give auto|change --devices"):
+        Ranks(**{"accelerator": "cpu", **options})
