@@ -22,10 +22,11 @@ from gust_torch.latents.dataset import (
     check_window,
     collate_windows,
 )
-from gust_torch.latents.frames import find_task_file, open_grid
+from gust_torch.latents.frames import open_grid
 from gust_torch.latents.key import encoder_digest
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.spec import FieldSpec
+from solvers.common.splits import find_split, find_splits
 
 logger = logging.getLogger(__name__)
 
@@ -162,17 +163,16 @@ class LatentDataModule(LightningDataModule):
 
     def _data_path(self, split: str) -> Path | None:
         """Return the data that a cache should have been made from, where they are on this machine."""
-        paths = [Path(self.root) / f"{self.task}_{split}{suffix}" for suffix in (".h5", ".zarr")]
-        if not any(path.exists() for path in paths):
-            logger.info("%s (or .zarr) is not there to compare its latent cache with", paths[0])
-            return None
-        return find_task_file(self.root, self.task, split)
+        paths = find_splits(self.root, self.task)
+        if split not in paths:
+            logger.info("%s/%s_%s is not there to compare its latent cache with", self.root, self.task, split)
+        return paths.get(split)
 
     def _cached(self, split: str) -> LatentDataset:
         return LatentDataset(self._caches[split], self.n_steps, self.stride)
 
     def _raw(self, split: str) -> FrameWindowDataset:
-        path = find_task_file(self.root, self.task, split)
+        path = find_split(self.root, self.task, split)
         if path.suffix == ".zarr":
             raise ValueError(
                 f"{path} holds graphs, which are not encoded on the fly; make caches with "

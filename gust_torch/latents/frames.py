@@ -16,27 +16,7 @@ if TYPE_CHECKING:
     from gust_torch.data.graphs.datasets import GraphZarrDataset
     from gust_torch.models.latent_autoencoder import Batch
 
-SPLITS = ("train", "val", "test")
-SUFFIXES = (".h5", ".zarr")
 TIME_STEP = "dt"
-
-
-def find_task_file(root: str | Path, task: str, split: str) -> Path:
-    """Path of a converted data set, `<root>/<task>_<split>.h5` or `.zarr`.
-
-    Raises:
-        ValueError: There is none, or both.
-    """
-    paths = [Path(root) / f"{task}_{split}{suffix}" for suffix in SUFFIXES]
-    found = [path for path in paths if path.exists()]
-    if not found:
-        raise ValueError(
-            f"no {paths[0]} (or .zarr); convert the task first (scripts/convert_pdebench_multimodal.py) "
-            "or change --root"
-        )
-    if len(found) > 1:
-        raise ValueError(f"there are both {found[0]} and {found[1]}; move one of them away")
-    return found[0]
 
 
 class FrameSource(Protocol):

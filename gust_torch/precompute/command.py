@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from solvers.common.cli import parse, run_command
+from solvers.common.splits import SPLITS
 
-SPLITS = ("train", "val", "test")
 DESCRIPTION = (
     "Encode converted data once and keep the latents in CACHE_DIR/TASK_SPLIT/. Without --checkpoint or "
     "--untrained the autoencoder of each task is trained first."

@@ -17,10 +17,11 @@ from gust_torch.data.graphs.datamodule import GraphDataModule
 from gust_torch.data.graphs.statistics import graph_spec
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.latents.frames import FrameSource, GraphFrames, GridFrames, find_task_file, open_grid
-from gust_torch.precompute.command import SPLITS, Request
+from gust_torch.latents.frames import FrameSource, GraphFrames, GridFrames, open_grid
+from gust_torch.precompute.command import Request
 from gust_torch.spec import FieldSpec
 from gust_torch.tasks.latent_autoencoder import LatentAutoencoderTask
+from solvers.common.splits import GRAPHS, GRID, SPLITS, find_splits, split_path
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "autoencoder"
 GRID_CONFIG = "grid"
@@ -243,7 +244,7 @@ def find_data(request: Request) -> dict[str, TaskData]:
     Raises:
         ValueError: A file or a configuration is missing, with all missing files at once.
     """
-    found = {task: _paths(request.root, task) for task in request.tasks}
+    found = {task: find_splits(request.root, task) for task in request.tasks}
     missing = [
         (task, split)
         for task, paths in found.items()
@@ -260,15 +261,6 @@ def find_data(request: Request) -> dict[str, TaskData]:
     }
 
 
-def _paths(root: Path, task: str) -> dict[str, Path]:
-    """Files of the splits that are there."""
-    paths = {}
-    for split in SPLITS:
-        if any((root / f"{task}_{split}{suffix}").exists() for suffix in (".h5", ".zarr")):
-            paths[split] = find_task_file(root, task, split)
-    return paths
-
-
 def _needed_splits(request: Request, paths: Mapping[str, Path]) -> list[str]:
     """Split to encode, and those that the encoder is made from."""
     if request.checkpoint is not None:
@@ -283,7 +275,7 @@ def _missing(
     request: Request, found: Mapping[str, Mapping[str, Path]], missing: list[tuple[str, str]]
 ) -> str:
     """One line about missing files, with what to do."""
-    names = [str(request.root / f"{t}_{s}{'.zarr' if t in GRAPH_TASKS else '.h5'}") for t, s in missing]
+    names = [str(split_path(request.root, t, s, GRAPHS if t in GRAPH_TASKS else GRID)) for t, s in missing]
     text = f"missing {', '.join(names)}"
     if any(not found[task] for task, _ in missing):
         return (

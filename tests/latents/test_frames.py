@@ -12,7 +12,7 @@ from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.latents.cache import LatentCache
 from gust_torch.latents.dataset import LatentDataset
-from gust_torch.latents.frames import GraphFrames, GridFrames, find_task_file, open_grid
+from gust_torch.latents.frames import GraphFrames, GridFrames, open_grid
 from gust_torch.latents.key import data_identity
 from gust_torch.latents.writer import CachePlan, CacheWriter
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
@@ -21,15 +21,6 @@ from gust_torch.spec import FieldSpec
 needs_graphs = pytest.mark.skipif(
     not all(map(find_spec, ("zarr", "fsspec", "torch_geometric"))), reason="without the extra `graphs`"
 )
-
-
-def test_files_of_a_task(root: Path) -> None:
-    assert find_task_file(root, "burgers1d", "val") == root / "burgers1d_val.h5"
-    with pytest.raises(ValueError, match=r"no .*burgers1d_test\.h5 \(or \.zarr\); convert the task first"):
-        find_task_file(root, "burgers1d", "test")
-    (root / "burgers1d_val.zarr").mkdir()
-    with pytest.raises(ValueError, match="both"):
-        find_task_file(root, "burgers1d", "val")
 
 
 def test_grid_frames(root: Path) -> None:
