@@ -127,19 +127,13 @@ def filter_names(dataset: h5py.Dataset) -> tuple[str, ...]:
     return tuple(_FILTER_NAMES.get(code, f"filter {code}") for code in codes)
 
 
-def load_plugins(path: Path, dataset: h5py.Dataset) -> None:
-    """Load the plugins that reading a dataset needs.
-
-    Raises:
-        ValueError: If a filter is unknown.
-    """
+def missing_filter(dataset: h5py.Dataset) -> int | None:
+    """Load the plugins that reading a dataset needs; return the number of a filter that none of them has."""
     filters = dataset.id.get_create_plist()
     for index in range(filters.get_nfilters()):
-        code = filters.get_filter(index)[0]
+        code = int(filters.get_filter(index)[0])
         if not h5py.h5z.filter_avail(code):
             importlib.import_module("hdf5plugin")
         if not h5py.h5z.filter_avail(code):
-            raise ValueError(
-                f"{path}: {dataset.name} is compressed by HDF5 filter {code}, which is not installed; "
-                "repack the file where it can be read"
-            )
+            return code
+    return None

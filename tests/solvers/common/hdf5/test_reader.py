@@ -91,21 +91,6 @@ def test_without_a_time_the_shortest_field_counts(tmp_path: Path) -> None:
         assert num_samples(file) == 4
 
 
-def test_frames_bypass_the_chunk_cache_unless_a_compressed_chunk_holds_several(
-    write_file: Write, tmp_path: Path
-) -> None:
-    def cache_bytes(path: Path) -> int:
-        with open_file(path) as file:
-            return int(file.id.get_access_plist().get_cache()[2])
-
-    assert cache_bytes(write_file(2)) == 0
-    with h5py.File(tmp_path / "grouped.h5", "w") as file:
-        file.create_dataset(
-            "fields/a", data=np.ones((8, 4, 4), np.float32), chunks=(8, 4, 4), compression="gzip"
-        )
-    assert cache_bytes(tmp_path / "grouped.h5") > 0
-
-
 def _truncate(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 

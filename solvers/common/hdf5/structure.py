@@ -1,0 +1,218 @@
+"""What each path in a file of the common format must be: one table for all who read such files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import h5py
+import numpy as np
+
+from solvers.common.hdf5 import schema
+from solvers.common.hdf5.schema import missing_filter
+
+NUMBERS = "fiub"
+"""Kinds of NumPy types that can be read as real numbers."""
+TRIVIAL = {"scale_factor": 1.0, "add_offset": 0.0}
+"""Attributes of the CF conventions that change values, and what they are where they don't."""
+FILLS = ("_FillValue", "missing_value")
+"""Attributes that name the value of missing cells."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What one path must be.
+
+    Attributes:
+        group: Whether it is a group; else a dataset.
+        shape: Its shape in words.
+        ranks: The numbers of axes that can be read.
+        kinds: Kinds of NumPy types that can be read.
+        dtype: The type that the format prescribes.
+        remedy: What to do about another shape.
+    """
+
+    group: bool = False
+    shape: str = ""
+    ranks: tuple[int, ...] = ()
+    kinds: str = NUMBERS
+    dtype: np.dtype[Any] = schema.TIME_DTYPE
+    remedy: str = "correct it, or write the file again"
+
+
+DAMAGED = "the file is truncated or damaged: copy, download or write it again"
+_ALONG = "a grid of positions along each axis is 1-D: of a meshgrid take x[:, 0] and y[0]"
+RULES = {
+    schema.FIELDS: Rule(group=True),
+    f"{schema.FIELDS}/*": Rule(
+        shape="(n_samples, H, W) or (n_samples, H, W, C)",
+        ranks=(3, 4),
+        dtype=schema.FIELD_DTYPE,
+        remedy="leave it out (`fields` names those to read), or convert the file",
+    ),
+    schema.COORDINATES: Rule(group=True),
+    schema.X: Rule(shape="(H,)", ranks=(1,), dtype=schema.FIELD_DTYPE, remedy=_ALONG),
+    schema.Y: Rule(shape="(W,)", ranks=(1,), dtype=schema.FIELD_DTYPE, remedy=_ALONG),
+    schema.TIME: Rule(shape="(n_samples,)", ranks=(1,)),
+    schema.TRAJECTORY: Rule(shape="(n_samples,)", ranks=(1,), dtype=schema.TRAJECTORY_DTYPE),
+    schema.PARAMETERS: Rule(group=True),
+    f"{schema.PARAMETERS}/*": Rule(shape="(n_trajectories,)", ranks=(0, 1)),
+    schema.SCALARS: Rule(group=True),
+    f"{schema.SCALARS}/*": Rule(shape="(n_samples,)", ranks=(1,)),
+    schema.METADATA: Rule(group=True),
+}
+
+
+class Contents:
+    """The objects of a file by path: each is opened once and is what the table says, or a ValueError
+    tells.
+    """
+
+    def __init__(self, file: h5py.File, path: str, *, allow_external: bool = False) -> None:
+        """Look at nothing yet.
+
+        Args:
+            file: Open for reading.
+            path: Its path as messages name it.
+            allow_external: Follow external links, and read external storage: any file that they name.
+        """
+        self.file, self.path = file, path
+        self.allow_external = allow_external
+        try:
+            self._own = h5py.h5o.get_info(file.id).fileno
+        except RuntimeError as error:
+            raise ValueError(f"{path}: HDF5 cannot read it ({error}); {DAMAGED}") from error
+        self._found: dict[str, h5py.Group | h5py.Dataset | None] = {}
+
+    def group(self, name: str) -> h5py.Group | None:
+        """Return a group of the table; None where there is none.
+
+        Raises:
+            ValueError: It is something else, or a link that leads nowhere.
+        """
+        return self._look(name, RULES[name])
+
+    def dataset(self, name: str) -> h5py.Dataset | None:
+        """Return a dataset of the table ("coordinates/x", "fields/omega"); None where there is none.
+
+        Raises:
+            ValueError: It is something else, or of a shape or type that cannot be read, or scaled.
+        """
+        folder = name.partition("/")[0]
+        if self.group(folder) is None:
+            return None
+        return self._look(name, RULES.get(name) or RULES[f"{folder}/*"])
+
+    def names(self, group: str) -> list[str]:
+        """Return the names in a group, whatever they are; [] where there is no such group."""
+        found = self.group(group)
+        return [] if found is None else list(found)
+
+    def is_same(self, first: str, second: str) -> bool:
+        """Whether two paths name one object (hard or soft links)."""
+        return bool(self.dataset(first) == self.dataset(second))
+
+    def _look(self, name: str, rule: Rule) -> Any:
+        if name not in self._found:
+            self._found[name] = self._checked(name, rule)
+        return self._found[name]
+
+    def _checked(self, name: str, rule: Rule) -> h5py.Group | h5py.Dataset | None:
+        links, key = self.file.id.links, name.encode()
+        link = None
+        try:
+            if not links.exists(key):
+                return None
+            link = links.get_info(key).type
+            if link == h5py.h5l.TYPE_EXTERNAL and not self.allow_external:
+                raise self._error(
+                    name, f"expected {_noun(rule)}, found a link to {self._target(name)}; {_EXTERNAL}"
+                )
+            item = self.file[name]
+        except (KeyError, OSError, RuntimeError, TypeError) as error:
+            if link in (None, h5py.h5l.TYPE_HARD):
+                reason = str(error).strip("'\"")
+                raise self._error(name, f"cannot be read ({reason}); {DAMAGED}") from error
+            raise self._error(
+                name,
+                f"expected {_noun(rule)}, found a link to {self._target(name)}, where there is nothing; "
+                "put it there or remove the link",
+            ) from error
+        if not self.allow_external and h5py.h5o.get_info(item.id).fileno != self._own:
+            raise self._error(name, f"expected {_noun(rule)}, found a link to another file; {_EXTERNAL}")
+        if not isinstance(item, h5py.Group if rule.group else h5py.Dataset):
+            raise self._error(name, f"expected {_noun(rule)}, found {_kind(item)}; {rule.remedy}")
+        if isinstance(item, h5py.Dataset):
+            self._check_dataset(name, item, rule)
+        return item
+
+    def _check_dataset(self, name: str, dataset: h5py.Dataset, rule: Rule) -> None:
+        shape = dataset.shape
+        if shape is None or len(shape) not in rule.ranks:
+            found = "no values at all (a null data space)" if shape is None else f"shape {shape}"
+            raise self._error(name, f"expected {rule.shape}, found {found}; {rule.remedy}")
+        if dataset.dtype.kind not in rule.kinds:
+            raise self._error(
+                name, f"expected real numbers {rule.shape}, found {_type(dataset.dtype)}; {rule.remedy}"
+            )
+        if (code := missing_filter(dataset)) is not None:
+            raise self._error(
+                name,
+                f"it is compressed by HDF5 filter {code}, which is not installed; install hdf5plugin, "
+                f"or repack the "
+                "file where it can be read",
+            )
+        for attribute, trivial in TRIVIAL.items() if h5py.h5a.get_num_attrs(dataset.id) else ():
+            value = dataset.attrs.get(attribute, trivial)
+            if not np.array_equal(np.ravel(value), [trivial]):
+                raise self._error(
+                    name,
+                    f"expected plain values, found the attribute {attribute} = {value}; unpack the values",
+                )
+
+    def _target(self, name: str) -> str:
+        link = self.file.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            return f"{link.filename}:{link.path}"
+        return str(getattr(link, "path", "nowhere"))
+
+    def _error(self, name: str, text: str) -> ValueError:
+        return ValueError(f"{self.path}: /{name}: {text}")
+
+
+_EXTERNAL = "copy the data into this file, or say allow_external=True if you trust where it leads"
+
+
+def form_problems(name: str, dataset: h5py.Dataset, rule: Rule) -> Iterator[str]:
+    """Yield what the format wants otherwise in a dataset that can be read all the same."""
+    if dataset.ndim != rule.ranks[-1] and dataset.ndim == 0:
+        yield f"/{name}: expected {rule.shape}, found a single number"
+    if dataset.dtype == rule.dtype or (rule.dtype.kind == "i" and dataset.dtype.kind == "i"):
+        return
+    wanted = "an integer type" if rule.dtype.kind == "i" else rule.dtype.name
+    yield f"/{name}: expected {wanted}, found {dataset.dtype}"
+
+
+def fill_values(dataset: h5py.Dataset) -> list[float]:
+    """Return what the attributes of a dataset say missing cells hold."""
+    if not h5py.h5a.get_num_attrs(dataset.id):
+        return []
+    values = [dataset.attrs[name] for name in FILLS if name in dataset.attrs]
+    return [float(value) for value in np.ravel(values) if np.isreal(value)] if values else []
+
+
+def _noun(rule: Rule) -> str:
+    return "a group" if rule.group else f"a dataset {rule.shape}"
+
+
+def _kind(item: object) -> str:
+    if isinstance(item, h5py.Dataset):
+        return f"a dataset of shape {item.shape}"
+    return "a group" if isinstance(item, h5py.Group) else "a named type"
+
+
+def _type(dtype: np.dtype[Any]) -> str:
+    if h5py.check_string_dtype(dtype) is not None or dtype.kind == "S":
+        return "text"
+    return f"a compound type {dtype.names}" if dtype.names else str(dtype)
