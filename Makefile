@@ -13,7 +13,7 @@ test: export OMP_NUM_THREADS = 1
 .PHONY: demo test lint format check clean
 
 demo: $(VENV)/.demo
-	bash scripts/demo.sh
+	$(BIN)/python -m gust_torch.demo
 
 test: lint check
 

@@ -91,6 +91,15 @@ class WriterLock:
             os.unlink(self._lock.lock_file)
         self._lock.release()
 
+    def inherit(self) -> None:
+        """Let processes that are started from now on, with `close_fds=False`, hold it too until they end.
+
+        Where locks are of open files (POSIX), a command that outlives a killed parent so keeps others away.
+        """
+        descriptor = self._lock._context.lock_file_fd
+        if os.name == "posix" and descriptor is not None:
+            os.set_inheritable(descriptor, True)
+
     def __enter__(self) -> "WriterLock":
         return self
 
