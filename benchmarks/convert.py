@@ -66,7 +66,7 @@ def _write_source(root: Path, family: str, gigabytes: float) -> Path:
         for field in fields.split():
             dataset = file.create_dataset(field, (num, *shape), "f4")
             for index in range(num):
-                dataset[index] = trajectory
+                dataset[index] = trajectory + index  # each is another one
         for axis, size in zip("xy", shape[1:], strict=False):
             file[f"{axis}-coordinate"] = ((np.arange(size) + 0.5) / size).astype(np.float32)
         file["t-coordinate"] = 0.01 * np.arange(shape[0] + 1, dtype=np.float32)

@@ -6,7 +6,7 @@ then start as one in it does.
 
 import hashlib
 import logging
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from itertools import pairwise
 
@@ -31,45 +31,49 @@ def trajectory_keys(sources: Sequence[Source], by: str) -> list[Hashable]:
     Raises:
         ValueError: Two sources hold one trajectory.
     """
-    places = [(source, index) for source in sources for index in range(source.num_trajectories)]
-    starts = [start for source in sources for start in _starts(source)]
-    alike: dict[bytes, list[int]] = defaultdict(list)
-    for number, (digest, _) in enumerate(starts):
-        alike[digest].append(number)
-    keys: list[Hashable] = [digest for digest, _ in starts] if by == "group" else list(range(len(starts)))
-    for digest, numbers in alike.items():
-        if len(numbers) < 2:
-            continue
-        same: dict[bytes, list[int]] = defaultdict(list)
-        is_flat = starts[numbers[0]][1]
-        for number in numbers:
-            whole = _whole(*places[number])
-            same[whole].append(number)
-            if is_flat or by == "trajectory":
-                keys[number] = digest + whole
-        if not is_flat:
-            _refuse_copies([[places[number] for number in copies] for copies in same.values()])
+    starts = [list(_frames(source, 0)) for source in sources]
+    counts = Counter(digest for source in starts for digest, _ in source)
+    keys: list[Hashable] = []
+    seen: dict[bytes, tuple[Source, int]] = {}
+    for number, (source, found) in enumerate(zip(sources, starts, strict=True)):
+        wholes = _wholes(source, found) if any(counts[digest] > 1 for digest, _ in found) else None
+        copies = []
+        for index, (digest, is_flat) in enumerate(found):
+            whole = wholes[index] if wholes is not None and counts[digest] > 1 else None
+            decides = whole is not None and (is_flat or by == "trajectory")
+            keys.append(digest if by == "group" and not decides else whole if decides else (number, index))
+            if whole is not None and not is_flat:
+                first = seen.setdefault(whole, (source, index))
+                if first[0] is not source:
+                    _refuse_copy(*first, source, index)
+                elif first[1] != index:
+                    copies.append(f"sample {source.samples[index]} is sample {source.samples[first[1]]}")
+        if copies:
+            logger.warning(
+                "%s: %d trajectories repeat others (%s); these stay together",
+                source.path,
+                len(copies),
+                copies[0],
+            )
     return keys
 
 
-def _starts(source: Source) -> Iterator[tuple[bytes, bool]]:
-    """Digest of the first frame of each trajectory, and whether all of its fields are the same everywhere."""
+def _frames(source: Source, time: int) -> Iterator[tuple[bytes, bool]]:
+    """Digest of one frame of each trajectory, and whether all of its fields are the same everywhere."""
+    edges = block_edges(source.num_trajectories, source.frame_bytes, source.chunk[0], BLOCK_BYTES)
     with open_reader(source) as reader:
-        for first, last in pairwise(
-            block_edges(source.num_trajectories, source.frame_bytes, source.chunk[0], BLOCK_BYTES)
-        ):
-            fields = list(reader.read(Span(first, last, 0, 1)).fields.values())
+        for first, last in pairwise(edges):
+            fields = list(reader.read(Span(first, last, time, time + 1)).fields.values())
             for index in range(last - first):
                 frames = [values[index, 0] for values in fields]
                 yield _digest(frames), all((frame == frame[:1, :1]).all() for frame in frames)
 
 
-def _whole(source: Source, index: int) -> bytes:
-    """Digest of the first, the middle and the last frame of a trajectory."""
-    times = sorted({0, source.num_frames // 2, source.num_frames - 1})
-    with open_reader(source) as reader:
-        blocks = [reader.read(Span(index, index + 1, time, time + 1)) for time in times]
-    return _digest([values for block in blocks for values in block.fields.values()])
+def _wholes(source: Source, starts: Sequence[tuple[bytes, bool]]) -> list[bytes]:
+    """Digests of the first, the middle and the last frame of each trajectory."""
+    later = {source.num_frames // 2, source.num_frames - 1} - {0}
+    frames = [starts, *(_frames(source, time) for time in sorted(later))]
+    return [b"".join(digest for digest, _ in found) for found in zip(*frames, strict=True)]
 
 
 def _digest(arrays: Sequence[np.ndarray]) -> bytes:
@@ -79,21 +83,13 @@ def _digest(arrays: Sequence[np.ndarray]) -> bytes:
     return digest.digest()
 
 
-def _refuse_copies(alike: Sequence[Sequence[tuple[Source, int]]]) -> None:
-    """Refuse trajectories that two sources have; tell of those that one source has twice.
-
-    Args:
-        alike: Source and index of trajectories whose first, middle and last frames are the same.
-    """
-    for (first, i), *others in alike:
-        for other, j in others:
-            names = f"sample {first.samples[i]} of {first.path} and sample {other.samples[j]} of {other.path}"
-            if other is first:
-                logger.warning("%s start, go on and end alike; they go into one split", names)
-            elif _are_equal(first, i, other, j):
-                raise ValueError(
-                    f"{names} are the same data; leave one of the files out (--pattern), or remove the copy"
-                )
+def _refuse_copy(first: Source, i: int, other: Source, j: int) -> None:
+    """Refuse two sources whose trajectories i and j, alike in three frames, are alike in all."""
+    if _are_equal(first, i, other, j):
+        raise ValueError(
+            f"{other.path}: sample {other.samples[j]} is the same data as sample {first.samples[i]} of "
+            f"{first.path}; leave one of the files out (--pattern), or remove the copy"
+        )
 
 
 def _are_equal(first: Source, i: int, other: Source, j: int) -> bool:
