@@ -171,6 +171,18 @@ class Contents:
                     f"expected plain values, found the attribute {attribute} = {value}; unpack the values",
                 )
 
+    def look(self, name: str, rule: Rule) -> Any:
+        """Return what is at a path, which need not be one of the table; None where there is nothing.
+
+        Raises:
+            ValueError: It is not what the rule says.
+        """
+        folders = name.split("/")[:-1]
+        for depth in range(1, len(folders) + 1):
+            if self._look("/".join(folders[:depth]), Rule(group=True)) is None:
+                return None
+        return self._look(name, rule)
+
     def _target(self, name: str) -> str:
         link = self.file.get(name, getlink=True)
         if isinstance(link, h5py.ExternalLink):
