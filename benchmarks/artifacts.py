@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.timing import Row, medians
-from gust_torch.artifacts.fetching.cache import ArtifactCache
-from gust_torch.artifacts.fetching.extract import extract
-from gust_torch.artifacts.fetching.fetch_datasets import Source, fetch
-from gust_torch.artifacts.fetching.watch import Watch
-from gust_torch.artifacts.packaging.pack import package
-from gust_torch.artifacts.registry.entry import DatasetEntry
-from gust_torch.artifacts.stores.opening import open_reference
+from gust_torch.artifacts.download import ArtifactCache, Job
+from gust_torch.artifacts.fetch import FetchOptions, fetch
+from gust_torch.artifacts.package import package
+from gust_torch.artifacts.registry import DatasetEntry
+from gust_torch.artifacts.store import open_reference
+from gust_torch.artifacts.unpack import unpack
 from solvers.common.hdf5_utils import HDF5Writer
 from solvers.common.provenance import provenance
 
@@ -98,9 +97,9 @@ def _download(folder: Path, entry: DatasetEntry, repeats: int) -> list[Row]:
     nothing."""
     cache = ArtifactCache(folder / "cache")
 
-    def provide() -> None:
+    def retrieve() -> None:
         shutil.rmtree(folder / "cache", ignore_errors=True)
-        cache.provide(entry, lambda: open_reference(entry.artifact), workers=8, watch=Watch())
+        cache.retrieve(entry, lambda: open_reference(entry.artifact), workers=8, job=Job())
 
     def copy_checked() -> None:
         digest = hashlib.sha256()
@@ -112,7 +111,7 @@ def _download(folder: Path, entry: DatasetEntry, repeats: int) -> list[Row]:
             os.fsync(target.fileno())
 
     copy = _shell(f"cp {folder}/{NAME}.tar.gz {folder}/copy && sync {folder}/copy")
-    seconds = medians({"checked": copy_checked, "ours": provide, "copy": copy}, repeats=repeats)
+    seconds = medians({"checked": copy_checked, "ours": retrieve, "copy": copy}, repeats=repeats)
     return [
         _rate("download from file:// and check", entry.size, (seconds["ours"], seconds[way]), floor, goal)
         for way, floor, goal in (
@@ -130,17 +129,16 @@ def _extraction(folder: Path, entry: DatasetEntry, repeats: int) -> Row:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
 
-    def unpack() -> None:
-        extract(
-            folder / f"{NAME}.tar.gz", target, members=tuple(entry.splits.values()), unpacked=entry.unpacked
-        )
+    def ours() -> None:
+        members = tuple(entry.splits.values())
+        unpack(folder / f"{NAME}.tar.gz", target, members=members, unpacked=entry.unpacked, job=Job())
 
     clean()
     seconds = medians(
         {
             "tar": _shell(f"tar -xzf {folder}/{NAME}.tar.gz -C {target}"),
             "clean": clean,
-            "ours": unpack,
+            "ours": ours,
             "clean again": clean,
         },
         repeats=repeats,
@@ -152,8 +150,8 @@ def _second_run(folder: Path, repeats: int) -> Row:
     """Return the command when all is in place, against starting the interpreter."""
     root, cache, registry = folder / "root", folder / "cache", folder / "registry.yaml"
     with contextlib.redirect_stderr(io.StringIO()):
-        fetch([NAME], root, Source(cache, registry))
-    script = Path(__file__).parents[2] / "scripts" / "fetch_datasets.py"
+        fetch(FetchOptions((NAME,), root=root, cache=cache, registry=registry))
+    script = Path(__file__).parents[1] / "scripts" / "fetch_datasets.py"
     flags = f"--root {root} --cache {cache} --registry {registry}"
     seconds = medians(
         {

@@ -2,7 +2,7 @@
 
 import sys
 
-from gust_torch.artifacts.packaging.cli import main
+from gust_torch.artifacts.package import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,3 +1,3 @@
-"""Datasets on their way between machines: registry, packages, stores, uploads, fetches. Imports no torch."""
+"""Datasets on their way between machines: registry, package, upload, fetch. Imports no torch."""
 
 __all__: list[str] = []

@@ -3,9 +3,11 @@
 import os
 import re
 
-# Schemes accepted without asking fsspec, whose import takes longer than a fetch with nothing to do.
-_COMMON_SCHEMES = ("file", "local", "s3", "s3a", "gs", "http", "https")
+from solvers.common.urls import redact
+
 LOCAL = ("file", "local")
+# Accepted without asking fsspec, whose import takes longer than a fetch with nothing to do.
+_COMMON_SCHEMES = (*LOCAL, "s3", "s3a", "gs", "http", "https", "hf")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _WANDB = re.compile(r"(?:[A-Za-z0-9_.-]+/){0,2}[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+")
 _WANDB_FORM = "entity/project/name:version or name:version"
@@ -17,14 +19,15 @@ def is_url(reference: str) -> bool:
 
 
 def reference_problem(reference: str) -> str | None:
-    """Return what is wrong with a reference, to be put behind its key in a sentence; None if nothing is."""
-    if is_url(reference) and (text := _login_problem(reference)) is not None:
+    """Say what is wrong with a reference, to be put behind its key in a sentence; None if nothing is."""
+    if is_url(reference) and (text := _secret_problem(reference)) is not None:
         return text
-    shown = shown_url(reference)
     if re.search(r"[<>]", reference):
-        return f"is {shown!r}, a placeholder; put in the reference that scripts/upload_artifact.py printed"
+        return (
+            f"is {reference!r}, a placeholder; put in the reference that scripts/upload_artifact.py printed"
+        )
     if not reference or re.search(r"[\s\x00-\x1f]", reference):
-        return f"is {shown!r}, expected text without spaces; {_WANDB_FORM}, or a URL"
+        return f"is {reference!r}, expected text without spaces; {_WANDB_FORM}, or a URL"
     if is_url(reference):
         return url_problem(reference) or _file_problem(reference)
     if _WANDB.fullmatch(reference):
@@ -34,20 +37,15 @@ def reference_problem(reference: str) -> str | None:
     return f"is {reference!r}, expected {_WANDB_FORM}, or a URL (file:///..., s3://bucket/...)"
 
 
-def shown_url(url: str) -> str:
-    """Return a URL for a message, without what may be a secret: a login, a query."""
-    return re.sub(r"[?#].*", "?***", re.sub(r"(?<=://).*@", "***@", url, flags=re.DOTALL), flags=re.DOTALL)
-
-
 def url_problem(url: str) -> str | None:
-    """Return what is wrong with the URL of a file or folder, to be put behind a word for it; None
-    if nothing is."""
-    if (text := _login_problem(url)) is not None:
+    """Say what is wrong with the URL of a file or folder, to be put behind a word for it; None if nothing
+    is."""
+    if (text := _secret_problem(url)) is not None:
         return text
     scheme, _, rest = url.partition("://")
     host, _, path = rest.partition("/")
-    if re.search(r"::|[?#]", url) or ".." in path.split("/"):
-        return f"is {shown_url(url)!r}, expected a plain URL without '..', '::', '?' and '#'"
+    if "::" in url or ".." in path.split("/"):
+        return f"is {url!r}, expected a plain URL without '..', '::', '?' and '#'"
     if not _SCHEME.fullmatch(scheme):
         return f"is {url!r}, expected a scheme in lower case, as in file:///folder or s3://bucket/folder"
     if scheme in LOCAL and (host or not rest):
@@ -57,40 +55,33 @@ def url_problem(url: str) -> str | None:
     return None
 
 
-def _login_problem(url: str) -> str | None:
-    """Look for a login; one with a slash in it, as keys of S3 often have, reaches behind the host."""
+def _secret_problem(url: str) -> str | None:
+    """Look for a login or a query: they would stay in the registry, and are not repeated here."""
     scheme, _, rest = url.partition("://")
     login, at, _ = rest.rpartition("@")
-    in_host = "/" not in login
-    if (
-        at
-        and scheme.lower() not in LOCAL
-        and (":" in login or (in_host and scheme.lower().startswith("http")))
-    ):
+    http = scheme.lower().startswith("http")
+    # A password may have a slash in it, as keys of S3 often do.
+    if at and scheme.lower() not in LOCAL and (":" in login or (http and "/" not in login)):
         return (
             "has a password in its URL; take it out, credentials come from the environment "
             "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3)"
         )
+    if re.search("[?#]", url):
+        return f"is {redact(url)!r} with a query, expected a plain URL without '..', '::', '?' and '#'"
     return None
 
 
 def _file_problem(url: str) -> str | None:
-    """Return what is wrong with a URL as that of a file whose scheme may be unknown."""
+    """Say what is wrong with a URL as that of a file whose scheme may be unknown."""
     scheme, _, rest = url.partition("://")
     if url.endswith("/") or "/" not in rest:
         return f"is {url!r}, expected the URL of a file (file:///folder/NAME.tar.gz, s3://bucket/NAME.tar.gz)"
-    if not _known_scheme(scheme):
-        return f"is {url!r}: no file system is known for {scheme}://; correct it (file, s3, gs, https)"
+    if scheme not in _COMMON_SCHEMES:
+        from fsspec.registry import available_protocols
+
+        if scheme not in available_protocols():
+            return f"is {url!r}: no file system is known for {scheme}://; correct it (file, s3, gs, https)"
     return None
-
-
-def _known_scheme(scheme: str) -> bool:
-    """Whether fsspec has a file system for a scheme."""
-    if scheme in _COMMON_SCHEMES:
-        return True
-    from fsspec.registry import available_protocols
-
-    return scheme in available_protocols()
 
 
 def expand_reference(reference: str, *, entity: str | None = None, project: str | None = None) -> str:
@@ -112,9 +103,8 @@ def expand_reference(reference: str, *, entity: str | None = None, project: str 
     if is_url(reference):
         return reference
     *given, name = reference.split("/")
-    owner = entity or os.environ.get("WANDB_ENTITY")
+    owner = given[0] if len(given) == 2 else entity or os.environ.get("WANDB_ENTITY")
     place = given[-1] if given else project or os.environ.get("WANDB_PROJECT")
-    owner = given[0] if len(given) == 2 else owner
     missing = [word for word, value in (("entity", owner), ("project", place)) if not value]
     if missing:
         flags = " and ".join(f"--{word} (or WANDB_{word.upper()})" for word in missing)

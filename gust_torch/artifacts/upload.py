@@ -1,66 +1,99 @@
 """Uploads one file as an artifact; whatever can be wrong is found before a byte is sent."""
 
+import json
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, NoReturn
 
-from gust_torch.artifacts.metadata import parse_metadata
-from gust_torch.artifacts.stores.contract import Reference, Upload, check_name, check_type
-from gust_torch.artifacts.stores.opening import DEFAULT_CACHE, WANDB, open_store
-from gust_torch.artifacts.stores.progress import transfer_bar
+import tyro
+
+from gust_torch.artifacts.registry import json_problems
+from gust_torch.artifacts.store import (
+    DEFAULT_CACHE,
+    WANDB,
+    StoredArtifact,
+    Upload,
+    check_name,
+    check_type,
+    open_store,
+    stamp,
+)
+from solvers.common.cli import parse, run_command
 from solvers.common.files import file_sha256
 
+OWN_KEYS = ("sha256", "package_version", "git_commit")  # set by the upload
+MAX_KEYS = 100 - len(OWN_KEYS)  # W&B's limit, for all stores
 
-def upload_artifact(
-    name: str,
-    type: str,
-    path: Path,
-    metadata: str = "{}",
-    *,
-    store: str = WANDB,
-    project: str | None = None,
-    entity: str | None = None,
-    run_name: str | None = None,
-    cache_dir: Path = DEFAULT_CACHE,
-) -> Reference:
+_REMEDY = """write it like '{"samples": 20}'"""
+
+
+@dataclass(frozen=True)
+class UploadOptions:
+    """What is uploaded, and where to."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """Name of the artifact, such as burgers1d-subset."""
+    type: Annotated[str, tyro.conf.Positional]
+    """Its type, such as dataset or model."""
+    file: Annotated[Path, tyro.conf.Positional]
+    """The file to upload."""
+    metadata: str = "{}"
+    """A JSON object that describes the file, or @FILE with one."""
+    store: str = WANDB
+    """wandb, file:///folder, s3://bucket/folder, or another URL that fsspec writes to."""
+    project: str | None = None
+    """W&B project; default $WANDB_PROJECT."""
+    entity: str | None = None
+    """W&B entity; default $WANDB_ENTITY, then that of the login."""
+    run_name: str | None = None
+    """Name of the W&B run that uploads."""
+    cache_dir: Path = DEFAULT_CACHE
+    """Where W&B keeps its files."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Upload a file and print its reference, which is what the registry's `artifact:` takes.
+
+    Logins come from the environment: WANDB_API_KEY or `wandb login`; AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL.
+    """
+    options = parse(
+        UploadOptions, arguments, prog="python scripts/upload_artifact.py", description=main.__doc__ or ""
+    )
+    return run_command(
+        lambda: print(upload_artifact(options).report()),
+        stopped="stopped; nothing was stored, the same command starts again",
+    )
+
+
+def upload_artifact(options: UploadOptions) -> StoredArtifact:
     """Upload a file.
-
-    Args:
-        name: Name of the artifact.
-        type: Its type, such as "dataset".
-        path: The file.
-        metadata: A JSON object, or "@FILE" with one.
-        store: "wandb" or an fsspec URL.
-        project: W&B project; needed for W&B only.
-        entity: W&B entity; None means that of the login.
-        run_name: Name of the W&B run.
-        cache_dir: Folder below which W&B keeps its files.
-
-    Returns:
-        Where it is.
 
     Raises:
         ValueError: A name, the file, the metadata, the login or the store is not usable, or the upload
             failed.
     """
-    check_name(name, "artifact name")
-    check_type(type)
-    described = parse_metadata(metadata)
+    path = options.file
+    check_name(options.name, "artifact name")
+    check_type(options.type)
+    metadata = parse_metadata(options.metadata)
     check_file(path)
-    target = open_store(store, project=project, entity=entity, run_name=run_name, cache_dir=cache_dir)
-    target.check(name, path.name)
-    before = _stamp(path)
-    reference = target.put(Upload(name, type, path, described, _digest(path)))
-    if _stamp(path) != before:
-        raise ValueError(f"{path} changed while it was uploaded; upload it again")
-    return reference
+    store = open_store(
+        options.store,
+        project=options.project or os.environ.get("WANDB_PROJECT"),
+        entity=options.entity or os.environ.get("WANDB_ENTITY"),
+        run_name=options.run_name,
+        cache_dir=options.cache_dir,
+    )
+    store.check(options.name, path.name)
+    before = stamp(path)
+    return store.put(Upload(options.name, options.type, path, metadata, file_sha256(path), before))
 
 
 def check_file(path: Path) -> None:
-    """Check that a file can be uploaded.
-
-    Raises:
-        ValueError: It is missing, a folder or another thing that is no file, empty, or not readable.
-    """
+    """Check that a file can be uploaded; raises ValueError where not."""
     if not path.exists():
         raise ValueError(f"{path}: no such file; check the path")
     if path.is_dir():
@@ -73,12 +106,56 @@ def check_file(path: Path) -> None:
         raise ValueError(f"{path} cannot be read; check its permissions")
 
 
-def _digest(path: Path) -> str:
-    with transfer_bar(path.stat().st_size, f"check {path.name}") as bar:
-        return file_sha256(path, bar.update)
+def parse_metadata(text: str) -> dict[str, object]:
+    """Read the JSON object that describes an artifact.
+
+    Args:
+        text: '{"samples": 20}', or "@FILE".
+
+    Raises:
+        ValueError: It is no JSON, with the place of the mistake; no object; has a key twice, NaN or an
+            infinity, too many keys, or one that the upload sets.
+    """
+    where = "--metadata"
+    if text.startswith("@"):
+        where = f"--metadata file {text[1:]}"
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{where} is not UTF-8 text; name a JSON file") from error
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        rest = error.doc[error.pos : error.pos + 20]
+        place = f"line {error.lineno}, column {error.colno}: {error.msg.lower()}"
+        before = f"before {rest!r}" if rest else "at its end"
+        raise ValueError(f"{where} is no JSON at {place} {before}; {_REMEDY}") from error
+    except RecursionError as error:
+        raise ValueError(f"{where} is nested too deeply; make it flatter") from error
+    except ValueError as error:
+        raise ValueError(f"{where} {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is not an object; {_REMEDY}")
+    if len(value) > MAX_KEYS:
+        raise ValueError(f"{where} has {len(value)} keys, more than {MAX_KEYS}; group them in objects")
+    if own := [key for key in OWN_KEYS if key in value]:
+        raise ValueError(f"{where} has the key {own[0]!r}, which the upload sets itself; leave it out")
+    for keys, problem in json_problems(value):
+        raise ValueError(f"{where}: {'/'.join(map(str, keys))} {problem}")
+    return value
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    """Return what changes when a file is rewritten or replaced."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ino
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make a JSON object without keys that come twice."""
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(
+            f"has the key {next(key for key in keys if keys.count(key) > 1)!r} twice; remove one"
+        )
+    return result
+
+
+def _refuse(constant: str) -> NoReturn:
+    """Refuse NaN and infinities, which Python reads."""
+    raise ValueError(f"holds {constant}, which is no JSON; give a finite number or null")

@@ -5,14 +5,13 @@ import os
 import random
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 
 import pytest
 
-from gust_torch.artifacts.stores import fsspec_store, wandb_client
-from gust_torch.artifacts.stores.contract import Upload
+from gust_torch.artifacts import wandb_store
+from gust_torch.artifacts.store import Upload, stamp
 
 SECRET = "moto-secret-5c1e9d7a"
 
@@ -62,12 +61,14 @@ class FakeArtifact:
     def add_file(self, local_path: str, name: str, policy: str, skip_cache: bool) -> None:
         data = Path(local_path).read_bytes()
 
-        def download(root: str, skip_cache: bool, executor: object) -> str:
-            (Path(root) / name).write_bytes(data)
-            return str(Path(root) / name)
-
-        self.manifest.entries[name] = SimpleNamespace(size=len(data), download=download)
+        self.manifest.entries[name] = SimpleNamespace(size=len(data), data=data)
         self.size = len(data)
+
+    def download(self, root: str, skip_cache: bool) -> str:
+        Path(root).mkdir()
+        for name, entry in self.manifest.entries.items():
+            (Path(root) / name).write_bytes(entry.data)
+        return root
 
     def wait(self) -> "FakeArtifact":
         return self
@@ -131,7 +132,7 @@ class FakeRun:
 def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
     """Return a stand-in for wandb, and a login for it."""
     fake = FakeWandb()
-    monkeypatch.setattr(wandb_client, "import_wandb", lambda: fake)
+    monkeypatch.setattr(wandb_store, "import_wandb", lambda: fake)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     return fake
 
@@ -147,32 +148,11 @@ def upload_of() -> Callable[..., Upload]:
             "path": path,
             "metadata": {"samples": 20, "resolution": [201, 1024], "parameters": ["nu"]},
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "stamp": stamp(path),
         }
         return Upload(**{**values, **changes})
 
     return make
-
-
-@pytest.fixture
-def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
-    """Make a block in which Ctrl-C stops uploads at the first chunk behind so many bytes."""
-
-    @contextmanager
-    def block(after: int = 0) -> Iterator[None]:
-        seen = 0
-
-        def update(n: int) -> None:
-            nonlocal seen
-            seen += n
-            if seen > after:
-                raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            bar = nullcontext(SimpleNamespace(update=update))
-            patch.setattr(fsspec_store, "transfer_bar", lambda size, text: bar)
-            yield
-
-    return block
 
 
 @pytest.fixture

@@ -6,13 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from gust_torch.artifacts.reference import expand_reference
-from gust_torch.artifacts.registry import yaml_lines as registry_yaml
-from gust_torch.artifacts.registry.cli import main
-from gust_torch.artifacts.registry.entry import DatasetEntry
-from gust_torch.artifacts.registry.file import check_registry, load_registry
+from gust_torch.artifacts.registry import DatasetEntry, check_registry, load_registry, main
 
 SHIPPED = Path(__file__).resolve().parents[2] / "docs" / "dataset_registry.yaml"
 SHA = "ab" * 32
@@ -44,14 +40,6 @@ def registry(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=["CSafeLoader", "SafeLoader"])
-def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both of PyYAML's parsers, of which a machine may lack the first."""
-    if not hasattr(yaml, request.param):
-        pytest.skip(f"PyYAML without {request.param}")
-    monkeypatch.setattr(registry_yaml, "_LOADER", getattr(yaml, request.param))
-
-
 def make_entry(**changes: object) -> DatasetEntry:
     """Return a valid entry with some fields changed."""
     values: dict[str, object] = {
@@ -67,12 +55,12 @@ def make_entry(**changes: object) -> DatasetEntry:
     return DatasetEntry(**{**values, **changes})
 
 
-def test_load(registry: Path, loader: None) -> None:
+def test_load(registry: Path) -> None:
     loaded = load_registry(registry)
     assert loaded["burgers1d_subset_v1"] == make_entry()
     assert loaded["darcy"].splits == {"train": "darcy2d_mesh_train.zarr"}
     assert loaded["darcy"].metadata == {}
-    assert loaded.names == ["burgers1d_subset_v1", "darcy"]
+    assert list(loaded.values) == ["burgers1d_subset_v1", "darcy"]
 
 
 def test_unknown_name(registry: Path) -> None:
@@ -148,15 +136,14 @@ WRONG = {
     "python": ("samples: 20", "samples: !!python/name:os.system", 9, "not YAML"),
     "a boolean that is none": ("samples: 20", "samples: !!bool x", 9, "not YAML: 'x' is not a value"),
     "an empty number": ("size: 1234", "size: !!int ''", 7, "not YAML: '' is not a value"),
-    "a time that is none": ("samples: 20", "samples: !!timestamp x", 9, "not YAML: 'x' is not a value"),
-    "a key that is a number": ("samples: 20", "7: 20", 9, "key '7' is not text"),
+    "a time that is none": ("samples: 20", "samples: !!timestamp x", 9, "not YAML"),
+    "a key that is a number": ("samples: 20", "7: 20", 9, "metadata/7 has a key that is not text"),
     "a name that is a number": ("darcy:", "12:", 10, "key '12' is not text; quote it"),
     "a name with a slash": ("darcy:", "a/b:", 10, "'a/b': expected a name of letters"),
-    "again": ("darcy:", "burgers1d_subset_v1:", 10, "burgers1d_subset_v1 stands here again, first on line 2"),
-    "again below": ("kind: mesh", "artifact: x:v0", 12, "artifact stands here again, first on line 11"),
-    "again further below": ("val: b", "train: b", 5, "burgers1d_subset_v1/splits: train stands here again"),
+    "again": ("darcy:", "burgers1d_subset_v1:", 10, "burgers1d_subset_v1 stands here again"),
+    "again below": ("kind: mesh", "artifact: x:v0", 12, "artifact stands here again"),
+    "again further below": ("val: b", "train: b", 5, "train stands here again"),
     "alias": ("kind: grid", "kind: &k grid\n  other: *k", 5, "aliases are not supported"),
-    "merge": ("kind: grid", "<<: {kind: grid}", 4, "is not text"),
     "no entry": ("darcy:", "empty:\ndarcy:", 10, "empty: expected a mapping with artifact, kind"),
     "tab": ("  kind: grid", "\tkind: grid", 4, "not YAML"),
     "unbalanced": ("{samples: 20", "{{samples: 20", 10, "a flow mapping from line 9"),
@@ -166,7 +153,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_entries(registry: Path, case: str, loader: None) -> None:
+def test_wrong_entries(registry: Path, case: str) -> None:
     old, new, line, words = WRONG[case]
     text = GOOD.replace(old, new, 1)
     assert text != GOOD
@@ -222,39 +209,36 @@ def test_a_key_that_is_a_number_concerns_its_entry(registry: Path) -> None:
     [
         ("", ":1: empty, expected a mapping"),
         (" \n\n", ":1: empty, expected a mapping"),
-        ("~\n", ":1: expected a mapping, name of a data set -> entry, found NoneType"),
-        ("# c\n- a\n", ":2: expected a mapping, name of a data set -> entry, found list"),
-        ("word\n", ":1: expected a mapping, name of a data set -> entry, found str"),
-        ("a: " + "[" * 100_000, ":1: nested deeper than 20 levels"),
-        ("a: " + "{b: " * 100_000, ":1: nested deeper than 20 levels"),
+        ("# c\n- a\n", ":2: expected a mapping, name of a data set -> entry, found ['a']"),
+        ("word\n", ":1: expected a mapping, name of a data set -> entry, found 'word'"),
+        ("a: " + "[" * 100_000, ":1: not YAML: nested deeper than 20 levels"),
+        ("a: " + "{b: " * 100_000, ":1: not YAML: nested deeper than 20 levels"),
     ],
 )
-def test_wrong_files(registry: Path, text: str, words: str, loader: None) -> None:
+def test_wrong_files(registry: Path, text: str, words: str) -> None:
     registry.write_text(text)
     assert check_registry(registry)[0].startswith(f"{registry}{words}")
 
 
 def test_not_text(registry: Path) -> None:
     registry.write_bytes(b"# \xc3\xbc\n# \xff\n")
-    assert check_registry(registry) == [
-        f"{registry}:2: expected UTF-8 text, found other bytes; save it as UTF-8"
-    ]
+    assert check_registry(registry) == [f"{registry}:2: expected UTF-8 text; save it as UTF-8"]
 
 
 def test_comments_alone_are_a_registry(registry: Path) -> None:
-    for text in ("# nothing yet\n", "{}\n", "\ufeff# with a byte order mark\n"):
+    for text in ("# nothing yet\n", "{}\n", "~\n", "\ufeff# with a byte order mark\n"):
         registry.write_text(text, encoding="utf-8")
-        assert load_registry(registry).names == []
+        assert load_registry(registry).values == {}
 
 
-def test_every_problem_at_once(registry: Path, loader: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_problem_at_once(registry: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = GOOD.replace("grid", "grids").replace("mesh\n", "meshes\n").replace(SHA, "x").splitlines()
-    registry.write_text("\n".join([*lines, "darcy: {}"]) + "\n")
+    registry.write_text("\n".join([*lines, "empty: {}"]) + "\n")
     assert main(["check", str(registry)]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     found = [line.removeprefix(f"{registry}:").split(":")[0] for line in printed.err.splitlines()]
-    assert found == ["4", "6", "12", "18"]
+    assert found == ["4", "6", "12", *["18"] * 6]
     registry.write_text(GOOD.replace("grid", "grids").replace(SHA, "x"))
     with pytest.raises(
         ValueError, match=r"yaml:4: .*\(1 more: python -m gust_torch.artifacts.registry check"
@@ -285,7 +269,7 @@ def test_shipped_registry() -> None:
     assert (result.returncode, result.stderr) == (0, "")
     assert (
         result.stdout
-        == f"docs/dataset_registry.yaml: {len(load_registry(SHIPPED).names)} datasets, no problems\n"
+        == f"docs/dataset_registry.yaml: {len(load_registry(SHIPPED).values)} datasets, no problems\n"
     )
 
 
@@ -308,9 +292,7 @@ def test_tasks_that_would_be_other_words_of_a_command(member: str) -> None:
 
 
 def test_nothing_heavy_is_imported() -> None:
-    code = (
-        "import sys, gust_torch.artifacts.registry, gust_torch.artifacts.packaging.cli as c; c.make_parser();"
-    )
+    code = "import sys, gust_torch.artifacts.registry, gust_torch.artifacts.package;"
     code += "print(*{'torch', 'h5py', 'numpy', 'fsspec', 'wandb'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "\n"

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gust_torch.artifacts.registry import write as registry_write
-from gust_torch.artifacts.registry.entry import DatasetEntry
-from gust_torch.artifacts.registry.file import check_registry, load_registry
-from gust_torch.artifacts.registry.write import register
+from gust_torch.artifacts.registry import DatasetEntry, check_registry, load_registry, register
+from solvers.common.files import WriterLock
 
 SHA = "ab" * 32
 FIRST = f"""first:
@@ -94,7 +92,6 @@ def test_replaced_in_its_place(registry: Path, name: str) -> None:
         "first:\n",
         "first: <to be uploaded>\n",
         FIRST.replace("first:v0", "<entity>/<project>/first:v0"),
-        FIRST.replace("kind: grid", "kind: grid\n  kind: mesh"),
     ],
 )
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
@@ -124,12 +121,12 @@ def test_another_is_refused(registry: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (FIRST.replace("grid", "grids"), r"would be invalid on line 3 \(first: kind"),
+        (FIRST.replace("grid", "grids"), r"yaml:3: first: kind .*; correct that first"),
         (FIRST + FIRST, "first stands here again"),
-        ("a: [\n", r"yaml:2: not YAML.*; correct it first"),
-        ("{}\n", "without braces"),
-        ("- a\n", "without braces"),
-        ("~\n", "without braces"),
+        ("a: [\n", r"yaml:2: not YAML"),
+        ("{}\n", "does not fit in here"),
+        ("- a\n", "expected a mapping"),
+        ("~\n", "does not fit in here"),
         ("".join(f"  {line}\n" for line in FIRST.splitlines()), "does not fit in here"),
         (FIRST + "...\n", "does not fit in here"),
     ],
@@ -169,11 +166,11 @@ def test_link_and_mode_are_kept(registry: Path) -> None:
     register(link, make_entry("third"), overwrite=False)
     assert link.is_symlink()
     assert registry.stat().st_mode & 0o777 == 0o640
-    assert "third" in load_registry(registry).names
+    assert "third" in load_registry(registry).values
 
 
 def test_two_at_a_time(registry: Path) -> None:
-    lock = registry_write.WriterLock(registry)
+    lock = WriterLock(registry)
     with pytest.raises(BlockingIOError, match="another process is writing it"):
         register(registry, make_entry("third"), overwrite=False)
     lock.release()

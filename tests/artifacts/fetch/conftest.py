@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gust_torch.artifacts.registry.entry import DatasetEntry
+from gust_torch.artifacts.registry import DatasetEntry
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "fetch_datasets.py"
 NAME = "burgers1d_subset_v1"

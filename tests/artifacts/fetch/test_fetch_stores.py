@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from gust_torch.artifacts.stores.contract import Upload
-from gust_torch.artifacts.stores.opening import open_store
+from gust_torch.artifacts.store import Upload, open_store, stamp
 
 Place = Any  # of conftest.py
 
@@ -18,19 +17,24 @@ Place = Any  # of conftest.py
 def upload_of(tarball: Path) -> Upload:
     """Return the tarball as an upload."""
     return Upload(
-        "burgers1d-subset", "dataset", tarball, {}, hashlib.sha256(tarball.read_bytes()).hexdigest()
+        "burgers1d-subset",
+        "dataset",
+        tarball,
+        {},
+        hashlib.sha256(tarball.read_bytes()).hexdigest(),
+        stamp(tarball),
     )
 
 
 def test_from_s3(
     place: Place, run: Callable[..., str], s3_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gust_torch.artifacts.fetching.download.RANGE_BYTES", 100_000)
+    monkeypatch.setattr("gust_torch.artifacts.download.PIECE_BYTES", 100_000)
     entry = place.add(files={"burgers1d_train.h5": os.urandom(1_000_000)})
     tarball = place.folder / "store" / f"{place.name}.tar.gz"
     reference = open_store(f"s3://{s3_bucket}/data").put(upload_of(tarball))
     tarball.unlink()
-    place.register(replace(entry, artifact=reference.text))
+    place.register(replace(entry, artifact=reference.reference))
     assert run().endswith("fetched\n")
     assert place.cached(entry).stat().st_size == entry.size
 
@@ -47,7 +51,7 @@ def test_from_wandb(
     assert "give --entity (or WANDB_ENTITY) and --project" in refused()
     tarball = place.folder / "store" / f"{place.name}.tar.gz"
     store = open_store(project="gust", entity="lab", cache_dir=place.cache)
-    assert store.put(upload_of(tarball)).text == "lab/gust/burgers1d-subset:v0"
+    assert store.put(upload_of(tarball)).reference == "lab/gust/burgers1d-subset:v0"
     assert run(place.name, "--entity", "lab", "--project", "gust").endswith("fetched\n")
     assert place.content() == place.files
     assert place.cached(entry).is_file()

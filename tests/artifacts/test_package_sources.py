@@ -9,10 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from gust_torch.artifacts.packaging.describe import describe
-from gust_torch.artifacts.packaging.pack import package
-from gust_torch.artifacts.packaging.result import placeholder
-from gust_torch.artifacts.packaging.sources import find_splits, find_task
+from gust_torch.artifacts.describe import describe
+from gust_torch.artifacts.package import find_splits, find_task, package, placeholder
 from solvers.common.hdf5_utils import HDF5Writer
 
 

@@ -1,6 +1,7 @@
 """What a file of a data set says about itself; files that are unfinished or invalid are refused."""
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from solvers.common.hdf5_utils import open_file, read_hdf5_info, validate
 _GRAPH_GROUPS = {"mesh_poisson": "mesh", "particles_advect": "particles"}
 _GEOMETRY = ("coords", "positions")
 _CONVERSION = "split/manifest"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -151,3 +154,46 @@ def _json_values(values: Mapping[str, object]) -> dict[str, object]:
         name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in values.items()
     }
+
+
+def common_kind(sources: Mapping[str, Path], descriptions: Mapping[str, Description]) -> str:
+    """Find the kind of all splits, which must be of one data set.
+
+    Raises:
+        ValueError: They differ in kind, fields, parameters or grid.
+    """
+    first, *others = descriptions
+    expected = descriptions[first]
+    for split in others:
+        item = descriptions[split]
+        for what, here, there in (
+            ("kind", item.kind, expected.kind),
+            ("fields", item.fields, expected.fields),
+            ("parameters", item.parameters, expected.parameters),
+            ("grid", (item.resolution or ())[1:], (expected.resolution or ())[1:]),
+        ):
+            if here != there:
+                raise ValueError(
+                    f"{sources[split]}: {what} {here}, {sources[first].name} has {there}; "
+                    "convert them together"
+                )
+        if item.conversion != expected.conversion:
+            log.warning(
+                "%s and %s come from different conversions; make sure that they share no trajectory",
+                sources[split],
+                sources[first].name,
+            )
+    return expected.kind
+
+
+def facts(descriptions: Mapping[str, Description]) -> dict[str, object]:
+    """Metadata as the files say: samples (trajectories), resolution (times, x[, y]), fields, parameters."""
+    items = list(descriptions.values())
+    facts: dict[str, object] = {"samples": sum(item.samples for item in items)}
+    resolutions = [item.resolution for item in items if item.resolution is not None]
+    if resolutions:
+        facts["resolution"] = list(max(resolutions))
+    for key, names in (("fields", items[0].fields), ("parameters", items[0].parameters)):
+        if names:
+            facts[key] = list(names)
+    return facts

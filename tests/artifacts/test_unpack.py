@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gust_torch.artifacts.fetching import gunzip as extract_gzip
-from gust_torch.artifacts.fetching.extract import extract
-from gust_torch.artifacts.fetching.gunzip import gzip_blocks
-from gust_torch.artifacts.fetching.watch import Stopped, Watch
+from gust_torch.artifacts import unpack as module
+from gust_torch.artifacts.download import Job, Stopped
+from gust_torch.artifacts.unpack import unpack as extract
 
 TRAIN = "burgers1d_train.h5"
 VAL = "burgers1d_val.h5"
@@ -58,13 +57,20 @@ def stage(tmp_path: Path) -> Iterator[Path]:
         assert not path.is_symlink()
 
 
+@pytest.fixture(params=["isal", "zlib"])
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read with both libraries, of which a platform may lack the first."""
+    if request.param == "zlib":
+        monkeypatch.setattr(module, "igzip_threaded", None)
+
+
 @pytest.fixture
 def unpack(stage: Path, tmp_path: Path) -> Callable[..., Path]:
     """Extract compressed bytes into the stage."""
 
     def run(data: bytes, unpacked: int = 5, members: tuple[str, ...] = (TRAIN,)) -> Path:
         (tmp_path / "t.tgz").write_bytes(data)
-        extract(tmp_path / "t.tgz", stage, members=members, unpacked=unpacked)
+        extract(tmp_path / "t.tgz", stage, members=members, unpacked=unpacked, job=Job())
         return stage
 
     return run
@@ -102,7 +108,7 @@ def test_what_the_seeds_tar_line_packs(unpack: Callable[..., Path], tmp_path: Pa
     assert (folder / VAL).read_bytes() == bytes(100_000)
 
 
-def test_gzip_members_in_a_row(unpack: Callable[..., Path]) -> None:
+def test_gzip_members_in_a_row(unpack: Callable[..., Path], library: None) -> None:
     tar = tar_bytes(member(TRAIN, bytes(range(256)) * 5000))
     data = b"".join(gzip.compress(tar[start : start + 70_001]) for start in range(0, len(tar), 70_001))
     assert (unpack(data, 1_280_000) / TRAIN).read_bytes() == bytes(range(256)) * 5000
@@ -144,8 +150,8 @@ HOSTILE = {
         "symbolic link",
     ),
     "hard link": ([member(TRAIN, kind=tarfile.LNKTYPE, linkname="/etc/passwd")], "hard link"),
-    "character device": ([member(TRAIN, kind=tarfile.CHRTYPE, devmajor=1, devminor=3)], "character device"),
-    "block device": ([member(TRAIN, kind=tarfile.BLKTYPE, devmajor=8)], "block device"),
+    "character device": ([member(TRAIN, kind=tarfile.CHRTYPE, devmajor=1, devminor=3)], "a device"),
+    "block device": ([member(TRAIN, kind=tarfile.BLKTYPE, devmajor=8)], "a device"),
     "pipe": ([member(TRAIN, kind=tarfile.FIFOTYPE)], "pipe"),
     "old sparse": ([member(TRAIN, b"12345", kind=tarfile.GNUTYPE_SPARSE)], "sparse"),
     "continuous": ([member(TRAIN, b"12345", kind=tarfile.CONTTYPE)], "unknown kind"),
@@ -246,17 +252,10 @@ def test_a_bomb_stops_at_the_promised_size(unpack: Callable[..., Path], stage: P
 
 
 def test_a_bomb_of_many_members_stops(unpack: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gust_torch.artifacts.fetching.extract.MAX_MEMBERS", 50)
+    monkeypatch.setattr("gust_torch.artifacts.unpack.MAX_MEMBERS", 50)
     folders = [member(f"{STORE}/{index}", kind=tarfile.DIRTYPE) for index in range(51)]
     with pytest.raises(ValueError, match="more than 50 members"):
         unpack(gzip.compress(tar_bytes(*folders)), 0, (STORE,))
-
-
-def test_decompressing_never_holds_more_than_a_block() -> None:
-    data = gzip.compress(bytes(50_000_000))
-    sizes = [len(block) for block in gzip_blocks(io.BytesIO(data))]
-    assert sum(sizes) == 50_000_000
-    assert max(sizes) <= extract_gzip.BLOCK_BYTES
 
 
 GOOD = tar_bytes(member(TRAIN, b"12345"))
@@ -270,24 +269,26 @@ def zipped(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "it is empty"),
+        (b"", "damaged or no gzip|no tar file"),
         (b"<html>not found</html>", "no gzip"),
         (GOOD, "no gzip"),
         (zipped(b"not a tarball" * 100), "damaged"),
         (zipped(b""), "no tar file"),
-        (zipped(GOOD)[:-4], "cut short"),
-        (zipped(GOOD)[:40], "cut short"),
-        (zipped(GOOD) + b"garbage", "no longer gzip"),
+        (zipped(GOOD)[:-4], "cut short|damaged"),
+        (zipped(GOOD)[:40], "cut short|damaged"),
+        (zipped(GOOD) + b"garbage", "damaged or no gzip|follows"),
         (zipped(GOOD) + zipped(b"garbage"), "something follows"),
         (zipped(GOOD + b"garbage"), "something follows"),
         (zipped(GOOD[:1024] + b"x" * 100), "something follows"),
         (zipped(GOOD[:1024] + b"x" * 512), "something follows"),
-        (zipped(GOOD[:514]), "cut short"),
+        (zipped(GOOD[:514]), "cut short|damaged"),
         (zipped(GOOD[:-1] + b"x"), "something follows"),
         (zipped(GOOD)[:-8] + bytes(8), "damaged"),
     ],
 )  # fmt: skip
-def test_damaged_files_are_refused(unpack: Callable[..., Path], data: bytes, message: str) -> None:
+def test_damaged_files_are_refused(
+    unpack: Callable[..., Path], library: None, data: bytes, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         unpack(data)
 
@@ -332,9 +333,9 @@ def test_a_stop_ends_it_between_blocks(stage: Path, tmp_path: Path) -> None:
         seen.append(size)
         stop.set()
 
-    watch = Watch(progress=stop_soon, stop=stop)
+    job = Job(progress=stop_soon, stop=stop)
     with pytest.raises(Stopped):
-        extract(tmp_path / "t.tgz", stage, members=(TRAIN,), unpacked=20_000_000, watch=watch)
+        extract(tmp_path / "t.tgz", stage, members=(TRAIN,), unpacked=20_000_000, job=job)
     assert len(seen) == 1
 
 

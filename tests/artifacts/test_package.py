@@ -1,23 +1,26 @@
 """Packages: the same bytes twice, readable by everything, and nothing half-written, invalid or changing."""
 
+import gzip
 import hashlib
+import io
 import json
 import os
 import resource
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from gust_torch.artifacts.fetching.extract import extract
-from gust_torch.artifacts.packaging import write as packaging_write
-from gust_torch.artifacts.packaging.pack import package
-from gust_torch.artifacts.registry.file import check_registry, load_registry
+from gust_torch.artifacts import package as package_module
+from gust_torch.artifacts.download import Job
+from gust_torch.artifacts.package import package
+from gust_torch.artifacts.registry import check_registry, load_registry
+from gust_torch.artifacts.unpack import unpack as extract
 from solvers.common.hdf5_utils import HDF5Writer
 
 NAME = "burgers1d_subset_v1"
@@ -108,10 +111,15 @@ def main(script: Callable[[str], Callable[[list[str]], int]]) -> Callable[[list[
 def test_contents(root: Path, out: Path) -> None:
     result = package(NAME, root, out=out)
     assert result.written
-    assert (result.kind, result.tarball) == ("grid", out / f"{NAME}.tar.gz")
-    assert result.metadata == {"samples": 6, "resolution": [3, 16], "fields": ["u"], "parameters": ["nu"]}
-    assert result.sha256 == hashlib.sha256(result.tarball.read_bytes()).hexdigest()
-    assert result.size == result.tarball.stat().st_size
+    assert (result.draft.kind, result.tarball) == ("grid", out / f"{NAME}.tar.gz")
+    assert result.draft.metadata == {
+        "samples": 6,
+        "resolution": [3, 16],
+        "fields": ["u"],
+        "parameters": ["nu"],
+    }
+    assert result.draft.sha256 == hashlib.sha256(result.tarball.read_bytes()).hexdigest()
+    assert result.draft.size == result.tarball.stat().st_size
     with tarfile.open(result.tarball) as tar:
         members = tar.getmembers()
         assert [item.name for item in members] == [f"burgers1d_{split}.h5" for split in TRAJECTORIES]
@@ -120,7 +128,7 @@ def test_contents(root: Path, out: Path) -> None:
         }
         for item in members:
             assert tar.extractfile(item).read() == (root / item.name).read_bytes()
-        assert result.unpacked == sum(item.size for item in members)
+        assert result.draft.unpacked == sum(item.size for item in members)
     assert sorted(item.name for item in out.iterdir()) == [f"{NAME}.manifest.json", f"{NAME}.tar.gz"]
 
 
@@ -130,8 +138,11 @@ def test_manifest(root: Path, out: Path) -> None:
     assert manifest["format_version"] == 1
     assert (manifest["name"], manifest["task"], manifest["kind"]) == (NAME, "burgers1d", "grid")
     assert manifest["splits"] == {split: f"burgers1d_{split}.h5" for split in TRAJECTORIES}
-    assert manifest["tarball"]["sha256"] == result.sha256
-    assert (manifest["tarball"]["size"], manifest["tarball"]["unpacked"]) == (result.size, result.unpacked)
+    assert manifest["tarball"]["sha256"] == result.draft.sha256
+    assert (manifest["tarball"]["size"], manifest["tarball"]["unpacked"]) == (
+        result.draft.size,
+        result.draft.unpacked,
+    )
     for item in manifest["files"]:
         data = (root / item["path"]).read_bytes()
         assert (item["size"], item["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
@@ -187,9 +198,9 @@ def test_stores(tmp_path: Path, out: Path) -> None:
         write_store(tmp_path / f"darcy2d_mesh_{split}.zarr")
     write_grid(tmp_path / "darcy2d_train.h5")  # a shorter task that the name begins with, too
     result = package("darcy2d_mesh_v1", tmp_path, out=out)
-    assert result.kind == "mesh"
-    assert result.splits == {"train": "darcy2d_mesh_train.zarr", "val": "darcy2d_mesh_val.zarr"}
-    assert result.metadata == {"samples": 8, "fields": ["pressure"], "parameters": ["beta"]}
+    assert result.draft.kind == "mesh"
+    assert result.draft.splits == {"train": "darcy2d_mesh_train.zarr", "val": "darcy2d_mesh_val.zarr"}
+    assert result.draft.metadata == {"samples": 8, "fields": ["pressure"], "parameters": ["beta"]}
     with tarfile.open(result.tarball) as tar:
         members = tar.getmembers()
     assert [m.name for m in members] == sorted((m.name for m in members), key=lambda name: name.split("/"))
@@ -215,10 +226,10 @@ def test_stores_of_the_converters(tmp_path: Path, out: Path) -> None:
         np.savez(tmp_path / "raw" / f"{index}.npz", **arrays, pressure=arrays["coords"][:, 0])
     convert_graphs("darcy2d_mesh", tmp_path / "raw", tmp_path, Options(splits=(0.5, 0.5, 0.0)))
     result = package("darcy2d_mesh_v1", tmp_path, out=out)
-    assert result.metadata == {"samples": 4, "fields": ["pressure"]}
+    assert result.draft.metadata == {"samples": 4, "fields": ["pressure"]}
     (tmp_path / "unpacked").mkdir()
-    members = tuple(result.splits.values())
-    extract(result.tarball, tmp_path / "unpacked", members=members, unpacked=result.unpacked)
+    members = tuple(result.draft.splits.values())
+    extract(result.tarball, tmp_path / "unpacked", members=members, unpacked=result.draft.unpacked, job=Job())
     for path in tmp_path.glob("*.zarr/**/*"):
         assert (
             path.is_dir()
@@ -242,8 +253,9 @@ def test_readers(root: Path, out: Path, tmp_path: Path, reader: str) -> None:
             for member in tar:
                 (target / member.name).write_bytes(tar.extractfile(member).read())
     else:
-        extract(result.tarball, target, members=tuple(result.splits.values()), unpacked=result.unpacked)
-    for member in result.splits.values():
+        members = tuple(result.draft.splits.values())
+        extract(result.tarball, target, members=members, unpacked=result.draft.unpacked, job=Job())
+    for member in result.draft.splits.values():
         assert (target / member).read_bytes() == (root / member).read_bytes()
 
 
@@ -271,7 +283,7 @@ def test_another_package_is_kept(root: Path, out: Path, damage: str) -> None:
         result.manifest.unlink()
     else:
         result.manifest.write_text(
-            {"manifest": "[]", "other recipe": manifest.replace('"method": 1', '"method": 0')}[damage]
+            {"manifest": "[]", "other recipe": manifest.replace('"level": 1', '"level": 0')}[damage]
         )
     before = result.tarball.read_bytes()
     with pytest.raises(
@@ -301,20 +313,22 @@ def test_changing_files(tmp_path: Path, out: Path, when: str, monkeypatch: pytes
     store = write_store(tmp_path / "darcy2d_mesh_train.zarr")
     chunk = store / "mesh_poisson/coords/c/0/0"
 
-    def change(pieces: Iterator[bytes], workers: int) -> Iterator[bytes]:
-        """Lets the last file change after the first header went by."""
-        for index, piece in enumerate(pieces):
-            if index == 0:
-                {
-                    "longer": lambda: chunk.write_text("coords" * 1001),
-                    "shorter": lambda: chunk.write_text("coords"),
-                    "rewritten": lambda: chunk.write_text("COORDS" * 1000),
-                    "gone": (store / "mesh_poisson/coords-2/zarr.json").unlink,
-                    "new member": (store / "x").touch,
-                }[when]()
-            yield piece
+    listed = package_module.list_members
 
-    monkeypatch.setattr(packaging_write, "gzip_stream", change)
+    def change(path: Path) -> list[package_module.Member]:
+        """Let something change once all is listed."""
+        members = listed(path)
+        monkeypatch.undo()
+        {
+            "longer": lambda: chunk.write_text("coords" * 1001),
+            "shorter": lambda: chunk.write_text("coords"),
+            "rewritten": lambda: chunk.write_text("COORDS" * 1000),
+            "gone": (store / "mesh_poisson/coords-2/zarr.json").unlink,
+            "new member": (store / "x").touch,
+        }[when]()
+        return members
+
+    monkeypatch.setattr(package_module, "list_members", change)
     with pytest.raises((ValueError, FileNotFoundError), match=r"changed while it was packed|No such file"):
         package("darcy2d_mesh", tmp_path, out=out)
     assert list(out.iterdir()) == []
@@ -373,7 +387,7 @@ def test_command(
         (["--artifact", "<entity>/p/b:v0"], "--artifact is '<entity>/p/b:v0', a placeholder"),
         (["--artifact", "b"], "without a version"),
         (["--metadata", "{samples: 20}"], "--metadata is no JSON"),
-        (["--metadata", "[1]"], "is an array, not an object"),
+        (["--metadata", "[1]"], "is not an object"),
         (["--metadata", '{"a": NaN}'], "holds NaN"),
         (["--workers", "0"], "expected workers >= 1"),
         (["--task", "cfd2d"], "/cfd2d_{train,val,test}.h5 (or .zarr); convert the task first"),
@@ -394,3 +408,39 @@ def test_wrong_arguments(
     assert printed.err.count("\n") == 1
     assert words in printed.err
     assert not out.exists()
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (2 << 20) + 7])
+@pytest.mark.parametrize("kind", ["zeros", "fields", "noise"])
+@pytest.mark.parametrize("library", ["isal", "zlib"])
+def test_gzip(size: int, kind: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any gunzip reads it, and its bytes do not depend on the number of threads."""
+    if library == "zlib":
+        monkeypatch.setattr(package_module, "igzip_threaded", None)
+    data = {
+        "zeros": lambda: bytes(size),
+        "fields": lambda: np.sin(np.arange(size // 4 + 1) / 50, dtype="f4").tobytes()[:size],
+        "noise": lambda: np.random.default_rng(0).bytes(size),
+    }[kind]()
+
+    def compressed(workers: int) -> bytes:
+        file = io.BytesIO()
+        with package_module._open_gzip(package_module._Writer(file), workers) as stream:
+            for start in range(0, size, 1 << 20):  # as tarfile writes, whatever it reads
+                stream.write(data[start : start + (1 << 20)])
+        return file.getvalue()
+
+    found = compressed(1)
+    assert gzip.decompress(found) == data
+    assert found == compressed(2) == compressed(5)
+    bound = {"zeros": 0.01, "fields": 0.95, "noise": 1.001}[kind]
+    assert len(found) < bound * size + 100
+
+
+def test_large_members_and_long_names() -> None:
+    """Sizes above 8 GiB and names above 100 bytes need headers of their own."""
+    member = package_module.Member("ü" * 120, Path("x"), 20 << 30, (0,))
+    header = io.BytesIO(member.header().tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
+    with tarfile.open(fileobj=header) as tar:
+        info = tar.next()
+    assert (info.name, info.size, info.mtime) == (member.name, 20 << 30, 0)

@@ -4,11 +4,11 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,13 +16,18 @@ import pytest
 from fsspec.registry import _registry
 
 from gust_torch.artifacts.reference import reference_problem
-from gust_torch.artifacts.stores.contract import Reference, Upload
-from gust_torch.artifacts.stores.filesystem import explained
-from gust_torch.artifacts.stores.opening import open_reference, open_store
+from gust_torch.artifacts.store import (
+    StoredArtifact,
+    Upload,
+    check_name,
+    check_type,
+    open_reference,
+    open_store,
+)
+from gust_torch.artifacts.store import _explained as explained
 
 MakeFile = Callable[[int], Path]
 UploadOf = Callable[..., Upload]
-Interrupted = Callable[[], AbstractContextManager[None]]
 METADATA = {"samples": 20, "resolution": [201, 1024], "parameters": ["nu"]}
 
 
@@ -31,7 +36,7 @@ def files_below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def put(store: Path, upload: Upload) -> Reference:
+def put(store: Path, upload: Upload) -> StoredArtifact:
     """Store a file in a folder."""
     return open_store(f"file://{store}").put(upload)
 
@@ -41,7 +46,7 @@ def test_layout_and_round_trip(tmp_path: Path, make_file: MakeFile, upload_of: U
     upload = upload_of(path)
     reference = put(tmp_path / "store", upload)
     folder = f"burgers1d-subset/{upload.sha256[:16]}"
-    assert reference.text == f"file://{tmp_path}/store/{folder}/{path.name}"
+    assert reference.reference == f"file://{tmp_path}/store/{folder}/{path.name}"
     assert files_below(tmp_path / "store") == [f"{folder}/artifact.json", f"{folder}/{path.name}"]
     described = json.loads((tmp_path / "store" / folder / "artifact.json").read_text())
     assert described.pop("provenance")["git_commit"]
@@ -54,9 +59,9 @@ def test_layout_and_round_trip(tmp_path: Path, make_file: MakeFile, upload_of: U
         "sha256": upload.sha256,
         "metadata": METADATA,
     }
-    stored = open_reference(reference.text)
+    stored = open_reference(reference.reference)
     assert (stored.name, stored.size, stored.supports_ranges) == (path.name, 100_000, True)
-    assert stored.read_range(70_000, 100_000) == path.read_bytes()[70_000:]
+    assert stored.read([(0, 9), (70_000, 100_000)]) == [path.read_bytes()[:9], path.read_bytes()[70_000:]]
     stored.download(tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == path.read_bytes()
 
@@ -64,8 +69,8 @@ def test_layout_and_round_trip(tmp_path: Path, make_file: MakeFile, upload_of: U
 def test_percent_signs_in_a_file_url(tmp_path: Path, make_file: MakeFile, upload_of: UploadOf) -> None:
     store = tmp_path / "my store"
     reference = open_store(store.as_uri()).put(upload_of(make_file(10)))
-    assert "my%20store" in reference.text
-    assert open_reference(reference.text).size == 10
+    assert "my%20store" in reference.reference
+    assert open_reference(reference.reference).size == 10
     assert len(files_below(store)) == 2
 
 
@@ -75,7 +80,7 @@ def test_second_upload_touches_nothing(tmp_path: Path, make_file: MakeFile, uplo
     before = {file: (store / file).stat().st_mtime_ns for file in files_below(store)}
     renamed = path.rename(path.with_name("other_name.tar.gz"))
     second = put(store, upload_of(renamed))
-    assert second.text == first.text  # the bytes are known, whatever their file is called now
+    assert second.reference == first.reference  # the bytes are known, whatever their file is called now
     assert "already" in second.notes[0]
     assert {file: (store / file).stat().st_mtime_ns for file in files_below(store)} == before
 
@@ -85,8 +90,8 @@ def test_other_bytes_go_beside(tmp_path: Path, make_file: MakeFile, upload_of: U
     first = put(store, upload_of(path))
     old = path.read_bytes()
     second = put(store, upload_of(make_file(1001)))
-    assert first.text != second.text
-    assert open_reference(first.text).read_range(0, 1000) == old
+    assert first.reference != second.reference
+    assert open_reference(first.reference).read([(0, 1000)]) == [old]
 
 
 @pytest.mark.parametrize("change", [{"metadata": {"samples": 21}}, {"type": "model"}])
@@ -97,7 +102,7 @@ def test_same_bytes_described_differently(
     put(tmp_path / "store", upload_of(path))
     with pytest.raises(ValueError, match=r"has these bytes already, as dataset .*20.* under another name"):
         put(tmp_path / "store", upload_of(path, **change))
-    assert put(tmp_path / "store", upload_of(path, name="another", **change)).text
+    assert put(tmp_path / "store", upload_of(path, name="another", **change)).reference
 
 
 def test_tuples_are_lists_in_json(tmp_path: Path, make_file: MakeFile, upload_of: UploadOf) -> None:
@@ -115,12 +120,19 @@ def test_file_that_is_not_what_was_hashed(tmp_path: Path, make_file: MakeFile, u
 
 
 def test_interrupt_leaves_nothing(
-    tmp_path: Path, make_file: MakeFile, upload_of: UploadOf, interrupted: Interrupted
+    tmp_path: Path, make_file: MakeFile, upload_of: UploadOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload = upload_of(make_file(1000))
-    with interrupted(), pytest.raises(KeyboardInterrupt):
+
+    def dying(source: Path, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copyfile", dying)
+    with pytest.raises(KeyboardInterrupt):
         put(tmp_path / "store", upload)
     assert files_below(tmp_path / "store") == []
+    monkeypatch.undo()
     assert not put(tmp_path / "store", upload).notes
 
 
@@ -130,7 +142,7 @@ def test_incomplete_folder_is_completed(
 ) -> None:
     path = make_file(1000)
     reference = put(tmp_path / "store", upload_of(path))
-    stored = Path(reference.text.removeprefix("file://"))
+    stored = Path(reference.reference.removeprefix("file://"))
     (stored.parent / lost).unlink()
     assert not put(tmp_path / "store", upload_of(path)).notes
     assert files_below(stored.parent) == ["artifact.json", path.name]
@@ -153,9 +165,9 @@ def test_incomplete_folder_is_completed(
 def test_damaged_description(tmp_path: Path, make_file: MakeFile, upload_of: UploadOf, text: str) -> None:
     path = make_file(10)
     reference = put(tmp_path / "store", upload_of(path))
-    description = Path(reference.text.removeprefix("file://")).with_name("artifact.json")
+    description = Path(reference.reference.removeprefix("file://")).with_name("artifact.json")
     description.write_text(text)
-    with pytest.raises(ValueError, match=r"artifact\.json is damaged .* remove it and upload again"):
+    with pytest.raises(ValueError, match=r"artifact\.json is damaged; remove it and upload again"):
         put(tmp_path / "store", upload_of(path))
 
 
@@ -222,7 +234,7 @@ def test_a_login_in_the_endpoint_is_not_repeated(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ValueError, match=r"s3://bucket/x\.tar\.gz: ") as caught:
         open_reference("s3://bucket/x.tar.gz")
     assert "topsecret" not in str(caught.value)
-    with pytest.raises(ValueError, match="bad http://\\*\\*\\*@host/x"), explained("s3://bucket"):
+    with pytest.raises(ValueError, match="bad http://host/x"), explained("s3://bucket"):
         raise OSError("bad http://user:topsecret@host/x")
 
 
@@ -263,7 +275,7 @@ def test_web_server(tmp_path: Path, make_file: MakeFile, web_server: str) -> Non
     stored.download(tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == path.read_bytes()
     with pytest.raises(ValueError, match=r"1000 bytes came where 10 were asked for"):
-        stored.read_range(0, 10)
+        stored.read([(0, 10)])
     with pytest.raises(ValueError, match="no such file"):
         open_reference(f"{web_server}/none.tar.gz")
     with pytest.raises(ValueError, match="cannot be reached"):
@@ -308,7 +320,7 @@ def test_web_servers_that_read_ranges_and_that_have_no_end(tmp_path: Path, endle
                 stored.download(tmp_path / "copy")
             assert (tmp_path / "copy").stat().st_size < 20 << 20
         else:
-            assert stored.read_range(1000, 5000) == _Ranges.content[1000:5000]
+            assert stored.read([(1000, 5000)]) == [_Ranges.content[1000:5000]]
             stored.download(tmp_path / "copy")
             assert (tmp_path / "copy").read_bytes() == _Ranges.content
 
@@ -321,23 +333,17 @@ def test_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "a:b", "ä", "..", "x" * 129, "a\n"])
-def test_names_by_the_rules_of_wandb(tmp_path: Path, name: str) -> None:
+def test_names_by_the_rules_of_wandb(name: str) -> None:
     with pytest.raises(ValueError, match="artifact name"):
-        Upload(name, "dataset", tmp_path, {}, "0" * 64)
+        check_name(name, "artifact name")
     with pytest.raises(ValueError, match="artifact type"):
-        Upload("name", name, tmp_path, {}, "0" * 64)
-
-
-@pytest.mark.parametrize("value", [float("nan"), {"a": float("inf")}, [object()], {1: "a"}, b"x"])
-def test_metadata_must_be_json(tmp_path: Path, value: object) -> None:
-    with pytest.raises(ValueError, match=r"metadata\.key"):
-        Upload("name", "dataset", tmp_path, {"key": value}, "0" * 64)
+        check_type(name)
 
 
 def test_import_loads_nothing_heavy() -> None:
     code = (
-        "import sys, gust_torch.artifacts.stores, gust_torch.artifacts.upload;"
-        "print(*{'torch', 'wandb', 's3fs', 'fsspec', 'botocore', 'numpy', 'yaml'} & set(sys.modules))"
+        "import sys, gust_torch.artifacts.store, gust_torch.artifacts.upload;"
+        "print(*{'torch', 'wandb', 's3fs', 'fsspec', 'botocore', 'numpy'} & set(sys.modules))"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == ""

@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 
 from gust_torch.artifacts.reference import reference_problem
-from gust_torch.artifacts.stores.contract import Store, Upload
-from gust_torch.artifacts.stores.opening import open_reference, open_store
-from gust_torch.artifacts.stores.wandb_client import remedy, wandb_session
+from gust_torch.artifacts.store import Store, Upload, open_reference, open_store
+from gust_torch.artifacts.wandb_store import remedy, wandb_session
 
 MakeFile = Callable[[int], Path]
 UploadOf = Callable[..., Upload]
@@ -49,8 +48,8 @@ def test_upload_then_download(
     target = store(run_name="nightly")
     target.check(upload.name, path.name)
     reference = target.put(upload)
-    assert reference.text == "someone/flows/burgers1d-subset:v0"
-    artifact = fake_wandb.artifacts[reference.text]
+    assert reference.reference == "someone/flows/burgers1d-subset:v0"
+    artifact = fake_wandb.artifacts[reference.reference]
     assert artifact.type == "dataset"
     assert artifact.metadata == {
         **upload.metadata,
@@ -68,7 +67,7 @@ def test_upload_then_download(
     assert (tmp_path / "copy").read_bytes() == path.read_bytes()
     assert not list(tmp_path.glob(".copy*"))
     with pytest.raises(ValueError, match="as a whole"):
-        stored.read_range(0, 10)
+        stored.read([(0, 10)])
 
 
 def test_second_upload_starts_no_run(
@@ -77,10 +76,10 @@ def test_second_upload_starts_no_run(
     upload = upload_of(make_file(10))
     first = store().put(upload)
     second = store().put(upload)
-    assert second.text == first.text
+    assert second.reference == first.reference
     assert "already" in second.notes[0]
     assert len(fake_wandb.runs) == 1
-    assert store().put(upload_of(make_file(11))).text == "someone/flows/burgers1d-subset:v1"
+    assert store().put(upload_of(make_file(11))).reference == "someone/flows/burgers1d-subset:v1"
 
 
 @pytest.mark.parametrize("change", [{"metadata": {"samples": 21}}, {"type": "model"}])
@@ -101,14 +100,14 @@ def test_entity_of_the_login(
     fake_wandb: Any, store: Callable[..., Store], make_file: MakeFile, upload_of: UploadOf
 ) -> None:
     upload = upload_of(make_file(10))
-    assert store(entity=None).put(upload).text == "me/flows/burgers1d-subset:v0"
+    assert store(entity=None).put(upload).reference == "me/flows/burgers1d-subset:v0"
     assert store(entity=None).put(upload).notes
 
 
 def test_file_of_an_artifact(
     fake_wandb: Any, store: Callable[..., Store], tmp_path: Path, make_file: MakeFile, upload_of: UploadOf
 ) -> None:
-    reference = store().put(upload_of(make_file(10))).text
+    reference = store().put(upload_of(make_file(10))).reference
     entries = fake_wandb.artifacts[reference].manifest.entries
     entries["notes/readme.md"] = entries["burgers1d_subset_v1.tar.gz"]
     with pytest.raises(ValueError, match=r"has 2 files .*upload one tarball"):
@@ -300,7 +299,6 @@ def test_real_refusal_by_a_server(tmp_path: Path) -> None:
 @needs_wandb
 def test_calls_fit_the_real_client(fake_wandb: Any) -> None:
     import wandb
-    from wandb.sdk.artifacts.artifact_manifest_entry import ArtifactManifestEntry
 
     inspect.signature(wandb.Api).bind(timeout=1)
     inspect.signature(wandb.Api.artifact).bind(None, "name")
@@ -309,7 +307,7 @@ def test_calls_fit_the_real_client(fake_wandb: Any) -> None:
     )
     inspect.signature(wandb.Artifact).bind("name", type="t", metadata={})
     inspect.signature(wandb.Artifact.add_file).bind(None, "x", name="x", policy="immutable", skip_cache=True)
-    inspect.signature(ArtifactManifestEntry.download).bind(None, root="r", skip_cache=True, executor=None)
+    inspect.signature(wandb.Artifact.download).bind(None, root="r", skip_cache=True)
     for name in ("wait", "size", "metadata", "type", "manifest", "qualified_name"):
         assert hasattr(wandb.Artifact, name)
     assert issubclass(wandb.errors.Error, Exception)

@@ -1,1 +1,0 @@
-"""From the registry to files below a root: download, check, unpack, and only what is missing."""

@@ -1,1 +1,0 @@
-"""From the files of a task to one reproducible tarball with a manifest."""

@@ -1,1 +1,0 @@
-"""The registry of packaged data sets; `python -m gust_torch.artifacts.registry check`."""
