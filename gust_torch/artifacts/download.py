@@ -90,12 +90,12 @@ class Job:
             raise
 
 
-class ByteProgress:
+class ByteProgress(Progress):
     """Progress in megabytes on standard error, counted in bytes by several threads. A context manager."""
 
     def __init__(self, num_bytes: int, description: str) -> None:
         """Start at zero."""
-        self._progress = Progress(num_bytes // _MEGABYTE, unit="MB", description=description)
+        super().__init__(num_bytes // _MEGABYTE, unit="MB", description=description)
         self._lock = threading.Lock()
         self._bytes = 0
 
@@ -105,14 +105,11 @@ class ByteProgress:
             before = self._bytes // _MEGABYTE
             self._bytes += size
             if self._bytes // _MEGABYTE > before:
-                self._progress.update(self._bytes // _MEGABYTE - before)
+                self.update(self._bytes // _MEGABYTE - before)
 
     def __enter__(self) -> "ByteProgress":
+        super().__enter__()
         return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None and self._bytes >= _MEGABYTE:
-            self._progress.close()
 
 
 class ArtifactCache:

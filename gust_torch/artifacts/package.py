@@ -27,12 +27,13 @@ import tyro
 
 from gust_torch.artifacts.download import ByteProgress
 from gust_torch.artifacts.reference import reference_problem
-from gust_torch.artifacts.registry import DEFAULT_REGISTRY, SPLITS, DatasetEntry, register
-from gust_torch.artifacts.unpack import FOLDER_SUFFIX, MemberNames
+from gust_torch.artifacts.registry import DEFAULT_REGISTRY, DatasetEntry, register
+from gust_torch.artifacts.unpack import MemberNames
 from gust_torch.artifacts.upload import parse_metadata
 from solvers.common.cli import parse, run_command
 from solvers.common.files import WriterLock, file_sha256, written_aside
 from solvers.common.provenance import provenance
+from solvers.common.splits import SPLITS, find_splits, find_tasks
 
 if TYPE_CHECKING:
     from gust_torch.artifacts.describe import Description
@@ -43,12 +44,10 @@ except ImportError:  # no wheel for this platform
     igzip_threaded = None  # type: ignore[assignment]
 
 FORMAT_VERSION = 1
-SUFFIXES = (".h5", FOLDER_SUFFIX)
 # Fields in float32 hardly shrink, at whatever level.
 LEVEL = 1
 
 _BLOCK_BYTES = 1 << 20
-_FILE = re.compile(rf"(?P<task>.+)_({'|'.join(SPLITS)})({'|'.join(map(re.escape, SUFFIXES))})")
 _CHANGED = "changed while it was packed; wait until its writer is done, then pack again"
 
 log = logging.getLogger(__name__)
@@ -197,7 +196,8 @@ def package(
     if workers < 1:
         raise ValueError(f"expected workers >= 1, got {workers}")
     task = find_task(name, root) if task is None else task
-    sources = find_splits(task, root, splits)
+    wanted = None if splits is None else tuple(split for split in SPLITS if split in splits)
+    sources = find_splits(root, task, wanted) or find_splits(root, task, SPLITS)
     descriptions = {split: describe(path) for split, path in sources.items()}
     # Name and metadata are checked before anything long begins.
     draft = DatasetEntry(
@@ -259,7 +259,7 @@ def find_task(name: str, root: Path) -> str:
     """
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder; convert the task first, or change --root")
-    tasks = sorted({match["task"] for path in root.iterdir() if (match := _FILE.fullmatch(path.name))})
+    tasks = find_tasks(root)
     fitting = [task for task in tasks if re.fullmatch(rf"{re.escape(task)}([_.-].*)?", name)]
     if not fitting:
         found = f"it has {', '.join(tasks)}" if tasks else "it has files of no task"
@@ -268,34 +268,6 @@ def find_task(name: str, root: Path) -> str:
             "or convert the task first (scripts/convert_pdebench_multimodal.py)"
         )
     return max(fitting, key=len)
-
-
-def find_splits(task: str, root: Path, wanted: Sequence[str] | None) -> dict[str, Path]:
-    """Find the file or store of each split, in the order train, val, test.
-
-    Args:
-        task: Such as burgers1d.
-        root: Where the files are.
-        wanted: Splits that must be there; None takes those that are.
-
-    Raises:
-        ValueError: A wanted one is missing, none is there, or one is there twice.
-    """
-    found: dict[str, Path] = {}
-    for split in SPLITS if wanted is None else [split for split in SPLITS if split in wanted]:
-        paths = [path for suffix in SUFFIXES if (path := root / f"{task}_{split}{suffix}").exists()]
-        if len(paths) > 1:
-            raise ValueError(f"{paths[0]} and {paths[1]} are both there; move away the one not to be packed")
-        if paths:
-            found[split] = paths[0]
-    missing = [split for split in wanted or () if split not in found]
-    if missing or not found:
-        pattern = f"{root}/{task}_{{{','.join(missing or SPLITS)}}}.h5 (or .zarr)"
-        raise ValueError(
-            f"no {pattern}; convert the task first (scripts/convert_pdebench_multimodal.py), or change "
-            "--root, --task or --splits"
-        )
-    return found
 
 
 @dataclass(frozen=True)

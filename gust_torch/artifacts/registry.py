@@ -26,10 +26,10 @@ from ruamel.yaml.nodes import Node
 from gust_torch.artifacts.reference import reference_problem
 from solvers.common.cli import parse, run_command
 from solvers.common.files import WriterLock, written_aside
+from solvers.common.splits import SPLITS
 
 DEFAULT_REGISTRY = Path("docs/dataset_registry.yaml")
 KINDS = ("grid", "mesh", "particles")
-SPLITS = ("train", "val", "test")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MAX_DEPTH = 20
@@ -485,18 +485,19 @@ class Tasks:
         return 0
 
 
-_Command = Annotated[Check, tyro.conf.subcommand("check")] | Annotated[Tasks, tyro.conf.subcommand("tasks")]
+COMMANDS: dict[str, type[Check] | type[Tasks]] = {"check": Check, "tasks": Tasks}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one of the commands."""
-    command: Check | Tasks = parse(
-        _Command,  # type: ignore[arg-type]
-        arguments,
-        prog="python -m gust_torch.artifacts.registry",
-        description="The registry of packaged data sets.",
-    )
-    return run_command(command.run)
+    """Run one of the commands check and tasks."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] not in COMMANDS:
+        wants_help = given[:1] in (["-h"], ["--help"])
+        print(__doc__, file=sys.stdout if wants_help else sys.stderr)
+        return 0 if wants_help else 2
+    options = COMMANDS[given[0]]
+    prog = f"python -m gust_torch.artifacts.registry {given[0]}"
+    return run_command(lambda: parse(options, given[1:], prog=prog, description=str(options.__doc__)).run())
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import IO, cast
 
 from gust_torch.artifacts.download import Job
+from solvers.common.splits import GRAPHS
 
 try:
     from isal import igzip_threaded, isal_zlib
 except ImportError:  # no wheel for this platform
     igzip_threaded = isal_zlib = None  # type: ignore[assignment]
 
-FOLDER_SUFFIX = ".zarr"
 MAX_MEMBERS = 10_000_000
 
 _BLOCK_BYTES = 1 << 20
@@ -225,11 +225,11 @@ class MemberNames:
         top, _, below = name.partition("/")
         if top not in self._expected:
             raise ValueError(f"it is none of the dataset's files ({', '.join(self._expected)})")
-        is_store = top.endswith(FOLDER_SUFFIX)
+        is_store = top.endswith(GRAPHS)
         if not below and folder != is_store:
             raise ValueError(f"it must be a {'folder' if is_store else 'file'}")
         if below and not is_store:
-            raise ValueError(f"only {FOLDER_SUFFIX} folders have members below them")
+            raise ValueError(f"only {GRAPHS} folders have members below them")
         if name in self._folders and not (folder and self._folders[name]):
             raise ValueError("it comes twice")
         self._note(name, folder)

@@ -390,7 +390,10 @@ def test_command(
         (["--metadata", "[1]"], "is not an object"),
         (["--metadata", '{"a": NaN}'], "holds NaN"),
         (["--workers", "0"], "expected workers >= 1"),
-        (["--task", "cfd2d"], "/cfd2d_{train,val,test}.h5 (or .zarr); convert the task first"),
+        (
+            ["--task", "cfd2d"],
+            "cfd2d_train.h5, cfd2d_val.h5, cfd2d_test.h5 (or .zarr); convert the task first",
+        ),
     ],
 )
 def test_wrong_arguments(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gust_torch.artifacts.describe import describe
-from gust_torch.artifacts.package import find_splits, find_task, package, placeholder
+from gust_torch.artifacts.package import find_task, package, placeholder
 from solvers.common.hdf5_utils import HDF5Writer
 
 
@@ -84,25 +84,6 @@ def test_no_task(tmp_path: Path) -> None:
             find_task(name, tmp_path)
     with pytest.raises(ValueError, match="no such folder; convert the task first"):
         find_task("burgers1d_v1", tmp_path / "other")
-
-
-def test_splits(tmp_path: Path) -> None:
-    for file in ("a_test.h5", "a_train.zarr", "a_all.h5", "ab_val.h5"):
-        (tmp_path / file).touch()
-    assert find_splits("a", tmp_path, None) == {
-        "train": tmp_path / "a_train.zarr",
-        "test": tmp_path / "a_test.h5",
-    }
-    assert find_splits("a", tmp_path, ["test"]) == {"test": tmp_path / "a_test.h5"}
-    assert list(find_splits("a", tmp_path, ["test", "train"])) == ["train", "test"]
-    with pytest.raises(ValueError, match=r"no .*/a_\{val\}\.h5 \(or \.zarr\); convert the task first"):
-        find_splits("a", tmp_path, ["train", "val"])
-    with pytest.raises(ValueError, match=r"no .*/b_\{train,val,test\}\.h5"):
-        find_splits("b", tmp_path, None)
-    (tmp_path / "a_train.h5").touch()
-    with pytest.raises(ValueError, match=r"a_train\.h5 and .*a_train\.zarr are both there"):
-        find_splits("a", tmp_path, None)
-    assert list(find_splits("a", tmp_path, ["test"])) == ["test"]
 
 
 def test_description_of_a_grid(tmp_path: Path) -> None:
