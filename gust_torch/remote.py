@@ -46,7 +46,7 @@ from typing import Any
 
 import yaml
 
-from gust_torch.artifacts.registry.file import load_registry
+from gust_torch.artifacts.registry import load_registry
 from gust_torch.stages import checkpoint_of, print_settings, run, say, training_falls_short, wanted_end
 from solvers.common.cli import run_command
 from solvers.common.files import WriterLock, file_sha256

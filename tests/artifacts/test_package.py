@@ -392,7 +392,7 @@ def test_command(
         (["--workers", "0"], "expected workers >= 1"),
         (
             ["--task", "cfd2d"],
-            "cfd2d_train.h5, cfd2d_val.h5, cfd2d_test.h5 (or .zarr); convert the task first",
+            "cfd2d_train.h5, cfd2d_val.h5, cfd2d_test.h5 (or .zarr); convert the task",
         ),
     ],
 )
