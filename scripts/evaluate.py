@@ -6,7 +6,7 @@
 
 import sys
 
-from gust_torch.evaluation.cli import main
+from gust_torch.evaluation.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gust_torch import HDF5Dataset, VQVAETokenizer, load_tokenized_data
-from gust_torch.analysis.cli import main as analyze
+from gust_torch.analyze_reconstruction import main as analyze
 from gust_torch.tasks.cli import main as train
 from gust_torch.tokenizer.__main__ import main as tokenizer
 from solvers.common.hdf5_utils import validate

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gust_torch.analysis.style import GRAY, RECONSTRUCTION, REFERENCE, STYLE, field_label
+from gust_torch.figures import GRAY, RECONSTRUCTION, REFERENCE, STYLE, field_label
 from gust_torch.metrics.histogram import ValueHistogram
 from gust_torch.spec import FieldSpec
 

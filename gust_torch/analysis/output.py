@@ -1,21 +1,35 @@
 """Write an analysis: four or more figures, ``metrics.json`` and the plotted curves."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from gust_torch.analysis.curves import WavenumberScales
-from gust_torch.analysis.fields_figure import fields_figure
 from gust_torch.analysis.histogram_figure import histogram_figure
-from gust_torch.analysis.passes import Analysis
+from gust_torch.analysis.passes import Analysis, Example
 from gust_torch.analysis.report import spectral_errors
-from gust_torch.analysis.spectrum_figure import SpectrumPanel, spectrum_figure
-from gust_torch.analysis.style import field_label, save_figure, transform_note
+from gust_torch.analysis.spectrum_figure import SpectrumPanel, WavenumberScales, spectrum_figure
 from gust_torch.analysis.sums import MeanSpectrum
+from gust_torch.figures import (
+    Array,
+    Comparison,
+    Looks,
+    axis_names,
+    comparison_figure,
+    draw_map,
+    field_label,
+    length_ticks,
+    panel_size,
+    save_figures,
+    transform_note,
+)
+from gust_torch.spec import FieldSpec
 from solvers.common.files import written_aside
 
 # Kraichnan (1967): inverse energy cascade above the forcing scale, direct enstrophy cascade below it.
@@ -37,20 +51,9 @@ def write_analysis(analysis: Analysis, metrics: Mapping[str, object], output_dir
     scales = WavenumberScales.of(analysis.spectra.spectrum, analysis.spec)
     figures = {name: spectrum_figure(panels, scales) for name, panels in spectrum_panels(analysis).items()}
     figures["pixel_histogram.png"] = histogram_figure(analysis.histogram, analysis.spec)
-    figures["reconstructions.png"] = fields_figure(analysis.examples, analysis.spec)
-    written = write_figures(figures, metrics, output_dir)
+    figures["reconstructions.png"] = reconstruction_figure(analysis.examples, analysis.spec)
+    written = save_figures(figures, metrics, output_dir)
     return [*written, _write_curves(analysis, metrics, output_dir), write_json(metrics, output_dir)]
-
-
-def write_figures(
-    figures: Mapping[str, Figure], metrics: Mapping[str, object], output_dir: Path
-) -> list[Path]:
-    """Save figures under their names, each with the texts and numbers of `metrics` as its source."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    source = {key: value for key, value in metrics.items() if isinstance(value, str | int)}
-    for name, figure in figures.items():
-        save_figure(figure, output_dir / name, {"Source": json.dumps(source)})
-    return [output_dir / name for name in figures]
 
 
 def spectrum_panels(analysis: Analysis) -> dict[str, list[SpectrumPanel]]:
@@ -95,6 +98,40 @@ def _panel(
     slopes: tuple[tuple[float, str, str], ...] = (),
 ) -> SpectrumPanel:
     return SpectrumPanel(spectrum, label, note, spectral_errors(analysis, spectrum), slopes)
+
+
+def reconstruction_figure(examples: Sequence[Example], spec: FieldSpec) -> Figure:
+    """Draw data, decoded tokens and error: a row for each sample, a block for each field."""
+
+    def draw(axes: Axes, row: Comparison, values: Array, colors: str, norm: Normalize) -> None:
+        draw_map(axes, values, spec, colors, norm)
+
+    fields = {
+        field_label(name, spec).text: [
+            Comparison(
+                example.reference[channel],
+                example.reconstruction[channel],
+                first=_when(example),
+                last=f"VRMSE {example.vrmse[channel]:.3f}",
+            )
+            for example in examples
+        ]
+        for channel, name in enumerate(spec.names)
+    }
+    x, y = axis_names(spec)
+    looks = Looks(
+        draw=draw,
+        panel=panel_size(*spec.lengths),
+        axis_labels=(f"${x}$", f"${y}$"),
+        ticks=lambda axes: length_ticks(axes, spec.lengths),
+        titles=("data", "decoded tokens", "error"),
+        error_label="error",
+    )
+    return comparison_figure(fields, looks)
+
+
+def _when(example: Example) -> str:
+    return f"sample {example.position}" if math.isnan(example.time) else f"$t$ = {example.time:.4g}"
 
 
 def _write_curves(analysis: Analysis, metrics: Mapping[str, object], output_dir: Path) -> Path:

@@ -42,7 +42,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All that a pass leaves; its size does not depend on the number of samples.
+    """All that a pass leaves; of each sample no more than its errors.
 
     Attributes:
         spec: Fields, grid and domain of the data.
@@ -90,7 +90,7 @@ def analyze(
     """
     device = torch.device(device)
     model = model.to(device).eval()
-    errors = ErrorSums(dataset.spec.num_channels)
+    errors = ErrorSums()
     spectra = SpectrumSums(dataset.spec, device)
     histogram = ValueHistogram(model.mean.flatten(), model.std.flatten())
     codes = CodeSums(model.vocab_sizes)

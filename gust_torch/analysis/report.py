@@ -5,9 +5,9 @@ import math
 import torch
 
 from gust_torch.analysis.passes import Analysis
-from gust_torch.analysis.style import transform_note
 from gust_torch.analysis.sums import QUANTILES, ErrorSummary, MeanSpectrum
-from gust_torch.metrics.spectra import BAND_NAMES, band_edges, band_errors
+from gust_torch.figures import transform_note
+from gust_torch.metrics.spectra import BAND_NAMES, band_edges, band_errors, band_labels
 from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.tokenizer.usage import bit_rate, scale_usage
 
@@ -126,3 +126,39 @@ def _tokens(analysis: Analysis, model: VQVAE2d) -> Json:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def describe(analysis: Analysis, model: VQVAE2d, seconds: float) -> list[str]:
+    """Return a short table of the main numbers, for people, a line each."""
+    usages = scale_usage(model.scales, [counts.numpy() for counts in analysis.codes.counts])
+    rate = bit_rate(usages, analysis.spec.num_channels, analysis.spec.grid)
+    rows = [
+        ("samples", f"{analysis.num_samples}, {analysis.num_samples / seconds:.3g} a second"),
+        ("bits per pixel", f"{rate.nominal:.4f} ({rate.entropy_coded:.4f} entropy coded)"),
+        ("perplexity / K", ", ".join(f"{u.name} {u.perplexity / u.codebook_size:.2f}" for u in usages)),
+    ]
+    for channel, name in enumerate(analysis.spec.names):
+        vrmse = analysis.errors.summary("vrmse", channel)
+        distances = analysis.histogram.distances(channel)
+        rows += [
+            (
+                f"{name}: VRMSE",
+                f"{vrmse.mean:.4g} +- {vrmse.std:.4g} from sample to sample, median {vrmse.quantiles[1]:.4g}",
+            ),
+            ("  spectral error", _band_text(analysis, analysis.spectra.field(channel))),
+            (
+                "  distribution",
+                f"JS {distances.js_divergence:.3g} nats, TV {distances.total_variation:.3g}, "
+                f"W1 {distances.wasserstein1:.3g}",
+            ),
+        ]
+    if analysis.spectra.kinetic_source is not None:
+        rows.append(("kinetic energy:", ""))
+        rows.append(("  spectral error", _band_text(analysis, analysis.spectra.kinetic_energy())))
+    width = max(len(label) for label, _ in rows)
+    return [f"{label:<{width}}  {text}".rstrip() for label, text in rows]
+
+
+def _band_text(analysis: Analysis, spectrum: MeanSpectrum) -> str:
+    errors = zip(band_labels(analysis.spec), spectral_errors(analysis, spectrum).values(), strict=True)
+    return ", ".join(f"{band} {error:.3g}" for band, error in errors if error is not None)

@@ -7,15 +7,88 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
 
-from gust_torch.analysis.curves import Curves, WavenumberScales, curves
-from gust_torch.analysis.style import DIFFERENCE, GRAY, NOTE, RECONSTRUCTION, REFERENCE, STYLE
 from gust_torch.analysis.sums import MeanSpectrum
-from gust_torch.metrics.spectra import BAND_NAMES, band_edges
+from gust_torch.figures import DIFFERENCE, GRAY, NOTE, RECONSTRUCTION, REFERENCE, STYLE
+from gust_torch.metrics.spectra import BAND_NAMES, ShellSpectrum, band_edges, band_labels
+from gust_torch.spec import FieldSpec
 
 RATIO_LIMITS = (1e-3, 1e3)
 WIDTH, HEIGHT = 5.0, 5.7
 NOTE_CHARACTERS = 100
+
+
+@dataclass(frozen=True)
+class WavenumberScales:
+    """Scales that all spectra of one data set share.
+
+    Attributes:
+        dk: Shell width.
+        k_max: End of the complete shells, where plots end.
+        k_forcing: End of the large-scale band.
+        forcing_known: Whether ``k_forcing`` is the data's forcing, or a default.
+        merged: The ratio of the domain's sides. From shell ``merged`` on, so many shells are drawn as one:
+            modes along the short side alone lie that far apart, and single shells would draw a saw.
+        band_labels: Names of the three bands.
+    """
+
+    dk: float
+    k_max: float
+    k_forcing: float
+    forcing_known: bool
+    merged: int
+    band_labels: tuple[str, str, str]
+
+    @classmethod
+    def of(cls, shells: ShellSpectrum, spec: FieldSpec) -> "WavenumberScales":
+        """Scales of a spectrum and its data."""
+        return cls(
+            dk=shells.dk,
+            k_max=shells.k_max,
+            k_forcing=shells.k_forcing,
+            forcing_known=spec.forcing_wavenumber is not None,
+            merged=max(1, round(max(spec.lengths) / min(spec.lengths))),
+            band_labels=band_labels(spec),
+        )
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Spectral densities to draw; shells without modes or energy are left out.
+
+    Attributes:
+        k: (n,) wavenumbers.
+        reference: (n,) energy per wavenumber.
+        reconstruction: (n,) the same of the reconstruction.
+        error: (n,) the same of the difference.
+    """
+
+    k: NDArray[np.float64]
+    reference: NDArray[np.float64]
+    reconstruction: NDArray[np.float64]
+    error: NDArray[np.float64]
+
+
+def curves(spectrum: MeanSpectrum, scales: WavenumberScales) -> Curves:
+    """Densities of a shell-summed spectrum up to ``k_max``, without the mean."""
+    last = int(np.floor(scales.k_max / scales.dk + 1e-6))
+    edges = np.concatenate([np.arange(1, scales.merged), np.arange(scales.merged, last + 2, scales.merged)])
+    starts, widths = edges[:-1], np.diff(edges)
+
+    def block_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.add.reduceat(values[: edges[-1]], starts) if len(starts) else values[:0]
+
+    reference = block_sums(spectrum.reference)
+    shown = reference > 0
+    width = (widths * scales.dk)[shown]
+    return Curves(
+        k=(block_sums(spectrum.k) / widths)[shown],
+        reference=reference[shown] / width,
+        reconstruction=block_sums(spectrum.reconstruction)[shown] / width,
+        error=block_sums(spectrum.error)[shown] / width,
+    )
 
 
 @dataclass(frozen=True)
@@ -110,12 +183,13 @@ def _draw_slopes(axes: Axes, panel: SpectrumPanel, drawn: Curves, scales: Wavenu
 def _draw_bands(axes: Axes, panel: SpectrumPanel, scales: WavenumberScales) -> None:
     """Edges of the bands, with each band's name and error at the top."""
     lower, high = axes.get_xlim()
-    for name, upper in zip(BAND_NAMES, band_edges(scales.k_forcing, scales.k_max), strict=True):
+    edges = band_edges(scales.k_forcing, scales.k_max)
+    for name, label, upper in zip(BAND_NAMES, scales.band_labels, edges, strict=True):
         error = panel.band_errors[name]
         right = high if name == BAND_NAMES[-1] else min(upper, high)
         if error is not None and right > 1.2 * lower:
             axes.text(
-                np.sqrt(lower * right), 0.985, f"{name}\n{_percent(error)}", ha="center", va="top",
+                np.sqrt(lower * right), 0.985, f"{label}\n{_percent(error)}", ha="center", va="top",
                 transform=axes.get_xaxis_transform(), fontsize=7, linespacing=1.3, color=NOTE,
             )  # fmt: skip
         lower = max(lower, upper)
@@ -123,11 +197,13 @@ def _draw_bands(axes: Axes, panel: SpectrumPanel, scales: WavenumberScales) -> N
 
 
 def _percent(error: float) -> str:
-    """Band error as text, two digits."""
+    """Band error as text, two digits, three from 100 on."""
     percent = 100 * error
     if percent < 0.1:
         return "<0.1 %"
-    return f"{percent:.1f} %" if percent < 10 else f"{min(percent, 9999):.0f} %"
+    if percent < 10:
+        return f"{percent:.1f} %"
+    return f"{float(f'{percent:.3g}'):,.0f} %" if percent < 1e6 else f"{percent:.1e} %"
 
 
 def _mark_scales(axes: Axes, scales: WavenumberScales) -> None:
@@ -152,3 +228,9 @@ def _draw_ratio(axes: Axes, drawn: Curves, scales: WavenumberScales) -> None:
         xycoords=axes.get_xaxis_transform(), textcoords="offset points",
     )  # fmt: skip
     axes.set_xlabel("wavenumber $k$ (radians per unit length)")
+    # Labels at 1, 2, 5, 10, ... where there is not even a decade or two to label; between them none.
+    few = drawn.k.size > 0 and drawn.k[-1] < 50 * drawn.k[0]
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    if few:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda k, _: f"{k:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())

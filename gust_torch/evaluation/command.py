@@ -1,141 +1,56 @@
-"""From a checkpoint and a data file to a folder of figures and numbers."""
+"""Command line of the evaluation of latent operators; torch is imported when it starts to work."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Annotated
 
-import torch
-from torch import Tensor
+import tyro
 
-from gust_torch.analysis.command import choose_device
-from gust_torch.checkpoint import load_model
-from gust_torch.evaluation.example import Example, make_example
-from gust_torch.evaluation.output import write_evaluation
-from gust_torch.evaluation.reference import Reference, open_reference
-from gust_torch.evaluation.report import notes, summarize, table
-from gust_torch.evaluation.rollout import mean_squares, roll_out
-from gust_torch.evaluation.schedule import Schedule, Settings, make_schedule
-from gust_torch.evaluation.scores import Scores
-from gust_torch.evaluation.source import open_source, rollout_parameters, time_step_note
-from gust_torch.models.latent_operator import LatentOperator
-from solvers.common.files import file_sha256
-from solvers.common.progress import Progress
-from solvers.common.provenance import provenance
+from gust_torch.evaluation.schedule import Settings
+from gust_torch.terminal import silence_lightning
+from solvers.common.cli import parse, run_command
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation finds.
+class Options(Settings):
+    """What to evaluate on what.
 
     Attributes:
-        scores: Errors of all rollouts.
-        example: The rollout with the median error.
+        checkpoint: latent operator of scripts/train.py
+        data_path: grid file (.h5) or store of particles (.zarr)
+        output_dir: for figures and numbers; created
+        accelerator: auto, cpu, gpu, cuda or mps
     """
 
-    scores: Scores
-    example: Example
+    checkpoint: str = field(kw_only=True)
+    data_path: str = field(kw_only=True)
+    output_dir: Path = field(kw_only=True)
+    accelerator: Annotated[str, tyro.conf.arg(aliases=["--device"])] = field(default="auto", kw_only=True)
 
 
-@dataclass(frozen=True)
-class Written:
-    """What the command leaves.
-
-    Attributes:
-        table: Errors, for people.
-        notes: What the table does not show, a line each.
-        files: Files written.
-    """
-
-    table: str
-    notes: tuple[str, ...]
-    files: tuple[Path, ...]
+def main(argv: Sequence[str] | None = None, prog: str = "python scripts/evaluate.py") -> int:
+    """Roll a trained operator out on test data; errors become one line and exit code 1."""
+    return run_command(lambda: run(argv, prog), stopped="stopped; start the same command again")
 
 
-def evaluate_checkpoint(
-    checkpoint: str, data_path: str, output_dir: Path, settings: Settings, *, accelerator: str = "auto"
-) -> Written:
-    """Roll a checkpoint's operator out on some data, and write all figures and numbers.
-
-    Args:
-        checkpoint: Checkpoint of a `LatentOperator`; it holds the autoencoder too.
-        data_path: A grid file, or a store of particles.
-        output_dir: Created if missing; older results in it are replaced.
-        settings: What to roll out.
-        accelerator: auto, cpu, gpu (cuda), or mps.
-
-    Raises:
-        ValueError: A file that can't be used, data that the operator does not take, no such device.
-    """
-    device = choose_device(accelerator)
-    operator = load_model(checkpoint, LatentOperator, device=device)
-    checkpoint_sha256 = file_sha256(Path(checkpoint))  # now: a training that goes on replaces the file
-    source = open_source(data_path, operator)
-    schedule = make_schedule(source.trajectories, source.times, settings, data_path)
-    parameters = rollout_parameters(source, schedule, operator, data_path).to(device)
-    reference = open_reference(source, operator.autoencoder)
-    # Before the rollouts, not after them: a folder that cannot be made would waste them.
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with Progress(schedule.num_frames, unit="frame", description="evaluation") as progress:
-        evaluation = evaluate(
-            operator,
-            reference,
-            schedule,
-            parameters,
-            batch_size=settings.batch_size,
-            on_frames=progress.update,
-        )
-    metrics: dict[str, object] = {
-        "checkpoint": str(checkpoint),
-        "checkpoint_sha256": checkpoint_sha256,
-        "data_path": data_path,
-        "settings": asdict(settings),
-        "device": device.type,
-        "torch_version": str(torch.__version__),
-        **provenance(),
-        **summarize(evaluation.scores, operator.spec.names),
-        "example_trajectory": evaluation.example.trajectory,
-        "spec": operator.spec.to_dict(),
-        "parameter_names": list(operator.parameter_names),
-        "architecture": operator.architecture(),
-    }
-    written = write_evaluation(evaluation.scores, evaluation.example, operator.spec, metrics, output_dir)
-    names = operator.spec.names
-    return Written(
-        table(evaluation.scores, names),
-        (*time_step_note(schedule, operator), *notes(evaluation.scores, names)),
-        tuple(written),
+def run(argv: Sequence[str] | None, prog: str) -> None:
+    """Evaluate, write everything, print the table."""
+    options = parse(
+        Options,
+        argv,
+        prog=prog,
+        description="Roll a trained latent operator out on test data: errors over lead time, and figures.",
+        underscores=True,
     )
+    from gust_torch.evaluation.evaluate import evaluate_checkpoint
 
-
-@torch.inference_mode()
-def evaluate(
-    operator: LatentOperator,
-    reference: Reference,
-    schedule: Schedule,
-    parameters: Tensor,
-    *,
-    batch_size: int = Settings.batch_size,
-    on_frames: Callable[[int], None] = lambda frames: None,
-) -> Evaluation:
-    """Score all rollouts of a schedule.
-
-    Args:
-        operator: In evaluation mode.
-        reference: True frames.
-        schedule: Which rollouts.
-        parameters: (rollouts, p) on the operator's device.
-        batch_size: Rollouts at once.
-        on_frames: Called with the number of frames of each step.
-    """
-    scores = Scores(schedule, operator.spec.num_channels)
-    first = 0
-    for batch in schedule.batches(batch_size):
-        own = parameters[first : first + len(batch)]
-        for step in roll_out(operator, reference, batch, own):
-            if step.lead > 0:
-                scores.add(first, step.lead, mean_squares(step, operator.spec))
-            on_frames(step.reference.num_samples)
-        first += len(batch)
-    row = scores.median_rollout()
-    example = make_example(operator, reference, schedule.rollouts[row], parameters[row : row + 1])
-    return Evaluation(scores, example)
+    silence_lightning()
+    written = evaluate_checkpoint(
+        options.checkpoint,
+        options.data_path,
+        options.output_dir,
+        Settings(**{setting.name: getattr(options, setting.name) for setting in fields(Settings)}),
+        accelerator=options.accelerator,
+    )
+    print("\n".join([written.table, *written.notes, *map(str, written.files)]))

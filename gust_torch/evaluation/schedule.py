@@ -12,11 +12,11 @@ class Settings:
     """What to roll out.
 
     Attributes:
-        horizon: Steps of a rollout; None for as many as the longest trajectory allows.
-        start: Frame of each trajectory that the rollout starts from.
-        stride: Frames of the file in one step of the operator.
-        limit: The first so many trajectories of the file; None for all.
-        batch_size: Trajectories at once.
+        horizon: steps of a rollout; None for as many as the longest trajectory allows
+        start: frame of each trajectory to start from
+        stride: frames of the file in one step of the operator
+        limit: the first so many trajectories of the file; None for all
+        batch_size: trajectories at once
 
     Raises:
         ValueError: A number out of range.

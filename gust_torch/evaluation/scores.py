@@ -1,23 +1,18 @@
 """Errors of every rollout at every lead, pooled, and their statistics over the rollouts."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gust_torch.evaluation.rollout import CURVES, MeanSquares
 from gust_torch.evaluation.schedule import Schedule
-from gust_torch.metrics.errors import normalized_rmse, variance_scaled_rmse
+from gust_torch.metrics.errors import normalized_rmse, variance_scale
 
 QUANTILES = (0.25, 0.5, 0.75)
-METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "nrmse": normalized_rmse,
-    "vrmse": variance_scaled_rmse,
-}
-"""Each from an error's mean square and the reference's: its power, or its variance over a frame's points."""
+METRICS = ("nrmse", "vrmse")
+"""Roots of an error's mean square over the reference's: its power, or its variance over a frame's points."""
 
 # Above every float32, below every float64: stands for infinity where quantiles interpolate.
 BEYOND = 1e100
@@ -67,7 +62,7 @@ class Scores:
     def add(self, first_rollout: int, lead: int, squares: MeanSquares) -> None:
         """Note the mean squares of b rollouts from `first_rollout` on, at lead 1 or later."""
         rows = slice(first_rollout, first_rollout + len(squares.power))
-        references = {"nrmse": squares.power, "vrmse": squares.variance}
+        references = {"nrmse": squares.power, "vrmse": variance_scale(squares.variance, squares.power)}
         usable = squares.power.isfinite()
         for curve, error in squares.errors.items():
             error = error.where(usable & error.isfinite(), torch.inf)
@@ -91,7 +86,7 @@ class Scores:
     def frame_errors(self, curve: str, metric: str, channel: int) -> Array:
         """(rollouts, leads) of each frame by itself; NaN behind the end of a rollout."""
         mean_square, reference = (self._squares[name][:, :, channel] for name in (curve, metric))
-        return _error(metric, mean_square.astype(np.float64), reference.astype(np.float64))
+        return _error(mean_square.astype(np.float64), reference.astype(np.float64))
 
     def rollout_errors(self, curve: str, metric: str, channel: int) -> Array:
         """(rollouts,) of each rollout, pooled over its own leads."""
@@ -103,7 +98,7 @@ class Scores:
             np.nanmean(self._squares[name][:, :, channel], axis=axis, dtype=np.float64)
             for name in (curve, metric)
         )
-        return _error(metric, np.asarray(mean_square), np.asarray(reference))
+        return _error(np.asarray(mean_square), np.asarray(reference))
 
     def median_rollout(self) -> int:
         """Return the rollout (its row) with the median error: operator's pooled nRMSE, mean over fields."""
@@ -120,9 +115,9 @@ class Scores:
         return int(np.argmax(worse)) + 1 if worse.any() else None
 
 
-def _error(metric: str, mean_square: Array, reference: Array) -> Array:
+def _error(mean_square: Array, reference: Array) -> Array:
     """Return a metric, of any shape, in float64."""
-    error: Array = METRICS[metric](torch.from_numpy(mean_square), torch.from_numpy(reference)).numpy()
+    error: Array = normalized_rmse(torch.from_numpy(mean_square), torch.from_numpy(reference)).numpy()
     return error
 
 

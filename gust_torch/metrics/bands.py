@@ -5,8 +5,16 @@ import math
 import torch
 from torch import Tensor
 
+from gust_torch.spec import FieldSpec
+
 BAND_NAMES = ("large", "inertial", "small")
 DEFAULT_FORCING_SHELL = 4
+
+
+def band_labels(spec: FieldSpec) -> tuple[str, str, str]:
+    """Names of the bands for people: "inertial" only where the data name a forcing, below which it lies."""
+    large, inertial, small = BAND_NAMES
+    return large, inertial if spec.forcing_wavenumber is not None else "middle", small
 
 
 def band_edges(k_forcing: float, k_max: float) -> tuple[float, float, float]:

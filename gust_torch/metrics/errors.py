@@ -1,10 +1,14 @@
-"""Pointwise errors of reconstructed fields."""
+"""Pointwise errors of reconstructed fields; none depends on the units of the field."""
 
+import torch
 from torch import Tensor
 
-VARIANCE_FLOOR = 1e-7
+# Variances below this share of the mean square are round-off: such a field is constant ...
+ROUND_OFF = 1e-12
+# ... and its errors are measured by this share instead.
+CONSTANT_SHARE = 1e-7
 # Only keeps a field that is zero everywhere from giving 0/0: an exact estimate of it scores 0.
-MEAN_SQUARE_FLOOR = 1e-24
+SMALLEST = torch.finfo(torch.float32).tiny
 
 
 def mse(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -15,7 +19,7 @@ def mse(x_hat: Tensor, x: Tensor) -> Tensor:
 def nrmse(x_hat: Tensor, x: Tensor) -> Tensor:
     """Return the normalized RMS error, sqrt(<(x_hat - x)^2> / <x^2>) (PDEBench, Takamoto et al. 2022).
 
-    0 is perfect and 1 is what a field of zeros scores. <x^2> is at least 1e-24 field units squared.
+    0 is perfect and 1 is what a field of zeros scores.
 
     Args:
         x_hat: Estimate ``(b, c, h, w)``.
@@ -28,10 +32,11 @@ def nrmse(x_hat: Tensor, x: Tensor) -> Tensor:
 
 
 def vrmse(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Variance-scaled RMS error, sqrt(<(x_hat - x)^2> / (Var(x) + 1e-7)) (The Well, Ohana et al. 2024).
+    """Variance-scaled RMS error, sqrt(<(x_hat - x)^2> / Var(x)) (VRMSE of The Well, Ohana et al. 2024).
 
     0 is perfect and 1 is what the sample's own spatial mean scores. Means are over grid points, so the wall
-    layers of a Chebyshev axis count for more than their thickness.
+    layers of a Chebyshev axis count for more than their thickness. Of a constant sample the variance is taken
+    as 1e-7 <x^2>.
 
     Args:
         x_hat: Estimate ``(b, c, h, w)``.
@@ -41,14 +46,14 @@ def vrmse(x_hat: Tensor, x: Tensor) -> Tensor:
         ``(b, c)``, dimensionless.
     """
     variance = (x - x.mean(dim=(-2, -1), keepdim=True)).square().mean(dim=(-2, -1))
-    return variance_scaled_rmse(mse(x_hat, x), variance)
+    return normalized_rmse(mse(x_hat, x), variance_scale(variance, x.square().mean(dim=(-2, -1))))
 
 
-def normalized_rmse(mean_squared_error: Tensor, mean_square: Tensor) -> Tensor:
-    """`nrmse` from an error's and a reference's mean squares, over whatever points."""
-    return (mean_squared_error / mean_square.clamp(min=MEAN_SQUARE_FLOOR)).sqrt()
+def variance_scale(variance: Tensor, mean_square: Tensor) -> Tensor:
+    """Return what `vrmse` divides by: the variance; of constant fields a share of the mean square."""
+    return torch.where(variance > ROUND_OFF * mean_square, variance, CONSTANT_SHARE * mean_square)
 
 
-def variance_scaled_rmse(mean_squared_error: Tensor, variance: Tensor) -> Tensor:
-    """`vrmse` from an error's mean square and a reference's variance, over whatever points."""
-    return (mean_squared_error / (variance + VARIANCE_FLOOR)).sqrt()
+def normalized_rmse(mean_squared_error: Tensor, scale: Tensor) -> Tensor:
+    """sqrt(error / scale) of an error's mean square and a reference's mean square or `variance_scale`."""
+    return (mean_squared_error / scale.clamp(min=SMALLEST)).sqrt()

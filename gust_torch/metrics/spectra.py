@@ -5,11 +5,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from gust_torch.metrics.bands import BAND_NAMES, DEFAULT_FORCING_SHELL, band_edges, band_errors
+from gust_torch.metrics.bands import BAND_NAMES, DEFAULT_FORCING_SHELL, band_edges, band_errors, band_labels
 from gust_torch.metrics.modes import ModalSums
 from gust_torch.spec import FieldSpec
 
-__all__ = ["BAND_NAMES", "ShellSpectrum", "band_edges", "band_errors"]
+__all__ = ["BAND_NAMES", "ShellSpectrum", "band_edges", "band_errors", "band_labels"]
 
 
 class ShellSpectrum(nn.Module):

@@ -203,5 +203,7 @@ class MultiScaleQuantizer(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_extra_state` gave."""
-        self.step, self.initialized = int(state["step"]), bool(state["initialized"])
+        self.step = int(state["step"])
+        # Checkpoints of before November 2026 spell it the British way.
+        self.initialized = bool(state["initialized"] if "initialized" in state else state["initialised"])
         self._reservoir = [z.to(self.ema.vectors.device) for z in state["reservoir"]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gust_torch.analysis.curves import WavenumberScales, curves
+from gust_torch.analysis.spectrum_figure import WavenumberScales, curves
 from gust_torch.analysis.sums import MeanSpectrum, SpectrumSums
 from gust_torch.metrics.spectra import ShellSpectrum
 from gust_torch.spec import FieldSpec

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,11 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gust_torch.analysis.curves import WavenumberScales
-from gust_torch.analysis.fields_figure import draw_map, symmetric_norm, value_norm
-from gust_torch.analysis.output import spectrum_panels, write_analysis
+from gust_torch.analysis.output import reconstruction_figure, spectrum_panels, write_analysis
 from gust_torch.analysis.passes import Analysis, Example
-from gust_torch.analysis.spectrum_figure import spectrum_figure
-from gust_torch.analysis.style import transform_note
+from gust_torch.analysis.spectrum_figure import WavenumberScales, spectrum_figure
 from gust_torch.analysis.sums import CodeSums, ErrorSums, SpectrumSums
+from gust_torch.figures import draw_map, symmetric_norm, transform_note, value_norm
 from gust_torch.metrics.histogram import ValueHistogram
 from gust_torch.spec import FieldSpec
 
@@ -26,7 +25,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def make_analysis(spec: FieldSpec, x: Tensor, x_hat: Tensor) -> Analysis:
-    errors, codes = ErrorSums(spec.num_channels), CodeSums((2,))
+    errors, codes = ErrorSums(), CodeSums((2,))
     spectra = SpectrumSums(spec, torch.device("cpu"))
     histogram = ValueHistogram(torch.zeros(spec.num_channels), torch.ones(spec.num_channels))
     errors.update(x, x_hat)
@@ -92,6 +91,33 @@ def test_power_laws_are_drawn_for_forced_flow_only(make_fields: Callable[..., Te
         drawn[forcing] = {text.get_text() for axes in figure.axes for text in axes.texts}
     assert {"$k^{-5/3}$", "$k^{-3}$", "$k_f$"} <= drawn[4.0]
     assert not {"$k^{-5/3}$", "$k^{-3}$", "$k_f$"} & drawn[None]
+
+
+def test_convection_has_readable_ticks_and_no_inertial_range(make_fields: Callable[..., Tensor]) -> None:
+    spec = FieldSpec(names=("vorticity",), grid=(64, 16), boundary=("periodic", "wall"), lengths=(4.0, 1.0))
+    x = make_fields(spec, 2)
+    analysis = make_analysis(spec, x, 11 * x)
+    panels = spectrum_panels(analysis)["enstrophy_spectrum.png"]
+    figure = spectrum_figure(panels, WavenumberScales.of(analysis.spectra.spectrum, spec))
+    figure.draw_without_rendering()
+    upper, lower = figure.axes[:2]
+    texts = [text.get_text() for text in upper.texts]
+    assert "middle\n12,000 %" in texts
+    assert not any("inertial" in text or "9999 %" in text for text in texts)
+    boxes = [label.get_window_extent() for label in lower.get_xticklabels(which="both") if label.get_text()]
+    boxes = [box for box in boxes if lower.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1]
+    assert len(boxes) >= 3
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_many_fields_make_no_tower(make_fields: Callable[..., Tensor]) -> None:
+    names = tuple("abcd")
+    spec = FieldSpec(names=names, grid=(16, 16))
+    x = make_fields(spec, 3).numpy()
+    examples = [Example(i, 0.5 * i, x[i], 0.5 * x[i], np.full(4, 0.5, np.float32)) for i in range(3)]
+    width, height = reconstruction_figure(examples, spec).get_size_inches()
+    assert 0.8 < width / height < 2
+    assert max(width, height) < 13
 
 
 def test_curves_can_be_plotted_again(tmp_path: Path, make_fields: Callable[..., Tensor]) -> None:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from gust_torch.checkpoint import save_model
 from gust_torch.data.graphs.datasets import ParticleZarrDataset
 from gust_torch.data.hdf5_dataset import HDF5Dataset
-from gust_torch.evaluation.command import Evaluation, evaluate
-from gust_torch.evaluation.reference import open_reference
+from gust_torch.evaluation.evaluate import Evaluation, evaluate
 from gust_torch.evaluation.schedule import Settings, make_schedule
+from gust_torch.evaluation.source import open_reference
 from gust_torch.latents.frames import GraphFrames, GridFrames
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator

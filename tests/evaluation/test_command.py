@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gust_torch.checkpoint import save_model
-from gust_torch.evaluation.cli import main
+from gust_torch.evaluation.command import main
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.spec import FieldSpec
@@ -25,7 +25,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def run(checkpoint: Path, data: Path, output: Path, *flags: str) -> int:
     required = ["--checkpoint", str(checkpoint), "--data_path", str(data), "--output_dir", str(output)]
-    return main([*required, "--accelerator", "cpu", *flags])
+    return main([*required, "--device", "cpu", *flags])
 
 
 @pytest.mark.parametrize(("kind", "fields"), [("line", ["u"]), ("plane", ["p", "vorticity"])])

@@ -10,11 +10,10 @@ import torch
 from matplotlib.collections import QuadMesh
 from torch import Tensor
 
-from gust_torch.evaluation.command import Evaluation
-from gust_torch.evaluation.curves_figure import curves_figure
-from gust_torch.evaluation.example import example_leads
-from gust_torch.evaluation.fields_figure import rollout_figure
-from gust_torch.evaluation.output import write_evaluation
+from gust_torch.evaluation.evaluate import Evaluation
+from gust_torch.evaluation.figures import curves_figure, rollout_figure
+from gust_torch.evaluation.rollout import example_leads
+from gust_torch.figures import save_figures
 from gust_torch.spec import FieldSpec
 
 LINE = FieldSpec(names=("u",), grid=(16, 1), lengths=(1.0, 1.0))
@@ -47,11 +46,12 @@ def test_extreme_rollouts_can_be_drawn(
 ) -> None:
     spec = {"line": LINE, "plane": PLANE}[kind]
     evaluation = run_evaluation(stand_in(spec, scaled(factor)), write_waves(kind, lengths))
-    files = write_evaluation(
-        evaluation.scores, evaluation.example, spec, {"checkpoint": "model.ckpt"}, tmp_path
-    )
-    assert [path.name for path in files] == ["rollout.png", "rollout_fields.png", "metrics.json"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in files)
+    figures = {
+        "a.png": curves_figure(evaluation.scores, spec),
+        "b.png": rollout_figure(evaluation.example, spec),
+    }
+    files = save_figures(figures, {"checkpoint": "model.ckpt"}, tmp_path)
+    assert sorted(tmp_path.iterdir()) == files
     assert not [str(warning.message) for warning in recwarn]
 
 
@@ -64,7 +64,8 @@ def test_space_and_time_are_drawn_to_the_right_and_up(
 ) -> None:
     evaluation = run_evaluation(stand_in(LINE, exact_step(LINE), scale=1.5), write_waves("line", (5,)))
     figure = rollout_figure(evaluation.example, LINE)
-    truth, prediction, error = (axes.collections[0] for axes in figure.axes[:3])
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    truth, prediction, error = (panels[name].collections[0] for name in ("truth", "prediction", "error"))
     expected = waves(LINE, (5,))[0][:, 0, :, 0]
     for mesh, values in ((truth, expected), (prediction, 1.5 * expected), (error, 0.5 * expected)):
         assert isinstance(mesh, QuadMesh)

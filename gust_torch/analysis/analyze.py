@@ -1,0 +1,86 @@
+"""From a checkpoint and a data file to a folder of figures and numbers."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import torch
+
+from gust_torch.analysis.output import write_analysis
+from gust_torch.analysis.passes import analyze
+from gust_torch.analysis.report import describe, summarize
+from gust_torch.tokenizer.encode import open_data
+from gust_torch.tokenizer.options import DataSelection
+from gust_torch.tokenizer.tokenizer import VQVAETokenizer
+from solvers.common.progress import Progress
+from solvers.common.provenance import provenance
+from solvers.common.urls import redact
+
+if TYPE_CHECKING:
+    from gust_torch.analyze_reconstruction import AnalyzeOptions
+
+
+def analyze_checkpoint(options: AnalyzeOptions) -> str:
+    """Score the tokens of a checkpoint's model on some data, and write all figures and numbers.
+
+    Older results in the output folder are replaced.
+
+    Returns:
+        The main numbers and the files written, for people.
+
+    Raises:
+        ValueError: A file that can't be used, data that the model does not take, no such device.
+    """
+    device = choose_device(options.accelerator)
+    model = VQVAETokenizer.from_checkpoint(options.checkpoint).model
+    dataset = open_data(
+        model,
+        DataSelection(options.data_path, options.fields, options.sample_start, options.sample_stop),
+    )
+    # Before the pass, not after it: a folder that cannot be made would waste it.
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    start = perf_counter()
+    with Progress(len(dataset), unit="sample", description="analysis") as progress:
+        analysis = analyze(
+            model,
+            dataset,
+            batch_size=options.batch_size,
+            num_workers=options.num_workers,
+            device=device,
+            on_batch=progress.update,
+        )
+    seconds = perf_counter() - start
+    metrics: dict[str, object] = {
+        "checkpoint": redact(options.checkpoint),
+        "data_path": [redact(path) for path in options.data_path],
+        "sample_start": options.sample_start,
+        "sample_stop": options.sample_start + analysis.num_samples,
+        "batch_size": options.batch_size,
+        "device": device.type,
+        "torch_version": str(torch.__version__),
+        **provenance(),
+        **summarize(analysis, model),
+        "architecture": model.architecture(),
+    }
+    files = write_analysis(analysis, metrics, options.output_dir)
+    return "\n".join([*describe(analysis, model, seconds), *map(str, files)])
+
+
+def choose_device(accelerator: str) -> torch.device:
+    """Return the device of ``--accelerator``.
+
+    Raises:
+        ValueError: The name is unknown, or this machine has no such device.
+    """
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    name = {"auto": "cuda" if available["cuda"] else "cpu", "gpu": "cuda"}.get(accelerator, accelerator)
+    if name not in available:
+        raise ValueError(f"--accelerator {accelerator} is not one of auto, cpu, gpu, cuda, mps")
+    if not available[name]:
+        raise ValueError(f"--accelerator {accelerator}: no such device here; use --accelerator cpu")
+    return torch.device(name)

@@ -1,0 +1,152 @@
+"""From a checkpoint and a data file to a folder of figures and numbers."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gust_torch.analysis.analyze import choose_device
+from gust_torch.analysis.output import write_json
+from gust_torch.checkpoint import load_model
+from gust_torch.evaluation.figures import curves_figure, rollout_figure
+from gust_torch.evaluation.report import notes, summarize, table
+from gust_torch.evaluation.rollout import Example, make_example, mean_squares, roll_out
+from gust_torch.evaluation.schedule import Schedule, Settings, make_schedule
+from gust_torch.evaluation.scores import Scores
+from gust_torch.evaluation.source import (
+    Reference,
+    open_reference,
+    open_source,
+    rollout_parameters,
+    time_step_note,
+)
+from gust_torch.figures import save_figures
+from gust_torch.models.latent_operator import LatentOperator
+from solvers.common.files import file_sha256
+from solvers.common.progress import Progress
+from solvers.common.provenance import provenance
+from solvers.common.urls import redact
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation finds.
+
+    Attributes:
+        scores: Errors of all rollouts.
+        example: The rollout with the median error.
+    """
+
+    scores: Scores
+    example: Example
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the command leaves.
+
+    Attributes:
+        table: Errors, for people.
+        notes: What the table does not show, a line each.
+        files: Files written.
+    """
+
+    table: str
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]
+
+
+def evaluate_checkpoint(
+    checkpoint: str, data_path: str, output_dir: Path, settings: Settings, *, accelerator: str = "auto"
+) -> Written:
+    """Roll a checkpoint's operator out on some data, and write all figures and numbers.
+
+    Args:
+        checkpoint: Checkpoint of a `LatentOperator`; it holds the autoencoder too.
+        data_path: A grid file, or a store of particles.
+        output_dir: Created if missing; older results in it are replaced.
+        settings: What to roll out.
+        accelerator: auto, cpu, gpu (cuda), or mps.
+
+    Raises:
+        ValueError: A file that can't be used, data that the operator does not take, no such device.
+    """
+    device = choose_device(accelerator)
+    operator = load_model(checkpoint, LatentOperator, device=device)
+    checkpoint_sha256 = file_sha256(Path(checkpoint))  # now: a training that goes on replaces the file
+    source = open_source(data_path, operator)
+    schedule = make_schedule(source.trajectories, source.times, settings, data_path)
+    parameters = rollout_parameters(source, schedule, operator, data_path).to(device)
+    reference = open_reference(source, operator.autoencoder)
+    # Before the rollouts, not after them: a folder that cannot be made would waste them.
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with Progress(schedule.num_frames, unit="frame", description="evaluation") as progress:
+        evaluation = evaluate(
+            operator,
+            reference,
+            schedule,
+            parameters,
+            batch_size=settings.batch_size,
+            on_frames=progress.update,
+        )
+    metrics: dict[str, object] = {
+        "checkpoint": redact(str(checkpoint)),
+        "checkpoint_sha256": checkpoint_sha256,
+        "data_path": redact(data_path),
+        "settings": asdict(settings),
+        "device": device.type,
+        "torch_version": str(torch.__version__),
+        **provenance(),
+        **summarize(evaluation.scores, operator.spec.names),
+        "example_trajectory": evaluation.example.trajectory,
+        "spec": operator.spec.to_dict(),
+        "parameter_names": list(operator.parameter_names),
+        "architecture": operator.architecture(),
+    }
+    names = operator.spec.names
+    figures = {
+        "rollout.png": curves_figure(evaluation.scores, operator.spec),
+        "rollout_fields.png": rollout_figure(evaluation.example, operator.spec),
+    }
+    written = [*save_figures(figures, metrics, output_dir), write_json(metrics, output_dir)]
+    return Written(
+        table(evaluation.scores, names),
+        (*time_step_note(schedule, operator), *notes(evaluation.scores, names)),
+        tuple(written),
+    )
+
+
+@torch.inference_mode()
+def evaluate(
+    operator: LatentOperator,
+    reference: Reference,
+    schedule: Schedule,
+    parameters: Tensor,
+    *,
+    batch_size: int = Settings.batch_size,
+    on_frames: Callable[[int], None] = lambda frames: None,
+) -> Evaluation:
+    """Score all rollouts of a schedule.
+
+    Args:
+        operator: In evaluation mode.
+        reference: True frames.
+        schedule: Which rollouts.
+        parameters: (rollouts, p) on the operator's device.
+        batch_size: Rollouts at once.
+        on_frames: Called with the number of frames of each step.
+    """
+    scores = Scores(schedule, operator.spec.num_channels)
+    first = 0
+    for batch in schedule.batches(batch_size):
+        own = parameters[first : first + len(batch)]
+        for step in roll_out(operator, reference, batch, own):
+            if step.lead > 0:
+                scores.add(first, step.lead, mean_squares(step, operator.spec))
+            on_frames(step.reference.num_samples)
+        first += len(batch)
+    row = scores.median_rollout()
+    example = make_example(operator, reference, schedule.rollouts[row], parameters[row : row + 1])
+    return Evaluation(scores, example)
