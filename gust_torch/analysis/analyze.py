@@ -1,12 +1,10 @@
 """From a checkpoint and a data file to a folder of figures and numbers."""
 
-from __future__ import annotations
-
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import torch
 
+from gust_torch.analysis.command import AnalyzeOptions
 from gust_torch.analysis.output import write_analysis
 from gust_torch.analysis.passes import analyze
 from gust_torch.analysis.report import describe, summarize
@@ -16,9 +14,6 @@ from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 from solvers.common.progress import Progress
 from solvers.common.provenance import provenance
 from solvers.common.urls import redact
-
-if TYPE_CHECKING:
-    from gust_torch.analyze_reconstruction import AnalyzeOptions
 
 
 def analyze_checkpoint(options: AnalyzeOptions) -> str:
