@@ -36,6 +36,7 @@ except ImportError:
 INDEX, ENCODER = "index.json", "encoder.ckpt"
 LATENTS, CHECKSUMS = "latents.npy", "checksums.npy"
 TRAJECTORY, TIME, PARAMETERS = "trajectory.npy", "time.npy", "parameters.npy"
+CHECKED = {CHECKSUMS, TRAJECTORY, TIME, PARAMETERS, ENCODER}
 MISSING = -1
 REMEDY = "rerun scripts/precompute_latent_cache.py with --overwrite"
 # What numpy raises for headers that are none, or that promise more than there is.
@@ -86,6 +87,15 @@ class CacheIndex:
     sha256: Mapping[str, str]
     provenance: Mapping[str, str]
 
+    def __post_init__(self) -> None:
+        """Check what else would show late, or ask for memory."""
+        sizes = (self.latent_len, self.latent_dim, self.batch_size, self.num_trajectories + 1)
+        if not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise ValueError(f"a size is no positive number: {sizes}")
+        if self.key.data != self.data.sha256 or not set(self.sha256) >= CHECKED:
+            raise ValueError("its parts do not belong to each other")
+        _ = self.spec
+
     @property
     def num_samples(self) -> int:
         """Samples of the cache."""
@@ -109,10 +119,7 @@ class CacheIndex:
         Raises:
             ValueError: It is not an index of this version, or was changed after it was written.
         """
-        try:
-            values = json.loads(text)
-        except RecursionError as error:
-            raise ValueError("it is nested too deeply") from error
+        values = json.loads(text)
         if not isinstance(values, dict) or "format_version" not in values:
             raise ValueError("it has no format_version")
         if values["format_version"] != FORMAT_VERSION:
@@ -127,8 +134,8 @@ class CacheIndex:
             values["data"] = DataIdentity.from_dict(values["data"])
             values["parameter_names"] = tuple(values["parameter_names"])
             return cls(**values)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"an entry is missing or unknown ({error})") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"an entry is missing, unknown or of another kind ({error})") from error
 
 
 def _digest(values: Mapping[str, Any]) -> str:
@@ -154,9 +161,8 @@ class LatentCache:
     def __init__(self, folder: Path, index: CacheIndex) -> None:
         """Args: see `open`, which checks the files before."""
         self.folder, self.index = folder, index
-        for name, digest in index.sha256.items():
-            if name != ENCODER:  # that is compared where it is loaded
-                self._compare(name, digest)
+        for name in sorted(CHECKED - {ENCODER}):  # that is compared where it is loaded
+            self._compare(name)
         count = (index.num_samples,)
         self.trajectories = self._load(TRAJECTORY, count, np.dtype(np.int64)).copy()
         self.times = self._load(TIME, count, np.dtype(np.float64)).copy()
@@ -187,7 +193,7 @@ class LatentCache:
             )
         try:
             index = CacheIndex.from_json(path.read_text(encoding="utf-8"))
-        except ValueError as error:  # of JSON and of the encoding too
+        except (ValueError, RecursionError) as error:  # of JSON and of the encoding too
             raise ValueError(f"{path} cannot be used: {error}; {REMEDY}") from error
         cache = cls(folder, index)
         cache._latents = cache._map()
@@ -278,8 +284,8 @@ class LatentCache:
         Raises:
             ValueError: Something has changed.
         """
-        for name, digest in self.index.sha256.items():
-            self._compare(name, digest)
+        for name in sorted(CHECKED):
+            self._compare(name)
         self.encoder()
         self._compared[:] = False
         if self._latents is None:
@@ -299,9 +305,9 @@ class LatentCache:
     def _map(self) -> np.ndarray:
         return self._load(LATENTS, (len(self), *self.latent_shape), np.dtype(self.key.dtype))
 
-    def _compare(self, name: str, digest: str) -> None:
+    def _compare(self, name: str) -> None:
         """Compare a file with its checksum."""
-        if file_sha256(self._file(name)) != digest:
+        if file_sha256(self._file(name)) != self.index.sha256[name]:
             raise ValueError(f"{self.folder} is damaged: {name} is not what was written; {REMEDY}")
 
     def _file(self, name: str) -> Path:
@@ -336,3 +342,22 @@ class LatentCache:
     def __getstate__(self) -> dict[str, object]:
         """Without the map, which would be copied."""
         return {**self.__dict__, "_latents": None}
+
+
+def verify(folders: Sequence[Path]) -> None:
+    """Read caches, and print a line for each that is as it was written.
+
+    Raises:
+        ValueError: Some are not.
+    """
+    damages = []
+    for folder in folders:
+        try:
+            cache = LatentCache.open(folder)
+            cache.verify()
+        except ValueError as error:
+            damages.append(str(error))
+        else:
+            print(f"{folder}  {len(cache)} samples verified, key {cache.key.hex[:12]}", flush=True)
+    if damages:
+        raise ValueError("; ".join(damages))

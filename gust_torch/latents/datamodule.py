@@ -6,6 +6,7 @@ import logging
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 from gust_torch.checkpoint import load_model
 from gust_torch.data.loader import ordered_loader, shuffled_loader
 from gust_torch.graph_spec import GraphSpec
+from gust_torch.identity import content_digest
 from gust_torch.latents.cache import REMEDY, LatentCache
 from gust_torch.latents.dataset import (
     FrameWindowDataset,
@@ -29,6 +31,11 @@ from gust_torch.spec import FieldSpec
 from solvers.common.splits import find_split, find_splits
 
 logger = logging.getLogger(__name__)
+
+SAME_DATA = "hold the same data, so that validation would say nothing; convert both again in one call"
+COPIED_SHARE = 0.5
+"""Validation samples that are training samples too, above which a cache counts as a copy; trajectories that
+start from one state share that."""
 
 
 class LatentDataModule(LightningDataModule):
@@ -135,14 +142,24 @@ class LatentDataModule(LightningDataModule):
             ValueError: Data or caches are missing, damaged or stale, or do not fit the encoder.
         """
         if split not in self._datasets:
-            self._datasets[split] = self._cached(split) if self.encoded else self._raw(split)
-            if split != "train" and self._datasets[split].parameter_names != self.parameter_names:
-                own, expected = self._datasets[split].parameter_names, self.parameter_names
-                raise ValueError(
-                    f"the parameters of {self.task}_{split} are {list(own)}, those of {self.task}_train "
-                    f"{list(expected)}; convert both again in one call"
-                )
+            dataset = self._cached(split) if self.encoded else self._raw(split)
+            if split != "train":
+                self._compare(self.dataset("train"), dataset, split)
+            self._datasets[split] = dataset
         return self._datasets[split]
+
+    def _compare(self, train: WindowDataset, other: WindowDataset, split: str) -> None:
+        """Refuse a split that validates nothing, or has other parameters."""
+        names = f"{self.task}_{split}", f"{self.task}_train"
+        if isinstance(train, FrameWindowDataset) and isinstance(other, FrameWindowDataset):
+            digests = {content_digest(windows.dataset) for windows in (train, other)}
+            if len(digests) == 1:
+                raise ValueError(f"{self.root}: {' and '.join(names)} {SAME_DATA}")
+        if other.parameter_names != train.parameter_names:
+            raise ValueError(
+                f"the parameters of {names[0]} are {list(other.parameter_names)}, those of {names[1]} "
+                f"{list(train.parameter_names)}; convert both again in one call"
+            )
 
     @cached_property
     def _caches(self) -> dict[str, LatentCache]:
@@ -152,6 +169,11 @@ class LatentDataModule(LightningDataModule):
         caches = {}
         for split in ("train", "val"):
             cache = LatentCache.open(Path(self.latent_cache_dir) / f"{self.task}_{split}")
+            if (cache.index.task, cache.index.split) != (self.task, split):
+                raise ValueError(
+                    f"{cache.folder} holds {cache.index.task}_{cache.index.split}; make the cache of "
+                    f"{self.task}_{split} by scripts/precompute_latent_cache.py"
+                )
             cache.check_fresh(data_path=self._data_path(split), encoder_digest=digest)
             caches[split] = cache
         train, val = (caches[split].key for split in ("train", "val"))
@@ -159,6 +181,7 @@ class LatentDataModule(LightningDataModule):
             what = "encoders" if train.encoder != val.encoder else "options of the data"
             folders = " and ".join(str(cache.folder) for cache in caches.values())
             raise ValueError(f"{folders} were made with different {what}; {REMEDY}")
+        refuse_copies(caches["train"], caches["val"])
         return caches
 
     def _data_path(self, split: str) -> Path | None:
@@ -209,3 +232,14 @@ class LatentDataModule(LightningDataModule):
             num_workers=self.num_workers,
             collate=collate_windows,
         )
+
+
+def refuse_copies(train: LatentCache, val: LatentCache) -> None:
+    """Refuse caches of the same data, whether the files are the same or the latents.
+
+    Raises:
+        ValueError: They are copies.
+    """
+    share = float(np.isin(val.checksums, train.checksums).mean())
+    if train.key.data == val.key.data or share > COPIED_SHARE:
+        raise ValueError(f"{train.folder} and {val.folder} ({share:.0%} of its samples) {SAME_DATA}")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gust_torch.checkpoint import save_model
 from gust_torch.latents.cache import (
+    CHECKED,
     CHECKSUMS,
     ENCODER,
     INDEX,
@@ -365,8 +366,7 @@ class CacheWriter:
             np.save(self.part / name, array)
         # A copy: the caller's may be on a device, which would change the file.
         save_model(copy.deepcopy(plan.model).cpu(), self.part / ENCODER)
-        arrays = (CHECKSUMS, TRAJECTORY, TIME, PARAMETERS)
-        for name in (LATENTS, *arrays, ENCODER):
+        for name in (LATENTS, *CHECKED):
             sync(self.part / name)
         latent_len, latent_dim = plan.model.latent_shape
         index = CacheIndex(
@@ -381,7 +381,7 @@ class CacheWriter:
             num_trajectories=num_trajectories,
             parameter_names=tuple(plan.parameters),
             device=", ".join(self._stage.progress["devices"]),
-            sha256={name: file_sha256(self.part / name) for name in (*arrays, ENCODER)},
+            sha256={name: file_sha256(self.part / name) for name in sorted(CHECKED)},
             provenance=provenance(),
         )
         with written_aside(self.part / INDEX) as file:

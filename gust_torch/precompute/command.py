@@ -25,6 +25,7 @@ class Request:
         limit: The first N samples of each split; whole trajectories of particles. All by default.
         dtype: Of the stored latents.
         overwrite: Replace stale caches and trainings.
+        verify: Make nothing; read the caches that are there and compare every byte with their checksums.
         checkpoint: Trained autoencoder, of scripts/train.py; without one it is trained first.
         untrained: Take random weights, the same for every split, instead of a training.
         config: Configuration of training and data; by default the task's own in configs/autoencoder.
@@ -50,6 +51,7 @@ class Request:
     limit: int | None = None
     dtype: Literal["float32", "float16"] = "float32"
     overwrite: bool = False
+    verify: bool = False
     checkpoint: Path | None = None
     untrained: bool = False
     config: Path | None = None
@@ -86,6 +88,8 @@ class Request:
                 raise ValueError(f"expected --{name.replace('_', '-')} >= {smallest}, got {value}")
         if self.checkpoint is not None and self.untrained:
             raise ValueError("--checkpoint and --untrained exclude each other; give one of them")
+        if self.verify and self.overwrite:
+            raise ValueError("--verify changes nothing; leave --overwrite out")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,6 +100,11 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str] | None) -> None:
     request = parse(Request, argv, prog="precompute_latent_cache.py", description=DESCRIPTION)
     # Here, since torch and Lightning take seconds to import, which --help need not wait for.
+    if request.verify:
+        from gust_torch.latents.cache import verify
+
+        verify([request.cache_dir / f"{task}_{split}" for task in request.tasks for split in request.splits])
+        return
     from gust_torch.precompute.pipeline import precompute
 
     precompute(request, report=lambda line: print(line, flush=True))

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from gust_torch.checkpoint import load_model
 from gust_torch.latents.cache import LatentCache
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     Part: TypeAlias = tuple[int, Batch]
 
 logger = logging.getLogger(__name__)
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def precompute(request: Request, report: Callable[[str], None] = lambda line: None) -> None:
@@ -192,7 +192,14 @@ class TaskWork:
             known = known_identity(training_folder(self.request, self.data.task), split)
             with suppress(ValueError):  # none, or one that will be refused or replaced
                 known = LatentCache.open(self.folder(split)).index.data
-            self._identities[split] = data_identity(self.data.paths[split], known)
+            found = data_identity(self.data.paths[split], known)
+            for other, identity in self._identities.items():
+                if identity.sha256 == found.sha256:
+                    raise ValueError(
+                        f"{self.data.paths[other]} and {self.data.paths[split]} hold the same data; convert "
+                        f"the task again, or leave a split out by --splits {other}"
+                    )
+            self._identities[split] = found
         return self._identities[split]
 
 
@@ -272,23 +279,23 @@ def encode(
     model = ranks.to_device(writer.plan.model)
     dtype = torch.float16 if writer.plan.key.dtype == "float16" else torch.float32
     part = f", process 0 of {ranks.num_ranks}" if ranks.num_ranks > 1 else ""
+    title = f"{writer.folder.name}{part}"
     share = sum(map(len, pending[ranks.rank :: ranks.num_ranks]))
-    progress = Progress(share, unit="sample", description=f"{writer.folder.name}{part}")
+    shown = Progress(share, unit="sample", description=title) if ranks.rank == 0 else nullcontext()
+    with shown as progress:
 
-    def write(start: int, latents: Tensor) -> None:
-        writer.write(start, latents)
-        if ranks.rank == 0:
-            progress.update(len(latents))
+        def write(start: int, latents: Tensor) -> None:
+            writer.write(start, latents)
+            if progress is not None:
+                progress.update(len(latents))
 
-    ranks.predict(
-        lambda batch: model.encode(batch).to(dtype),
-        FrameBatches(frames, pending),
-        write,
-        num_workers=request.num_workers,
-        pin_memory=request.pin_memory,
-    )
-    if ranks.rank == 0:
-        progress.close()
+        ranks.predict(
+            lambda batch: model.encode(batch).to(dtype),
+            FrameBatches(frames, pending),
+            write,
+            num_workers=request.num_workers,
+            pin_memory=request.pin_memory,
+        )
 
 
 def load_encoder(path: Path, request: Request) -> LatentAutoencoder:
@@ -336,17 +343,9 @@ def describe(folder: Path, num_encoded: int, seconds: float) -> str:
         ValueError: It is damaged.
     """
     cache = LatentCache.open(folder)
-    num_bytes = sum(path.stat().st_size for path in folder.iterdir())
+    size = tqdm.format_sizeof(sum(path.stat().st_size for path in folder.iterdir()), "iB", 1024)
     rate = f"new, {num_encoded / max(seconds, 1e-9):.3g} samples/s" if num_encoded else "up to date"
     return (
         f"{folder}  {len(cache)} samples of {'{}x{}'.format(*cache.latent_shape)} {cache.key.dtype}, "
-        f"{format_bytes(num_bytes)}, key {cache.key.hex[:12]}, {rate}"
+        f"{size}, key {cache.key.hex[:12]}, {rate}"
     )
-
-
-def format_bytes(count: float) -> str:
-    """As "84.1 MiB"."""
-    power = 0
-    while count >= 1024 and power < len(UNITS) - 1:
-        count, power = count / 1024, power + 1
-    return f"{count:.1f} {UNITS[power]}" if power else f"{count:.0f} {UNITS[0]}"

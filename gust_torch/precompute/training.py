@@ -11,6 +11,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from gust_torch.latents.key import DataIdentity
+from gust_torch.latents.writer import LOCK_SECONDS
 from gust_torch.precompute.command import Request
 from gust_torch.precompute.task_data import TaskData
 from gust_torch.tasks.cli import main as train
@@ -95,7 +96,7 @@ class Training:
             BlockingIOError: Another process trains in it.
         """
         stage = self.stage()
-        stage.begin(overwrite=overwrite)
+        stage.begin(overwrite=overwrite, timeout=LOCK_SECONDS)
         stage.record(data={split: asdict(identity) for split, identity in self.data.items()})
         return stage
 

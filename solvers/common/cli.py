@@ -28,6 +28,7 @@ REMEDIES = {
     errno.EISDIR: "name a file, not a folder",
     errno.ENOSPC: "make room on the disk",
     errno.EDQUOT: "make room on the disk",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another disk",
 }
 
 

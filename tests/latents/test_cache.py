@@ -1,6 +1,7 @@
 """Reading caches: the right latents in any order and process; nothing stale or damaged."""
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import torch
 
 from gust_torch.checkpoint import load_model
 from gust_torch.data.hdf5_dataset import HDF5Dataset
-from gust_torch.latents.cache import LatentCache
+from gust_torch.latents.cache import LatentCache, _digest
 from gust_torch.latents.key import encoder_digest
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 
@@ -174,6 +175,100 @@ def test_a_changed_index(caches: Path, change: dict, match: str) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match=rf"index\.json cannot be used: .*{match}.*--overwrite"):
         LatentCache.open(path.parent)
+
+
+def with_digest(path: Path, change: dict, key: dict) -> None:
+    """Change an index and make it look as if it had been written so."""
+    values = json.loads(path.read_text()) | change
+    values["key"] |= key
+    del values["digest"]
+    path.write_text(json.dumps({**values, "digest": _digest(values)}))
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"latent_len": 10**12}, {}),
+        ({"latent_len": -1}, {}),
+        ({"latent_dim": "8"}, {}),
+        ({"latent_dim": 0}, {}),
+        ({"num_trajectories": 10**15}, {}),
+        ({"num_trajectories": None}, {}),
+        ({"parameter_names": None}, {}),
+        ({"parameter_names": ["nu"]}, {}),
+        ({"sha256": {}}, {}),
+        ({"sha256": []}, {}),
+        ({"data": {}}, {}),
+        ({"data": None}, {}),
+        ({}, {"num_samples": 10**12}),
+        ({}, {"num_samples": 0}),
+        ({}, {"num_samples": "20"}),
+        ({}, {"dtype": "object"}),
+        ({}, {"dtype": None}),
+        ({}, {"config": {}}),
+        ({}, {"config": {"spec": {"grid": 3}}}),
+        ({}, {"data": "0" * 64}),
+        ({}, {"surprise": 1}),
+    ],
+)
+def test_an_index_that_makes_no_sense(caches: Path, change: dict, key: dict) -> None:
+    folder = caches / "burgers1d_train"
+    with_digest(folder / "index.json", change, key)
+    with pytest.raises(ValueError, match=r"burgers1d_train.* --overwrite") as caught:
+        LatentCache.open(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_things_that_are_no_files(caches: Path) -> None:
+    folder = caches / "burgers1d_train"
+    for name in ("latents.npy", "time.npy", "encoder.ckpt", "index.json"):
+        content = (folder / name).read_bytes()
+        (folder / name).unlink()
+        for put in (Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path)):
+            put(folder / name)
+            with pytest.raises(ValueError, match=r"is missing|no latent cache"):
+                LatentCache.open(folder)
+            (folder / name).rmdir() if put is Path.mkdir else (folder / name).unlink()
+        (folder / name).write_bytes(content)
+    LatentCache.open(folder)
+
+
+def test_any_damage_is_told_in_one_line_or_changes_nothing(cache: LatentCache, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    expected = cache.latents(range(20))
+    names = sorted(path.name for path in cache.folder.iterdir())
+    for attempt in range(200):
+        name = names[attempt % len(names)]
+        folder = tmp_path / f"attempt_{attempt}"
+        shutil.copytree(cache.folder, folder)
+        content = bytearray((folder / name).read_bytes())
+        start = int(rng.integers(len(content)))
+        stop = start + int(rng.integers(1, 40))
+        match rng.integers(5):
+            case 0:
+                content[start] ^= 1 << int(rng.integers(8))
+            case 1:
+                del content[start:]
+            case 2:
+                content[start:stop] = rng.bytes(stop - start)
+            case 3:
+                content[start:start] = rng.bytes(8)
+            case _:
+                content[start:stop] = b"9" * (stop - start)
+        (folder / name).write_bytes(content)
+        message = ""
+        try:
+            damaged = LatentCache.open(folder)
+            np.testing.assert_array_equal(damaged.latents(range(20)), expected)
+            np.testing.assert_array_equal(damaged.times, cache.times)
+            damaged.verify()
+        except ValueError as error:
+            message = str(error)
+        if message:
+            assert folder.name in message
+            assert "\n" not in message
+        else:  # spaces in the header of the latents
+            assert content == (cache.folder / name).read_bytes() or name == "latents.npy"
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", "{}", "\x00\xff", "[" * 100_000])

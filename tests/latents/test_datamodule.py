@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import logging
 import pickle
+import shutil
 from pathlib import Path
 
 import h5py
@@ -167,6 +168,36 @@ def test_splits_with_different_options_or_parameters(
     with h5py.File(root / "burgers1d_val.h5", "r+") as file:
         del file["parameters/rho"]
     with pytest.raises(ValueError, match=r"_val are \['nu'\], those of burgers1d_train \['nu', 'rho'\]"):
+        LatentDataModule("burgers1d", str(root), encoder=encoder).setup("fit")
+
+
+def test_a_validation_cache_that_is_a_copy_of_the_training_cache(
+    root: Path, caches: Path, encoder: str, helpers, model: LatentAutoencoder
+) -> None:
+    def refused(match: str) -> None:
+        for folder in (root, root / "nowhere"):  # with and without the data at hand
+            with pytest.raises(ValueError, match=match):
+                LatentDataModule("burgers1d", str(folder), str(caches)).setup("fit")
+
+    val = caches / "burgers1d_val"
+    shutil.rmtree(val)
+    shutil.copytree(caches / "burgers1d_train", val)
+    refused("burgers1d_val holds burgers1d_train")
+    # The same file twice.
+    path = root / "burgers1d_val.h5"
+    shutil.copy(root / "burgers1d_train.h5", path)
+    helpers.make_cache(val, helpers.make_plan(path, model, split="val"), overwrite=True)
+    refused(r"burgers1d_train and .*burgers1d_val .*hold the same data")
+    with pytest.raises(ValueError, match="hold the same data"):
+        LatentDataModule("burgers1d", str(root), encoder=encoder).setup("fit")
+    # The same frames in another file, or a part of them.
+    with h5py.File(path, "r+") as file:
+        file["metadata"].attrs["note"] = "a copy"
+    for num_items in (None, 9):
+        plan = helpers.make_plan(path, model, split="val", num_items=num_items)
+        helpers.make_cache(val, plan, overwrite=True)
+        refused(r"burgers1d_val \(\d+% of its samples\) hold the same data")
+    with pytest.raises(ValueError, match="hold the same data"):
         LatentDataModule("burgers1d", str(root), encoder=encoder).setup("fit")
 
 

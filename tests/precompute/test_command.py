@@ -1,5 +1,7 @@
 """What the command makes of data and encoders, and what it refuses."""
 
+import errno
+import os
 import shutil
 
 import numpy as np
@@ -180,6 +182,53 @@ def test_a_stopped_run_goes_on_behind_the_finished_batches(encode, tmp_path, mon
         assert encode("--batch-size", 4, "--splits", "train")[0] == 0
     assert written == [*(("burgers1d_train", start) for start in (0, 4, 8)), 12, 16, 20, 24, 28, 32]
     assert snapshot(folder) == expected
+
+
+def test_verify_reads_every_byte_and_needs_neither_data_nor_encoder(encode, run, tmp_path):
+    assert encode()[0] == 0
+    flags = ["--verify", "--splits", "train", "val"]
+    code, out, err = run("burgers1d", tmp_path / "nowhere", *flags)
+    assert (code, err) == (0, "")
+    assert [line.split()[1:4] for line in out.splitlines()] == [
+        ["35", "samples", "verified,"],
+        ["14", "samples", "verified,"],
+    ]
+    latents = tmp_path / "cache" / "burgers1d_train" / "latents.npy"
+    content = bytearray(latents.read_bytes())
+    content[-1] ^= 64
+    latents.write_bytes(content)
+    assert encode()[1].count("up to date") == 3  # nobody has read that sample yet
+    code, out, err = run("burgers1d", tmp_path / "nowhere", *flags)
+    assert code == 1
+    assert out.startswith(str(tmp_path / "cache" / "burgers1d_val"))
+    assert "burgers1d_train is damaged: sample 34 of latents.npy" in err
+    assert len(err.splitlines()) == 1
+    assert "no latent cache at" in run("advection1d", tmp_path, "--verify")[2]
+    assert "leave --overwrite out" in run("burgers1d", tmp_path, "--verify", "--overwrite")[2]
+
+
+def test_two_splits_of_the_same_data_are_refused(encode, root, tmp_path):
+    shutil.copy(root / "burgers1d_train.h5", root / "burgers1d_val.h5")
+    code, out, err = encode()
+    assert (code, out) == (1, "")
+    assert "burgers1d_train.h5 and" in err
+    assert "burgers1d_val.h5 hold the same data" in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_full_disk_is_told_before_anything_is_encoded(encode, tmp_path, monkeypatch):
+    def full(*given):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    code, out, err = encode()
+    assert (code, out) == (1, "")
+    assert err == (
+        f"error: {tmp_path}/cache/.burgers1d_train.part/latents.npy: no space left on device; "
+        "make room on the disk\n"
+    )
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_an_unfinished_cache_of_another_request_is_refused_and_replaced_on_demand(encode, monkeypatch):

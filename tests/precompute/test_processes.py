@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,24 +26,27 @@ def start(*arguments, **options):
     return subprocess.Popen(command, env=environment, text=True, **options)
 
 
-def kill_at_sample(sample, arguments):
-    """Run the command in a process that is killed before this sample is written."""
+def in_process(arguments, at_sample):
+    """Run the command in a process that calls `at_sample` before each batch is written."""
     write = CacheWriter.write
 
-    def write_until(writer, start, latents):
-        if start == sample:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def watched(writer, start, latents):
+        at_sample(start)
         write(writer, start, latents)
 
     def work():
         torch.set_num_threads(1)  # thread pools do not survive a fork
-        CacheWriter.write = write_until
-        main([str(argument) for argument in arguments])
+        CacheWriter.write = watched
+        sys.exit(main([str(argument) for argument in arguments]))
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
+    return process
+
+
+def send_at(sample, number, start):
+    if start == sample:
+        os.kill(os.getpid(), number)
 
 
 @pytest.fixture
@@ -60,7 +64,10 @@ def test_killed_with_one_process_and_continued_with_two(run, root, arguments, tm
 
     killed = tmp_path / "killed"
     part = killed / ".burgers1d_train.part"
-    kill_at_sample(20, [*arguments, "--devices", "1", "--cache-dir", killed])
+    kill = partial(send_at, 20, signal.SIGKILL)
+    process = in_process([*arguments, "--devices", "1", "--cache-dir", killed], kill)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     assert (np.load(part / CHECKSUMS) != MISSING).sum() == 20
     assert not (killed / "burgers1d_train").exists()
 
@@ -92,3 +99,49 @@ def test_sigterm_ends_both_processes(arguments, tmp_path, root):
     assert out == ""
     assert "stopped; the same command continues" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_exits_with_the_signal_and_continues(arguments, tmp_path, capfd, number, num_workers):
+    cache_dir = tmp_path / "stopped"
+    flags = [*arguments, "--devices", "1", "--cache-dir", cache_dir, "--num-workers", num_workers]
+    process = in_process(flags, partial(send_at, 20, number))
+    process.join(60)
+    assert process.exitcode == 128 + number
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err == "stopped; the same command continues\n"
+    assert not (cache_dir / "burgers1d_train").exists()
+    kept = np.load(cache_dir / ".burgers1d_train.part" / CHECKSUMS)
+    assert kept[:19].min() >= 0
+    assert kept[20:].max() == MISSING
+    assert main([str(flag) for flag in flags]) == 0
+    np.testing.assert_array_equal(np.load(cache_dir / "burgers1d_train" / CHECKSUMS)[:19], kept[:19])
+
+
+def test_of_two_commands_at_once_one_works_and_the_other_says_so(arguments, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("gust_torch.latents.writer.LOCK_SECONDS", 0.2)
+    cache_dir, here, go_on = tmp_path / "both", tmp_path / "here", tmp_path / "go_on"
+    flags = [*arguments, "--devices", "1", "--cache-dir", cache_dir]
+
+    def wait_for_the_other(start):
+        here.touch()
+        while not go_on.exists():
+            time.sleep(0.01)
+
+    process = in_process(flags, wait_for_the_other)
+    try:
+        while not here.exists():
+            time.sleep(0.01)
+        capfd.readouterr()
+        assert main([str(flag) for flag in flags]) == 1
+        err = capfd.readouterr().err
+        assert "another process is writing it" in err
+        assert len(err.splitlines()) == 1
+    finally:
+        go_on.touch()
+        process.join(60)
+    assert process.exitcode == 0
+    assert main([str(flag) for flag in flags]) == 0
+    assert "up to date" in capfd.readouterr().out
