@@ -72,7 +72,8 @@ def read_grid(
     boundary = _boundary(family, config, path)
     num = (sizes["x"], sizes.get("y", 1))
     if family.coordinates:
-        axes = [_coordinate(nodes, key, size) for key, size in zip(family.coordinates, num, strict=False)]
+        keys = zip(family.coordinates, num, strict=False)
+        axes = [_coordinate(nodes, key, size, boundary) for key, size in keys]
     else:
         axes = _config_axes(num, config, path)
     is_flat = len(axes) == 1
@@ -108,7 +109,7 @@ def _boundary(family: Family, config: Mapping[str, Any], path: Path) -> str:
     return family.boundary
 
 
-def _coordinate(nodes: Nodes, key: str, size: int) -> np.ndarray:
+def _coordinate(nodes: Nodes, key: str, size: int, boundary: str) -> np.ndarray:
     """One coordinate as (size,) float32, after checking that all groups have the same."""
     first: np.ndarray | None = None
     for _, node in nodes:
@@ -119,7 +120,7 @@ def _coordinate(nodes: Nodes, key: str, size: int) -> np.ndarray:
                 f"{where} has shape {values.shape}, the fields have {size} points along that axis; {AGAIN}"
             )
         if first is None:
-            _check_axis(values, where)
+            _check_axis(values, where, periodic=boundary == "periodic")
             first = values
         elif not np.array_equal(values, first):
             raise ValueError(f"{where} differs from that of the first group; convert such groups separately")
@@ -127,8 +128,8 @@ def _coordinate(nodes: Nodes, key: str, size: int) -> np.ndarray:
     return first.astype(np.float32)
 
 
-def _check_axis(values: np.ndarray, where: str) -> None:
-    """Refuse coordinates that are no cell centers of a uniform grid."""
+def _check_axis(values: np.ndarray, where: str, *, periodic: bool) -> None:
+    """Refuse coordinates that are not uniform, or that hold both ends of a period."""
     if not (np.isfinite(values).all() and (np.diff(values) > 0).all()):
         raise ValueError(f"{where} is not finite and increasing; {AGAIN}")
     uniform = np.linspace(values[0], values[-1], len(values))
@@ -136,15 +137,21 @@ def _check_axis(values: np.ndarray, where: str) -> None:
     off = np.abs(values - uniform).max()
     if off > _UNIFORM * width + 4 * np.finfo(np.float32).eps * np.abs(values).max():
         raise ValueError(
-            f"{where} is not uniform: a point lies {off / width:.3g} cells off, expected cell centers at "
-            "equal distances; interpolate the fields to a uniform grid"
+            f"{where} is not uniform: a point lies {off / width:.3g} cells off, expected equal "
+            "distances; interpolate the fields to a uniform grid"
         )
-    if _is_round(values[-1] - values[0]) and not _is_round(width * len(values)):
+    if periodic and _holds_both_ends(values):
         raise ValueError(
             f"{where} runs from {values[0]:.6g} to {values[-1]:.6g}, as if both ends of the domain were "
             f"points: {len(values)} cells would have the length {width * len(values):.6g}; expected cell "
             "centers: leave the repeated last point out of fields and coordinates, or correct the coordinates"
         )
+
+
+def _holds_both_ends(values: np.ndarray) -> bool:
+    """Whether the distance of the outer points is the length of the domain, and not one cell more."""
+    span = float(values[-1] - values[0])
+    return len(values) > 1 and _is_round(span) and not _is_round(span * len(values) / (len(values) - 1))
 
 
 def _is_round(length: float) -> bool:
@@ -176,12 +183,14 @@ def _pair(value: Any, where: str) -> list[float]:
 
 
 def _length(centers: np.ndarray) -> float:
-    """Domain length of a uniform cell-centered axis, from the distance of its outer centers.
+    """Domain length of a uniform axis: of cells around its points, or between its outer points, on walls.
 
     Rounded to the six digits that float32 coordinates are good for, so that 0.99999994 is 1.
     """
     num = len(centers)
-    length = (float(centers[-1]) - float(centers[0])) * num / (num - 1) if num > 1 else 1.0
+    length = float(centers[-1]) - float(centers[0]) if num > 1 else 1.0
+    if num > 1 and not _holds_both_ends(centers):
+        length *= num / (num - 1)
     return float(f"{length:.6g}")
 
 

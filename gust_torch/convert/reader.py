@@ -9,8 +9,9 @@ import h5py
 import numpy as np
 
 from gust_torch.convert.families import Array
-from gust_torch.convert.nodes import Nodes, get_dataset, open_source, place, sample_nodes
+from gust_torch.convert.nodes import Nodes, field_dataset, open_source, place, sample_nodes
 from gust_torch.convert.source import Source
+from solvers.common.hdf5.structure import fill_values
 
 # Large enough that per-call costs vanish, small enough that a handful of copies stay far below 500 MB.
 BLOCK_BYTES = 32 << 20
@@ -119,12 +120,10 @@ class SourceReader:
         cuts = {"n": slice(span.first, span.last), "t": slice(span.start, span.stop)}
         selection = tuple(cuts.get(letter, slice(None)) for letter in array.axes)
         if "n" in array.axes:
-            raw = _read(self._nodes[0][1], array.key, selection)
+            raw = _read(self._nodes[0][1], array, selection)
             axes = array.axes
         else:
-            raw = np.stack(
-                [_read(node, array.key, selection) for _, node in self._nodes[span.first : span.last]]
-            )
+            raw = np.stack([_read(node, array, selection) for _, node in self._nodes[span.first : span.last]])
             axes = "n" + array.axes
         order = [axes.index(letter) for letter in _CANONICAL if letter in axes]
         ones = [index for index, letter in enumerate(axes) if letter == "1"]
@@ -147,8 +146,8 @@ class SourceReader:
             return
         n, t, *rest = (int(index) for index in np.argwhere(bad)[0])
         raise ValueError(
-            f"{self.source.path}: field {name!r} is {values[(n, t, *rest)]} (or beyond float32) in sample "
-            f"{self.source.samples[span.first + n]}, time {span.start + t}, grid point {tuple(rest)} "
+            f"{self.source.path}: field {name!r} is {values[(n, t, *rest)]} (missing, or beyond float32) in "
+            f"sample {self.source.samples[span.first + n]}, time {span.start + t}, grid point {tuple(rest)} "
             f"({int(bad.sum())} such values in this block); download the file again or leave it out"
         )
 
@@ -164,17 +163,20 @@ def open_reader(source: Source) -> Iterator[SourceReader]:
         yield SourceReader(source, sample_nodes(file, source.family, len(source.samples)))
 
 
-def _read(node: h5py.Group, key: str, selection: tuple[slice, ...]) -> np.ndarray:
-    """Part of a dataset in its own type.
+def _read(node: h5py.Group, array: Array, selection: tuple[slice, ...]) -> np.ndarray:
+    """Part of a dataset in its own type, NaN where it says that values are missing.
 
     Raises:
         ValueError: A chunk is damaged.
     """
-    dataset: h5py.Dataset = get_dataset(node, key)
+    dataset = field_dataset(node, array)
     try:
-        return np.asarray(dataset[selection])
+        values = np.asarray(dataset[selection])
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"{place(node, key)} cannot be read ({reason}); the file is damaged: download it again"
+            f"{place(node, array.key)} cannot be read ({reason}); the file is damaged: download it again"
         ) from error
+    for fill in fill_values(dataset):
+        values[values == values.dtype.type(fill)] = np.nan
+    return values

@@ -14,11 +14,19 @@ import numpy as np
 
 from gust_torch.convert.families import Array, Family, refuse_3d
 from gust_torch.convert.header import Grid, find_parameters, parse_config, read_grid
-from gust_torch.convert.nodes import AGAIN, Nodes, get_dataset, open_source, place, read_numbers, sample_nodes
+from gust_torch.convert.nodes import (
+    AGAIN,
+    AXES,
+    Nodes,
+    check_stored,
+    field_dataset,
+    open_source,
+    place,
+    read_numbers,
+    sample_nodes,
+)
 
 logger = logging.getLogger(__name__)
-
-_AXIS = {"n": "samples", "t": "times", "x": "points along x", "y": "points along y", "c": "components"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,8 @@ def describe_source(path: Path, family: Family, *, max_samples: int | None = Non
             samples = tuple(map(str, range(min(sizes["n"], max_samples or sizes["n"]))))
         num_frames = _used_frames(file, sizes.get("t", 1), path)
         configs = [_config(node, _where(path, key)) for key, node in nodes]
-        datasets = [get_dataset(nodes[0][1], array.key) for array in family.arrays]
+        datasets = [field_dataset(nodes[0][1], array) for array in family.arrays]
+        _check_stored(nodes, family, len(samples), num_frames)
         return Source(
             path=path,
             name=name or path.name,
@@ -108,22 +117,15 @@ def describe_source(path: Path, family: Family, *, max_samples: int | None = Non
 
 def _array_sizes(node: h5py.Group, array: Array) -> dict[str, int]:
     """Axis letter -> length of one dataset, after checking type and rank."""
-    dataset = get_dataset(node, array.key)
+    dataset = field_dataset(node, array)
     where = place(node, array.key)
-    if dataset.dtype.kind != "f" or dataset.dtype.itemsize not in (2, 4, 8):
-        raise ValueError(f"{where} holds {dataset.dtype}, expected float32 or float64; {AGAIN}")
-    if dataset.ndim != len(array.axes):
-        axes = ", ".join(array.axes)
-        raise ValueError(
-            f"{where} has shape {dataset.shape}, expected {len(array.axes)} axes ({axes}); reshape it"
-        )
     sizes = dict(zip(array.axes, dataset.shape, strict=True))
     if sizes.pop("1", 1) != 1 or (len(array.fields) > 1 and sizes["c"] != len(array.fields)):
         raise ValueError(
             f"{where} has shape {dataset.shape}, expected length "
             f"{len(array.fields)} on the component axis ({', '.join(array.axes)}); {AGAIN}"
         )
-    if empty := [_AXIS[letter] for letter, size in sizes.items() if size == 0]:
+    if empty := [AXES[letter] for letter, size in sizes.items() if size == 0]:
         raise ValueError(
             f"{where} has shape {dataset.shape}: no {empty[0]}, nothing to convert; leave it out"
         )
@@ -144,11 +146,21 @@ def _common_sizes(nodes: Nodes, family: Family) -> dict[str, int]:
                 name = f"c:{array.key}" if letter == "c" else letter
                 if common.setdefault(name, size) != size:
                     raise ValueError(
-                        f"{place(node, array.key)} has {size} {_AXIS[letter]}, {origins[name]} has "
+                        f"{place(node, array.key)} has {size} {AXES[letter]}, {origins[name]} has "
                         f"{common[name]}; the file is damaged: download it again"
                     )
                 origins.setdefault(name, f"{key}/{array.key}".strip("/"))
     return common
+
+
+def _check_stored(nodes: Nodes, family: Family, num: int, num_frames: int) -> None:
+    """Refuse frames that were never written."""
+    for _, node in nodes:
+        for array in family.arrays:
+            dataset = field_dataset(node, array)
+            counts = {"n": num, "t": num_frames}
+            used = [counts.get(letter, size) for letter, size in zip(array.axes, dataset.shape, strict=True)]
+            check_stored(node, array.key, dataset, used)
 
 
 def _shapes(family: Family, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:

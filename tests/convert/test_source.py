@@ -126,10 +126,14 @@ def _set_attribute(name: str, value: object) -> object:
 
 
 BROKEN = {
-    "missing": ("burgers1d", _replace("tensor", None), "dataset 'tensor' is missing"),
+    "missing": ("burgers1d", _replace("tensor", None), "/tensor is missing"),
     "complex": ("burgers1d", _replace("tensor", np.zeros((2, 5, 8), "c8")), "complex64"),
     "integers": ("burgers1d", _replace("tensor", np.zeros((2, 5, 8), "i4")), "int32"),
-    "rank": ("burgers1d", _replace("tensor", np.zeros((5, 8), "f4")), "expected 3 axes"),
+    "rank": (
+        "burgers1d",
+        _replace("tensor", np.zeros((5, 8), "f4")),
+        r"expected \(samples, times, points along x\)",
+    ),
     "no samples": ("burgers1d", _replace("tensor", np.zeros((0, 5, 8), "f4")), "no samples"),
     "short x": ("burgers1d", _replace("x-coordinate", np.arange(7.0)), "x-coordinate.*8 points"),
     "falling x": ("burgers1d", _replace("x-coordinate", -np.arange(8.0)), "not finite and increasing"),
