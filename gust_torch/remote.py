@@ -23,7 +23,7 @@ last checkpoint. Settings are environment variables:
     DEVICES             devices of a node: auto (default) or a number
     NNODES              nodes (default 1); with more, all must see the same files, see docs/remote.md
     NODE_RANK, MASTER_ADDR, MASTER_PORT   of this node, where NNODES > 1 outside SLURM
-    REGISTRY            default docs/dataset_registry.yaml
+    REGISTRY            default $GUST_REGISTRY, else dataset_registry.yaml in DATA_ROOT and in docs
     DATA_ROOT           where datasets are unpacked; default data/pdebench
     ARTIFACT_CACHE      where downloads are kept; default artifacts/cache
     LATENT_CACHE        default data/latent_cache
@@ -46,7 +46,7 @@ from typing import Any
 
 import yaml
 
-from gust_torch.artifacts.registry import load_registry
+from gust_torch.artifacts.registry import find_entries
 from gust_torch.stages import checkpoint_of, print_settings, run, say, training_falls_short, wanted_end
 from solvers.common.cli import run_command
 from solvers.common.files import WriterLock, file_sha256
@@ -81,7 +81,7 @@ class Settings:
     master_addr: str = ""
     master_port: str = ""
     slurm_job_id: str = ""
-    registry: Path = Path("docs/dataset_registry.yaml")
+    registry: str = ""
     data_root: Path = Path("data/pdebench")
     artifact_cache: Path = Path("artifacts/cache")
     latent_cache: Path = Path("data/latent_cache")
@@ -111,7 +111,7 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.wandb_datasets:
             raise ValueError(
-                f"WANDB_DATASETS is empty; set it to names of {self.registry}, such as burgers1d_subset_v1"
+                "WANDB_DATASETS is empty; set it to names of the registry, such as burgers1d_subset_v1"
             )
         for stage in self.stages:
             if stage not in STAGES:
@@ -348,7 +348,8 @@ def fetch(settings: Settings) -> None:
     """Fetch all datasets."""
     run(
         "scripts/fetch_datasets.py", *settings.wandb_datasets, "--root", settings.data_root,
-        "--cache", settings.artifact_cache, "--registry", settings.registry, *settings.fetch_flags,
+        "--cache", settings.artifact_cache,
+        *(["--registry", settings.registry] if settings.registry else []), *settings.fetch_flags,
     )  # fmt: skip
 
 
@@ -358,8 +359,8 @@ def find_datasets(settings: Settings) -> list[Dataset]:
     Raises:
         ValueError: One is not there, or two hold the same task.
     """
-    registry = load_registry(settings.registry)
-    entries = [registry[name] for name in settings.wandb_datasets]
+    registry = Path(settings.registry) if settings.registry else None
+    entries = find_entries(settings.wandb_datasets, registry=registry, root=settings.data_root)
     tasks = [entry.task for entry in entries]
     if repeated := {task for task in tasks if tasks.count(task) > 1}:
         raise ValueError(

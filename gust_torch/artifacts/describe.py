@@ -11,6 +11,7 @@ import numpy as np
 
 from solvers.common.hdf5 import schema
 from solvers.common.hdf5.reader import is_complete
+from solvers.common.hdf5.storage import stored_elsewhere
 from solvers.common.hdf5_utils import open_file, read_hdf5_info, validate
 
 # Groups of the Zarr stores (docs/formats.md) and what they hold.
@@ -61,6 +62,12 @@ def _describe_grid(path: Path) -> Description:
         raise ValueError(f"{first}{more}; not packed (python -m solvers.common.hdf5_utils validate {path})")
     info = read_hdf5_info(path)
     with open_file(path) as file:
+        if elsewhere := stored_elsewhere(file):
+            more = f" and {len(elsewhere) - 1} more" if len(elsewhere) > 1 else ""
+            raise ValueError(
+                f"{path}: {elsewhere[0]}{more}; a package would lack these values: copy all into one "
+                "file, then pack that"
+            )
         if not is_complete(file):
             raise ValueError(f"{path}: its writer did not finish (complete is false); finish it, then pack")
         times = info.num_samples
@@ -144,7 +151,7 @@ def _attributes(group: Path) -> dict[str, object]:
             return dict(content["attributes"]) if "attributes" in content else {}
         old = group / ".zattrs"
         return dict(json.loads(old.read_text(encoding="utf-8"))) if old.is_file() else {}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{group}: damaged attributes ({error}); convert the store again") from error
 
 

@@ -26,7 +26,7 @@ import tyro
 
 from gust_torch.artifacts.download import ArtifactCache, ByteProgress, Job
 from gust_torch.artifacts.reference import expand_reference
-from gust_torch.artifacts.registry import DEFAULT_REGISTRY, DatasetEntry, load_registry
+from gust_torch.artifacts.registry import DatasetEntry, find_entries
 from gust_torch.artifacts.store import DEFAULT_CACHE, RemoteFile, open_reference
 from gust_torch.artifacts.unpack import unpack
 from solvers.common.cli import one_line, parse, run_command
@@ -56,8 +56,8 @@ class FetchOptions:
     """Where their files go."""
     cache: Path = DEFAULT_CACHE
     """Where downloaded tarballs are kept."""
-    registry: Path = DEFAULT_REGISTRY
-    """Says where they lie."""
+    registry: Path | None = None
+    """Says where they lie; default $GUST_REGISTRY, else those in ROOT and docs (dataset_registry.yaml)."""
     entity: str | None = None
     """W&B entity of artifacts that name none; default $WANDB_ENTITY."""
     project: str | None = None
@@ -135,8 +135,7 @@ def fetch(
     """
     if options.workers < 1:
         raise ValueError(f"--workers is {options.workers}; give 1 or more")
-    registry = load_registry(options.registry)
-    entries = [registry[name] for name in dict.fromkeys(options.names)]
+    entries = find_entries(options.names, registry=options.registry, root=options.root)
     _refuse_shared(entries)
     root, cache = DatasetRoot(options.root), ArtifactCache(options.cache)
     wanted = [entry for entry in entries if not root.is_current(entry)]

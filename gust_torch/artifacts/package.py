@@ -27,7 +27,7 @@ import tyro
 
 from gust_torch.artifacts.download import ByteProgress
 from gust_torch.artifacts.reference import reference_problem
-from gust_torch.artifacts.registry import DEFAULT_REGISTRY, DatasetEntry, register
+from gust_torch.artifacts.registry import DatasetEntry, register, registry_beside
 from gust_torch.artifacts.unpack import MemberNames
 from gust_torch.artifacts.upload import parse_metadata
 from solvers.common.cli import parse, run_command
@@ -71,8 +71,8 @@ class PackageOptions:
     """Reference to where it is or will be uploaded to, for the entry."""
     register: bool = False
     """Write the entry into the registry as well."""
-    registry: Path = DEFAULT_REGISTRY
-    """The registry."""
+    registry: Path | None = None
+    """The registry to write; default $GUST_REGISTRY, else dataset_registry.yaml in ROOT."""
     metadata: str | None = None
     """A JSON object, or @FILE with one, instead of what the files say."""
     workers: int | None = None
@@ -116,8 +116,9 @@ def _pack(options: PackageOptions) -> None:
     )
     print(result.entry_yaml(options.artifact), end="")
     if options.register and options.artifact is not None:
-        changed = register(options.registry, result.entry(options.artifact), overwrite=options.overwrite)
-        log.info("%s: %s", options.registry, "entry written" if changed else "has this entry already")
+        path = options.registry or registry_beside(options.root)
+        changed = register(path, result.entry(options.artifact), overwrite=options.overwrite)
+        log.info("%s: %s", path, "entry written" if changed else "has this entry already")
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,18 @@
 """The registry: which packaged data sets there are, where they lie, and what is wrong with that file.
 
-python -m gust_torch.artifacts.registry check [FILE]
-python -m gust_torch.artifacts.registry tasks NAME ... [--registry FILE]
+    python -m gust_torch.artifacts.registry check [FILE]
+
+Looked up are $GUST_REGISTRY where it is set, else the file beside the data and docs/dataset_registry.yaml.
 """
 
 import difflib
 import json
+import logging
 import math
+import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +31,8 @@ from solvers.common.cli import parse, run_command
 from solvers.common.files import WriterLock, written_aside
 from solvers.common.splits import SPLITS
 
-DEFAULT_REGISTRY = Path("docs/dataset_registry.yaml")
+SHARED_REGISTRY = Path("docs/dataset_registry.yaml")
+_PROG = "python -m gust_torch.artifacts.registry check"
 KINDS = ("grid", "mesh", "particles")
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -37,6 +41,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\:]")
 _PLAIN = re.compile(r"[A-Za-z<]([A-Za-z0-9_.<>-]|[/:](?=[^ ]))*")  # text that YAML reads as it stands
 _WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
+
+log = logging.getLogger(__name__)
 
 Problem = tuple[tuple[str | int, ...], str]  # the keys to a value, what is wrong with it
 
@@ -223,6 +229,43 @@ def _shown(value: object) -> str:
     return f"{text[:77]}..." if len(text) > 80 else text
 
 
+def default_registry() -> Path:
+    """Name the registry that people share: $GUST_REGISTRY, or the project's."""
+    return Path(os.environ.get("GUST_REGISTRY") or SHARED_REGISTRY)
+
+
+def registry_beside(root: Path) -> Path:
+    """Name the registry that `--register` writes: $GUST_REGISTRY, or a file beside the data.
+
+    The project's own is tracked by git, so that writing there would make every later provenance "-dirty".
+    """
+    return Path(os.environ.get("GUST_REGISTRY") or root / SHARED_REGISTRY.name)
+
+
+def find_entries(names: Iterable[str], *, registry: Path | None, root: Path) -> list[DatasetEntry]:
+    """Look data sets up.
+
+    Args:
+        names: Of the data sets; each once, however often it comes.
+        registry: The file; None for those that are looked up by default.
+        root: Folder of the data, which may have a registry of its own.
+
+    Raises:
+        ValueError: One is in none of them, or wrong; with the line.
+    """
+    given = registry or (default_registry() if os.environ.get("GUST_REGISTRY") else None)
+    own, shared = registry_beside(root), default_registry()
+    paths = [given] if given else [path for path in (own, shared) if path.exists()] or [shared]
+    registries = [load_registry(path) for path in paths]
+    entries = []
+    for name in dict.fromkeys(names):
+        holders = [item for item in registries if name in item.values] or registries[-1:]
+        entries.append(holders[0][name])
+        if len(holders) > 1 and holders[0].values[name] != holders[1].values[name]:
+            log.warning("%s is not the same in %s and %s; the first is used", name, *paths)
+    return entries
+
+
 @dataclass(frozen=True)
 class Registry:
     """The data sets of a registry; each is checked when it is asked for, so a wrong one stops no other.
@@ -278,7 +321,7 @@ class Registry:
         return line + 1
 
 
-def load_registry(path: str | Path = DEFAULT_REGISTRY) -> Registry:
+def load_registry(path: str | Path) -> Registry:
     """Read a registry, whose entries may be wrong.
 
     Raises:
@@ -297,7 +340,7 @@ def load_registry(path: str | Path = DEFAULT_REGISTRY) -> Registry:
     return _read(path, data)
 
 
-def check_registry(path: str | Path = DEFAULT_REGISTRY) -> list[str]:
+def check_registry(path: str | Path) -> list[str]:
     """Every problem of a registry, "FILE:LINE: what is wrong", in the order of the lines."""
     try:
         registry = load_registry(path)
@@ -333,12 +376,34 @@ def _read(path: Path, data: bytes) -> Registry:
         what = f"not YAML: {str(error).splitlines()[0]}"
     else:
         if isinstance(values, CommentedMap):
-            return Registry(path, values)
+            registry = Registry(path, values)
+            _refuse_nested(registry)
+            return registry
         if values is None:
             return Registry(path, CommentedMap())
         line = values.lc.line + 1 if isinstance(values, CommentedSeq) else 1
         what = f"expected a mapping, name of a data set -> entry, found {_shown(values)}"
     raise ValueError(f"{path}:{line}: {' '.join(what.split())}")
+
+
+def _refuse_nested(registry: Registry) -> None:
+    """Look for a registry of UPS: data sets below `datasets:`, with `train_split:` and without digests.
+
+    Raises:
+        ValueError: It is one; with what to write instead.
+    """
+    nested = registry.values.get("datasets")
+    if not isinstance(nested, CommentedMap) or "artifact" in nested:
+        return
+    name, entry = next(iter(nested.items()), ("NAME", None))
+    entry = entry if isinstance(entry, CommentedMap) else {}
+    splits = {split: entry[f"{split}_split"] for split in SPLITS if f"{split}_split" in entry}
+    shown = _yaml(splits or entry.get("splits") or {"train": "TASK_train.h5"})
+    raise ValueError(
+        f"{registry.path}:{registry.line(('datasets',))}: data sets stand below 'datasets:', as UPS has "
+        f"it, expected them at the top; write {name}: with artifact, kind, splits: {shown} and sha256, "
+        "size, unpacked of the tarball, as scripts/package_dataset.py prints them"
+    )
 
 
 class _Composer(Composer):
@@ -450,54 +515,36 @@ def _check(path: Path, data: bytes, expected: Mapping[Any, object]) -> None:
 
 
 @dataclass(frozen=True)
-class Check:
-    """List everything that is wrong with a registry."""
+class CheckOptions:
+    """Which registry is checked."""
 
-    file: Annotated[Path, tyro.conf.Positional] = DEFAULT_REGISTRY
+    file: Annotated[Path, tyro.conf.Positional] = field(default_factory=default_registry)
     """The registry."""
-
-    def run(self) -> int:
-        """Print every problem on standard error, or on standard output that there is none."""
-        problems = check_registry(self.file)
-        for problem in problems:
-            print(problem, file=sys.stderr)
-        if problems:
-            return 1
-        count = len(load_registry(self.file).values)
-        print(f"{self.file}: {count} dataset{'' if count == 1 else 's'}, no problems")
-        return 0
-
-
-@dataclass(frozen=True)
-class Tasks:
-    """Print task, kind and checksum of data sets, a line each, for scripts to read."""
-
-    names: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Data sets of the registry."""
-    registry: Path = DEFAULT_REGISTRY
-    """The registry."""
-
-    def run(self) -> int:
-        """Print the lines once all entries are known to be right."""
-        registry = load_registry(self.registry)
-        for entry in [registry[name] for name in self.names]:
-            print(entry.task, entry.kind, entry.sha256)
-        return 0
-
-
-COMMANDS: dict[str, type[Check] | type[Tasks]] = {"check": Check, "tasks": Tasks}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one of the commands check and tasks."""
+    """List everything that is wrong with a registry; exit code 1 if there is anything."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] not in COMMANDS:
-        wants_help = given[:1] in (["-h"], ["--help"])
-        print(__doc__, file=sys.stdout if wants_help else sys.stderr)
-        return 0 if wants_help else 2
-    options = COMMANDS[given[0]]
-    prog = f"python -m gust_torch.artifacts.registry {given[0]}"
-    return run_command(lambda: parse(options, given[1:], prog=prog, description=str(options.__doc__)).run())
+    if given[:1] == ["check"]:
+        del given[0]
+    elif given[:1] not in (["-h"], ["--help"]):
+        print(f"usage: {_PROG} [FILE]", file=sys.stderr)
+        return 2
+    return run_command(
+        lambda: _check_file(parse(CheckOptions, given, prog=_PROG, description=main.__doc__ or "").file)
+    )
+
+
+def _check_file(path: Path) -> int:
+    """Print every problem on standard error, or on standard output that there is none."""
+    problems = check_registry(path)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        return 1
+    count = len(load_registry(path).values)
+    print(f"{path}: {count} dataset{'' if count == 1 else 's'}, no problems")
+    return 0
 
 
 if __name__ == "__main__":

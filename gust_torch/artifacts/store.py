@@ -25,7 +25,7 @@ from urllib.parse import unquote
 
 from gust_torch.artifacts.reference import LOCAL, expand_reference, is_url, reference_problem, url_problem
 from solvers.common.cli import REMEDIES
-from solvers.common.files import path_aside, written_aside
+from solvers.common.files import WriterLock, path_aside, written_aside
 from solvers.common.provenance import provenance
 from solvers.common.urls import redact
 
@@ -364,7 +364,7 @@ class FsspecStore:
         path, size = _path_of(self._filesystem, url), upload.path.stat().st_size
         if self._protocol in LOCAL:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            with path_aside(Path(path)) as partial:
+            with WriterLock(Path(path)), path_aside(Path(path)) as partial:
                 shutil.copyfile(upload.path, partial)
                 upload.check_unchanged()
             return

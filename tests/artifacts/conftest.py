@@ -20,7 +20,7 @@ SECRET = "moto-secret-5c1e9d7a"
 def _no_logins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Take WANDB_* and AWS_* variables, netrc and AWS configuration away."""
     for name in list(os.environ):
-        if name.startswith(("WANDB_", "AWS_")):
+        if name.startswith(("WANDB_", "AWS_", "GUST_")):
             monkeypatch.delenv(name)
     for name in ("NETRC", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none" / name))

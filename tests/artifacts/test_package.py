@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -352,6 +353,29 @@ def test_full_disk(
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_nothing(
+    root: Path,
+    out: Path,
+    main: Callable[[list[str]], int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    write_grid(root / "burgers1d_train.h5", shape=(256, 256), num=20)
+    count = package_module.ByteProgress.count
+
+    def stopping(self: package_module.ByteProgress, size: int) -> None:
+        count(self, size)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(package_module.ByteProgress, "count", stopping)
+    code = main([NAME, "--splits", "train", "--root", str(root), "--out", str(out)])
+    assert code == 128 + number, capsys.readouterr().err
+    assert capsys.readouterr().err == "stopped; nothing was written\n"
+    assert list(out.iterdir()) == []
+
+
 def test_command(
     root: Path,
     out: Path,
@@ -365,11 +389,11 @@ def test_command(
     values = yaml.safe_load(printed.out)[NAME]
     assert values["artifact"] == "<entity>/<project>/burgers1d-subset:v0"
     assert values["metadata"] == {"samples": 6, "resolution": [3, 16], "fields": ["u"], "parameters": ["nu"]}
-    registry = tmp_path / "registry.yaml"
+    registry = root / "dataset_registry.yaml"  # beside the data: a tracked file would make all else dirty
     registry.write_text(printed.out)
     (problem,) = check_registry(registry)
     assert "a placeholder" in problem
-    rest = ["--registry", str(registry), "--register", "--artifact", "me/sims/burgers1d-subset:v3"]
+    rest = ["--register", "--artifact", "me/sims/burgers1d-subset:v3"]
     assert main([*command, *rest]) == 1
     assert "has another 'burgers1d_subset_v1'; give --overwrite" in capsys.readouterr().err
     assert main([*command, *rest, "--overwrite", "--metadata", '{"samples": 20}']) == 0

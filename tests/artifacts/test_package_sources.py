@@ -202,3 +202,50 @@ def test_wrong_names(tmp_path: Path, name: str) -> None:
 )
 def test_placeholder(name: str, expected: str) -> None:
     assert placeholder(name) == f"<entity>/<project>/{expected}"
+
+
+@pytest.mark.parametrize("where", ["field", "times", "group", "unused"])
+@pytest.mark.parametrize("how", ["link", "storage", "virtual", "missing", "unwritten"])
+def test_values_that_lie_elsewhere(tmp_path: Path, how: str, where: str) -> None:
+    """Whatever is not stored in the file would be missing on the other machine."""
+    path = write_grid(tmp_path / "a_train.h5")
+    name = {"field": "fields/u", "times": "coordinates/time", "group": "metadata", "unused": "more/x"}[where]
+    with h5py.File(path, "a") as file, h5py.File(tmp_path / "other.h5", "w") as other:
+        if where == "unused":
+            file[name] = np.arange(5.0)
+        if where == "group" and how != "link":
+            pytest.skip("values are no group")
+        file.copy(name, other, "x")
+        shape = getattr(other["x"], "shape", ())
+        del file[name]
+        layout = h5py.VirtualLayout(shape or (1,), dtype="f4")
+        if how == "link":
+            file[name] = h5py.ExternalLink("other.h5", "/x")
+        elif how == "storage":
+            other["x"][...].tofile(tmp_path / "raw")
+            size = other["x"].dtype.itemsize * other["x"].size
+            file.create_dataset(name, shape, other["x"].dtype, external=[(str(tmp_path / "raw"), 0, size)])
+        elif how == "unwritten":
+            file.create_dataset(name, shape, "f4", chunks=(1, *shape[1:]))
+        else:
+            source = tmp_path / ("other.h5" if how == "virtual" else "gone.h5")
+            layout[...] = h5py.VirtualSource(source, "x", shape)
+            file.create_virtual_dataset(name, layout)
+    with pytest.raises(ValueError, match=r"a_train\.h5") as caught:
+        package("a", tmp_path, out=tmp_path / "out")
+    assert name.rpartition("/")[2] in str(caught.value) or "metadata" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_within_the_file_is_packed(tmp_path: Path) -> None:
+    path = write_grid(tmp_path / "a_train.h5")
+    with h5py.File(path, "a") as file:
+        file["more/again"] = file["fields/u"]
+        file["more/soft"] = h5py.SoftLink("/fields/u")
+    assert package("a", tmp_path, out=tmp_path / "out").written
+
+
+def test_deep_attributes_of_a_store(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="damaged attributes"):
+        describe(write_store(tmp_path / "a_train.zarr", "[" * 100_000))

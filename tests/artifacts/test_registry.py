@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from gust_torch.artifacts.reference import expand_reference
-from gust_torch.artifacts.registry import DatasetEntry, check_registry, load_registry, main
+from gust_torch.artifacts.registry import (
+    DatasetEntry,
+    check_registry,
+    default_registry,
+    find_entries,
+    load_registry,
+    main,
+    registry_beside,
+)
 
 SHIPPED = Path(__file__).resolve().parents[2] / "docs" / "dataset_registry.yaml"
 SHA = "ab" * 32
@@ -325,3 +333,56 @@ def test_expand_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_PROJECT", "sims")
     assert expand_reference("b:v0") == "someone/sims/b:v0"
     assert expand_reference("b:v0", project="p") == "someone/p/b:v0"
+
+
+UPS = """datasets:
+  burgers1d_subset_v1:
+    artifact: someone/sims/burgers1d-subset:v0
+    kind: grid
+    train_split: burgers1d_train.h5
+    val_split: burgers1d_val.h5
+    metadata: {resolution: [T, H, W, C]}
+"""
+
+
+def test_a_registry_of_ups_is_told_what_to_write(registry: Path) -> None:
+    registry.write_text("# theirs\n\n" + UPS)
+    with pytest.raises(ValueError, match="yaml:3: data sets stand below 'datasets:'") as caught:
+        load_registry(registry)
+    assert "splits: {train: burgers1d_train.h5, val: burgers1d_val.h5} and sha256, size" in str(caught.value)
+    assert check_registry(registry) == [str(caught.value)]
+    for text in ("datasets: {}", "datasets:\n  x: 1", "datasets:\n  " + GOOD.replace("\n", "\n  ")):
+        registry.write_text(text)
+        with pytest.raises(ValueError, match="expected them at the top"):
+            load_registry(registry)
+    registry.write_text(GOOD.replace("darcy:", "datasets:"))  # a data set may be called so
+    assert known(registry) == ["burgers1d_subset_v1"]
+    assert load_registry(registry)["datasets"].kind == "mesh"
+
+
+def test_where_a_registry_is_looked_for(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GUST_REGISTRY", raising=False)
+    with pytest.raises(ValueError, match=r"docs/dataset_registry\.yaml: no such registry"):
+        find_entries(["darcy"], registry=None, root=root)
+    shared = tmp_path / "docs" / "dataset_registry.yaml"
+    shared.parent.mkdir()
+    shared.write_text(GOOD)
+    names = ["darcy", "burgers1d_subset_v1", "darcy"]
+    assert [item.name for item in find_entries(names, registry=None, root=root)] == names[:2]
+    assert registry_beside(root) == root / "dataset_registry.yaml"
+    registry_beside(root).write_text(make_entry(size=77).to_yaml() + "\n" + make_entry(name="mine").to_yaml())
+    found = find_entries([*names, "mine"], registry=None, root=root)
+    assert [(item.name, item.size) for item in found][1:] == [("burgers1d_subset_v1", 77), ("mine", 1234)]
+    assert "burgers1d_subset_v1 is not the same in" in caplog.text
+    with pytest.raises(ValueError, match="no data set 'nothing'"):
+        find_entries(["nothing"], registry=None, root=root)
+    assert find_entries(["darcy"], registry=registry, root=root)[0].name == "darcy"
+    monkeypatch.setenv("GUST_REGISTRY", str(registry))
+    assert registry_beside(root) == default_registry() == registry
+    with pytest.raises(ValueError, match="no data set 'mine'"):
+        find_entries(["mine"], registry=None, root=root)

@@ -1,7 +1,10 @@
 """The upload command: what it refuses before it sends anything, and what it prints."""
 
+import hashlib
 import json
 import os
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 
 from gust_torch.artifacts.registry import DatasetEntry
 from gust_torch.artifacts.upload import parse_metadata
+from solvers.common.files import WriterLock
 
 MakeFile = Callable[[int], Path]
 
@@ -186,3 +190,37 @@ def test_wandb_from_the_command_line(
 ) -> None:
     assert main("n", "dataset", str(make_file(5)), "--project", "flows", "--entity", "someone") == 0
     assert capsys.readouterr().out == "someone/flows/n:v0\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stores_nothing(
+    main: Callable[..., int],
+    tmp_path: Path,
+    make_file: MakeFile,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    def stopping(source: Path, target: Path) -> None:
+        target.write_bytes(b"half")
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(shutil, "copyfile", stopping)
+    arguments = ["n", "dataset", str(make_file(1000)), "--store", f"file://{tmp_path}/store"]
+    assert main(*arguments) == 128 + number
+    output, errors = capsys.readouterr()
+    assert (output, errors) == ("", "stopped; nothing was stored, the same command starts again\n")
+    assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []
+
+
+def test_two_uploads_at_once(
+    main: Callable[..., int], tmp_path: Path, make_file: MakeFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_file(1000)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    target = tmp_path / "store" / "n" / digest / path.name
+    target.parent.mkdir(parents=True)
+    arguments = ["n", "dataset", str(path), "--store", f"file://{tmp_path}/store"]
+    with WriterLock(target):
+        assert "another process is writing it" in refused(main, capsys, *arguments)
+    assert main(*arguments) == 0
