@@ -4,7 +4,8 @@ import dataclasses
 import json
 import os
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -73,7 +74,9 @@ def load_checkpoint(path: str | os.PathLike[str], *, arrays: bool = True) -> Che
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: expected a checkpoint, found none; start without --resume")
+        raise ValueError(
+            f"{path}: expected a checkpoint, found none; start without --resume, or anew with --overwrite"
+        )
     try:
         with np.load(path, allow_pickle=False) as archive:
             names = [name for name in archive.files if arrays and name.startswith(_ARRAY_PREFIX)]
@@ -130,6 +133,19 @@ def resume_output(path: Path, num_samples: int, metadata: Mapping[str, Checkpoin
         for name, value in metadata.items():
             file["metadata"].attrs.modify(name, value)
     return HDF5Writer.resume(path, num_samples=num_samples)
+
+
+@contextmanager
+def all_or_nothing(writer: HDF5Writer | None) -> Iterator[None]:
+    """Remove the output where its first frame or checkpoint cannot be written: it could not be continued."""
+    try:
+        yield
+    except BaseException:
+        if writer is not None:
+            with suppress(OSError):
+                writer.close(complete=False)
+            writer.path.unlink(missing_ok=True)
+        raise
 
 
 def _write_npz(file: BinaryIO, entries: Mapping[str, np.ndarray]) -> None:

@@ -7,7 +7,7 @@ import math
 import time
 from pathlib import Path
 
-from solvers.common.checkpoint import changed_parameters, resume_output
+from solvers.common.checkpoint import all_or_nothing, changed_parameters, resume_output
 from solvers.common.files import WriterLock
 from solvers.common.hdf5_utils import HDF5Writer
 from solvers.common.progress import Interrupt, Progress
@@ -59,8 +59,9 @@ def start(config: RunConfig, options: Options, *, overwrite: bool = False) -> in
         with create_output(options.output, config, compression=compression, overwrite=overwrite) as writer:
             options.checkpoint.unlink(missing_ok=True)  # it belongs to the output that is replaced now
             loop = RunLoop(config, stepper, writer, options.checkpoint, options.checkpoint_interval)
-            loop.save_frame(state)
-            loop.save_checkpoint(state)
+            with all_or_nothing(writer):
+                loop.save_frame(state)
+                loop.save_checkpoint(state)
             return loop.march(state, interrupt)
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from mpi4py import MPI
 
-from solvers.common.checkpoint import resume_output
+from solvers.common.checkpoint import all_or_nothing, resume_output
 from solvers.common.files import WriterLock
 from solvers.common.hdf5_utils import HDF5Writer
 from solvers.common.progress import Interrupt, Progress
@@ -152,7 +152,8 @@ class Run:
                 stack.enter_context(self._writer)
             progress = self._progress(stack)
             if not self._resumed:
-                self._write_frame(progress)
+                with all_or_nothing(self._writer):
+                    self._write_frame(progress)
             while self.clock.frame < self.config.num_intervals:
                 if self.clock.j == 0 or self.clock.iteration % PROBE_CADENCE == 0:
                     self._probe()
@@ -201,9 +202,11 @@ class Run:
     def _create_output(self, overwrite: bool) -> HDF5Writer:
         """Writer of a new output; rank 0 only."""
         coordinates = self.sampler.coordinates()
-        return create_output(
+        writer = create_output(
             self._output, self.config, coordinates, num_ranks=self._comm.size, overwrite=overwrite
         )
+        self._checkpoint.unlink(missing_ok=True)  # it belongs to the output that is replaced now
+        return writer
 
     def _write(self, action: Callable[[HDF5Writer], None]) -> None:
         """Let rank 0 do something with its writer; an error there is raised everywhere."""

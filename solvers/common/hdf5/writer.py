@@ -85,9 +85,11 @@ class HDF5Writer:
                     compression=compression,
                 )
             self._target: Appender | None = Appender(partial)
-        except BaseException:
+        except BaseException as error:
             partial.unlink(missing_ok=True)
             self._lock.release()
+            if isinstance(error, OSError) and error.errno and error.filename is None:
+                error.filename = str(self.path)  # a full disk does not say which file it was
             raise
         self._num_samples = 0
 
@@ -112,8 +114,10 @@ class HDF5Writer:
         try:
             release_file(path)
             writer._target = _reopen(path, num_samples)
-        except BaseException:
+        except BaseException as error:
             writer._lock.release()
+            if isinstance(error, OSError) and error.errno and error.filename is None:
+                error.filename = str(path)
             raise
         writer._num_samples = num_samples
         return writer
@@ -152,9 +156,13 @@ class HDF5Writer:
         try:
             target.append(blocks, rows, times)
         except (OSError, RuntimeError) as error:
+            remedy = (
+                f"the {self.num_samples} samples before it are intact; make room, then continue with --resume"
+                if self.num_samples
+                else "nothing is kept; make room, then start again"
+            )
             raise OSError(
-                f"{self.path}: writing sample {self.num_samples} failed ({_reason(error)}), the "
-                f"{self.num_samples} samples before it are intact; make room, then continue with --resume"
+                f"{self.path}: writing sample {self.num_samples} failed ({_reason(error)}), {remedy}"
             ) from error
         self._num_samples = target.num_samples
         self._publish(target)

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from solvers.common.checkpoint import load_checkpoint
+from solvers.common.checkpoint import load_checkpoint, save_checkpoint
 from solvers.common.hdf5_utils import open_file, read_hdf5_info, validate
 from solvers.py2d_turbulence import run_solver
 from solvers.py2d_turbulence.initial import random_vorticity
@@ -264,3 +264,76 @@ def test_without_the_fast_extra(tmp_path: Path) -> None:
     )
     with_extra = importlib.util.find_spec("pyfftw") or importlib.util.find_spec("numba")
     assert ("not bit for bit" in resumed.stderr) == bool(with_extra)
+
+
+def limited(kilobytes: int, output_dir: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command with a limit on the size of files."""
+    limit = f'ulimit -f {kilobytes}; exec "$@"'
+    words = ["bash", "-c", limit, "bash", *command(output_dir, *arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def test_a_limit_on_file_sizes(tmp_path: Path) -> None:
+    """The frames before it are kept, and the run continues to the same numbers once the limit is gone."""
+    flow = ("--NX", "32", "--dt", "0.001", "--tTotal", "2", "--tSave", "0.002")
+    assert main(tmp_path / "whole", *flow) == 0
+    result = limited(8400, tmp_path / "cut", *flow)  # the writer reserves 8 MiB ahead of what it writes
+    assert result.returncode == 1, result.stderr
+    assert "ile too large" in result.stderr.splitlines()[-1]
+    assert 0 < len(frames(tmp_path / "cut")[1]) < 1001
+    assert main(tmp_path / "cut", "--resume") == 0
+    np.testing.assert_array_equal(frames(tmp_path / "cut")[0], frames(tmp_path / "whole")[0])
+
+
+def test_no_room_for_the_first_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is left that could not be continued: the same command starts again."""
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "checkpoint.npz"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("solvers.py2d_turbulence.simulate.write_checkpoint", full)
+        assert main(tmp_path, *SMALL) == 1
+    assert "checkpoint.npz: no space left on device; make room" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert main(tmp_path, *SMALL) == 0
+
+
+def test_a_second_process_stays_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """While a run goes on, neither --resume nor --overwrite touches it."""
+    process = subprocess.Popen(command(tmp_path, *LONG), stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "checkpoint.npz").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for flags in (["--resume"], [*LONG, "--overwrite"]):
+            assert main(tmp_path, *flags) == 1
+            assert "another process is writing it" in capsys.readouterr().err
+    finally:
+        process.terminate()
+    assert process.wait(timeout=60) == 143
+    before = len(frames(tmp_path)[1])
+    assert main(tmp_path, "--resume") == 0
+    assert 1 <= before < len(frames(tmp_path)[1]) == 41
+
+
+def test_the_field_by_its_name_in_jax(tmp_path: Path) -> None:
+    """`omega` from the start, after a resume, and as an initial condition."""
+    assert main(tmp_path / "a", *SMALL, "--field_name", "omega") == 0
+    assert main(tmp_path / "a", "--resume", "--tTotal", "0.6") == 0
+    path = tmp_path / "a" / "output.h5"
+    assert validate(path) == []
+    assert read_hdf5_info(path).fields == {"omega": ((32, 32), np.dtype("float32"))}
+    assert main(tmp_path / "b", *SMALL, "--ic_file", str(path)) == 0
+    with open_file(path) as file:
+        np.testing.assert_allclose(frames(tmp_path / "b")[0][0], file["fields/omega"][-1], atol=1e-4)
+
+
+def test_a_checkpoint_from_before_the_field_had_a_choice(tmp_path: Path) -> None:
+    assert main(tmp_path, *SMALL) == 0
+    saved = load_checkpoint(tmp_path / "checkpoint.npz")
+    older = {name: value for name, value in saved.meta.items() if name != "field_name"}
+    save_checkpoint(tmp_path / "checkpoint.npz", saved.arrays, older)
+    assert main(tmp_path, "--resume", "--tTotal", "0.5") == 0

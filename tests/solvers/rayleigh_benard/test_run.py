@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("solvers.rayleigh_benard.generate_rbc", exc_type=ImportError)
 
 from solvers.common.checkpoint import load_checkpoint
+from solvers.common.files import WriterLock
 from solvers.common.hdf5_utils import read_hdf5_info, validate
 from solvers.rayleigh_benard import config as config_module
 from solvers.rayleigh_benard.config import RBCConfig
@@ -212,3 +213,43 @@ def test_blow_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert len(data["coordinates/time"]) > 1
     assert all(np.isfinite(values).all() for values in data.values())
     assert read_hdf5_info(tmp_path / "output.h5").metadata["complete"] is False
+
+
+def test_a_second_process_stays_away(tmp_path: Path) -> None:
+    """While one has the run."""
+    short = dataclasses.replace(SMALL, stop_sim_time=0.25)
+    Run(short, tmp_path).execute()
+    with WriterLock(tmp_path / "checkpoint.npz"):
+        for flags in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(BlockingIOError, match="another process"):
+                Run(SMALL, tmp_path, **flags)
+    assert Run(SMALL, tmp_path, resume=True).execute() == 0
+
+
+def test_no_room_for_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left that could not be continued."""
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "checkpoint.npz"))
+
+    monkeypatch.setattr("solvers.rayleigh_benard.simulate.write_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        Run(SMALL, tmp_path).execute()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_end_says_what_is_there_and_what_comes_next(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        Run(dataclasses.replace(SMALL, stop_sim_time=0.25), tmp_path).execute()
+    assert f"3 frames in {tmp_path / 'output.h5'}; next: python -m" in caplog.messages[-1]
+
+
+def test_a_stopped_run_names_the_flag_that_continues_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Stop(SMALL, tmp_path)
+    run.after = 1
+    run.execute()
+    assert "--resume" in caplog.messages[-1]
