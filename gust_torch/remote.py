@@ -39,6 +39,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -56,6 +57,7 @@ from solvers.common.stage import Stage, read_record
 STAGES = ("fetch", "autoencoder", "cache", "operator", "evaluate", "upload")
 TRAIN = "scripts/train.py"
 LOCK_SECONDS = 10.0
+CHECKS_AT_ONCE = 2
 POLL_SECONDS = 2.0
 
 
@@ -182,12 +184,19 @@ class Dataset:
         """Return the flags that the user gives to a training."""
         return self.settings.autoencoder_flags if stage == "autoencoder" else self.settings.train_flags
 
-    def check(self) -> None:
-        """Try the settings of the trainings that are still to begin: nothing else takes long before that."""
-        for stage in ("autoencoder", "operator"):
-            begun = (self.folder(stage) / "checkpoints" / "last.ckpt").exists()
-            if stage in self.settings.stages and not begun and not (stage == "operator" and self.steady):
-                self.ends[stage] = self._end(stage)
+    def unchecked(self) -> list[str]:
+        """Return the trainings that are still to begin."""
+        stages = [stage for stage in ("autoencoder", "operator") if stage in self.settings.stages]
+        return [
+            stage
+            for stage in stages
+            if not (self.folder(stage) / "checkpoints" / "last.ckpt").exists()
+            and not (stage == "operator" and self.steady)
+        ]
+
+    def check(self, stage: str) -> None:
+        """Try the settings of a training: nothing else takes long before that."""
+        self.ends[stage] = self._end(stage)
 
     def autoencoder(self) -> None:
         """Train the autoencoder."""
@@ -379,8 +388,11 @@ def work(settings: Settings) -> None:
         if settings.is_first:
             stack.enter_context(_alone(settings))
             stack.push(_mark(settings.failed))
-            for dataset in datasets:
-                dataset.check()
+            with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
+                for check in [
+                    pool.submit(each.check, stage) for each in datasets for stage in each.unchecked()
+                ]:
+                    check.result()
         if "fetch" in stages:
             fetch(settings)
         if not settings.is_first and stages:
