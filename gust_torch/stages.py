@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 DEFAULT_EPOCHS = 1000  # Lightning's, where neither epochs nor steps are limited
-SAVE_SECONDS = 30.0  # for a command that Ctrl-C of the terminal has reached too
+SAVE_SECONDS = 30.0  # for a command that Ctrl-C of the terminal has reached too, before it is told again
+STOP_SECONDS = 120.0  # for a command to save after a signal, before it is killed
 # Lightning would take the commands of a batch script for tasks that srun started, and wait for the others.
 HIDDEN = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE")
 
@@ -115,4 +116,8 @@ def _end(process: "subprocess.Popen[bytes]", *, reached: bool) -> None:
             process.wait(SAVE_SECONDS)
     if process.poll() is None:
         process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
         process.wait()
