@@ -10,6 +10,7 @@ from typing import Any, TypeVar, overload
 import torch
 
 from gust_torch.graph_spec import GraphSpec
+from gust_torch.identity import IDENTITY_KEY
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.models.vqvae import VQVAE2d
@@ -97,6 +98,16 @@ def load_model(
             f"{path}: weights do not match the architecture stored beside them; train again ({error})"
         ) from error
     return model.to(device).eval()
+
+
+def load_identity(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a training checkpoint says of its data; see `gust_torch.identity`.
+
+    Nothing where it says nothing. The weights are not read.
+    """
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    found = checkpoint.get(IDENTITY_KEY)
+    return dict(found) if isinstance(found, dict) else {}
 
 
 def _spec(values: dict[str, Any]) -> FieldSpec | GraphSpec:

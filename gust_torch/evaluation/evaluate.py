@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gust_torch.analysis.analyze import choose_device
 from gust_torch.analysis.output import write_json
-from gust_torch.checkpoint import load_model
+from gust_torch.checkpoint import load_identity, load_model
 from gust_torch.evaluation.figures import curves_figure, rollout_figure
 from gust_torch.evaluation.report import notes, summarize, table
 from gust_torch.evaluation.rollout import Example, make_example, mean_squares, roll_out
@@ -17,10 +17,11 @@ from gust_torch.evaluation.schedule import Schedule, Settings, make_schedule
 from gust_torch.evaluation.scores import Scores
 from gust_torch.evaluation.source import (
     Reference,
+    extrapolation_notes,
+    known_data_notes,
     open_reference,
     open_source,
     rollout_parameters,
-    time_step_note,
 )
 from gust_torch.figures import save_figures
 from gust_torch.models.latent_operator import LatentOperator
@@ -80,6 +81,10 @@ def evaluate_checkpoint(
     schedule = make_schedule(source.trajectories, source.times, settings, data_path)
     parameters = rollout_parameters(source, schedule, operator, data_path).to(device)
     reference = open_reference(source, operator.autoencoder)
+    about_data = [
+        *known_data_notes(data_path, source, load_identity(checkpoint)),
+        *extrapolation_notes(schedule, parameters, source, operator),
+    ]
     # Before the rollouts, not after them: a folder that cannot be made would waste them.
     output_dir.mkdir(parents=True, exist_ok=True)
     with Progress(schedule.num_frames, unit="frame", description="evaluation") as progress:
@@ -91,6 +96,8 @@ def evaluate_checkpoint(
             batch_size=settings.batch_size,
             on_frames=progress.update,
         )
+    names = operator.spec.names
+    lines = [redact(line) for line in (*about_data, *notes(evaluation.scores, names))]
     metrics: dict[str, object] = {
         "checkpoint": redact(str(checkpoint)),
         "checkpoint_sha256": checkpoint_sha256,
@@ -99,23 +106,19 @@ def evaluate_checkpoint(
         "device": device.type,
         "torch_version": str(torch.__version__),
         **provenance(),
-        **summarize(evaluation.scores, operator.spec.names),
+        **summarize(evaluation.scores, names),
+        "notes": lines,
         "example_trajectory": evaluation.example.trajectory,
         "spec": operator.spec.to_dict(),
         "parameter_names": list(operator.parameter_names),
         "architecture": operator.architecture(),
     }
-    names = operator.spec.names
     figures = {
         "rollout.png": curves_figure(evaluation.scores, operator.spec),
         "rollout_fields.png": rollout_figure(evaluation.example, operator.spec),
     }
     written = [*save_figures(figures, metrics, output_dir), write_json(metrics, output_dir)]
-    return Written(
-        table(evaluation.scores, names),
-        (*time_step_note(schedule, operator), *notes(evaluation.scores, names)),
-        tuple(written),
-    )
+    return Written(table(evaluation.scores, names), tuple(lines), tuple(written))
 
 
 @torch.inference_mode()

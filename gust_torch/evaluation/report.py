@@ -21,6 +21,8 @@ TABLE_ROWS = (
 )
 # Leads that the table shows, beside all of them together.
 TABLE_COLUMNS = 5
+# An error that is not below this share of a yardstick's is no better.
+CLEARLY = 0.95
 
 Json = dict[str, Any]
 
@@ -163,10 +165,45 @@ def notes(scores: Scores, names: Sequence[str]) -> list[str]:
                 f"{name}: rollouts that are not finite, from lead {first} on: {bad.max()} of "
                 f"{len(schedule.rollouts)}; their errors count as infinite"
             )
-        lead = scores.overtaken_at(channel)
-        verdict = "at every lead" if lead is None else "at no lead" if lead == 1 else f"before lead {lead}"
-        lines.append(f"{name}: the operator's nRMSE is below that of persistence {verdict}")
+        lines += [f"{name}: {line}" for line in verdict(scores, channel)]
     return lines
+
+
+def verdict(scores: Scores, channel: int) -> list[str]:
+    """Compare the operator with what knows nothing: standing still, each frame's own mean, zeros.
+
+    Returns:
+        How long it is better than each of them, and whether it is over all leads.
+    """
+    means = "each frame's mean (VRMSE 1)"
+    when = ", ".join(
+        f"{name} {_until(scores.overtaken_at(channel, yardstick))}"
+        for name, yardstick in (("persistence", "persistence"), (means, "mean"), ("zeros (nRMSE 1)", "zeros"))
+    )
+    lines = [f"the operator's error is below that of {when}"]
+    worse, hardly = [], []
+    for name, yardstick in (
+        ("persistence", "persistence"),
+        ("each frame's mean", "mean"),
+        ("zeros", "zeros"),
+    ):
+        own, other = scores.beside(channel, yardstick)
+        text = f"{name} ({own:.3g} against {other:.3g})"
+        if not own <= other:
+            worse.append(text)
+        elif own > CLEARLY * other:
+            hardly.append(text)
+    if not worse and not hardly:
+        return [*lines, "over all leads it is better than each of these"]
+    if worse:
+        lines.append(f"over all leads it is worse than {' and '.join(worse)}: of no use as it is")
+    if hardly:
+        lines.append(f"over all leads it is no better than {' and '.join(hardly)}")
+    return lines
+
+
+def _until(lead: int | None) -> str:
+    return "at every lead" if lead is None else "at no lead" if lead == 1 else f"before lead {lead}"
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -106,13 +106,28 @@ class Scores:
         means = np.mean(errors, axis=0)
         return int(np.argsort(means, kind="stable")[(len(means) - 1) // 2])
 
-    def overtaken_at(self, channel: int) -> int | None:
-        """First lead at which the operator's pooled nRMSE is not below that of persistence, None if never."""
-        operator, persistence = (
-            self._pool(curve, "nrmse", channel, axis=0) for curve in ("operator", "persistence")
-        )
-        worse = ~(operator < persistence)
+    def overtaken_at(self, channel: int, yardstick: str = "persistence") -> int | None:
+        """First lead at which the operator's pooled error is not below that of a yardstick, None if never.
+
+        Args:
+            channel: The field.
+            yardstick: "persistence" or "zeros" in nRMSE, "mean", each frame's own, in VRMSE.
+        """
+        operator, other = self._beside(channel, yardstick, axis=0)
+        worse = ~(operator < other)
         return int(np.argmax(worse)) + 1 if worse.any() else None
+
+    def beside(self, channel: int, yardstick: str) -> tuple[float, float]:
+        """Pooled errors of the operator and of a yardstick over all leads; see `overtaken_at`."""
+        operator, other = self._beside(channel, yardstick, axis=(0, 1))
+        return float(operator), float(other)
+
+    def _beside(self, channel: int, yardstick: str, axis: int | tuple[int, ...]) -> tuple[Array, Array]:
+        metric = "vrmse" if yardstick == "mean" else "nrmse"
+        operator = self._pool("operator", metric, channel, axis=axis)
+        if yardstick != "persistence":
+            return operator, np.ones_like(operator)
+        return operator, self._pool("persistence", metric, channel, axis=axis)
 
 
 def _error(mean_square: Array, reference: Array) -> Array:

@@ -1,6 +1,6 @@
 """The data of an evaluation: opened, with the parameters that an operator needs, read lead by lead."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +12,9 @@ from gust_torch.data.graphs.datasets import ParticleZarrDataset
 from gust_torch.data.graphs.schema import MESH
 from gust_torch.evaluation.schedule import Rollout, Schedule
 from gust_torch.graph_spec import GraphSpec
+from gust_torch.identity import content_digest, warn_of_scale
 from gust_torch.latents.frames import FrameSource, GraphFrames, GridFrames, open_grid
+from gust_torch.latents.key import data_identity
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.models.points import Points
@@ -82,16 +84,75 @@ def rollout_parameters(
     return torch.from_numpy(values).float()
 
 
-def time_step_note(schedule: Schedule, operator: LatentOperator) -> list[str]:
-    """Return a line where the data's steps are not those that the operator was trained with, to a
-    thousandth."""
-    steps = np.concatenate([np.diff(rollout.times) for rollout in schedule.rollouts])
+def extrapolation_notes(
+    schedule: Schedule, parameters: Tensor, source: FrameSource, operator: LatentOperator
+) -> list[str]:
+    """Return a line for each way in which the data lie beyond those that the operator was trained with.
+
+    Args:
+        schedule: What is rolled out.
+        parameters: (rollouts, p) in the operator's order.
+        source: The data.
+        operator: Knows the statistics of its training.
+    """
     low, high = operator.time_step_range.tolist()
-    if steps.min() >= 0.999 * low and steps.max() <= 1.001 * high:
-        return []
+    lines = []
+    steps = np.concatenate([np.diff(rollout.times) for rollout in schedule.rollouts])
+    if steps.min() < 0.999 * low or steps.max() > 1.001 * high:
+        lines.append(
+            f"time steps of {steps.min():.4g} to {steps.max():.4g} lie beyond those that the operator was "
+            f"trained with, {low:.4g} to {high:.4g}"
+        )
+    lower, upper = operator.parameter_range.cpu().double().numpy()
+    slack = 1e-3 * np.maximum(abs(lower), abs(upper))
+    own = parameters.cpu().double().numpy()
+    beyond = (own < lower - slack) | (own > upper + slack)
+    lines += [
+        f"parameter {name} of {own[beyond[:, i], i].min():.4g} to {own[beyond[:, i], i].max():.4g} lies "
+        f"beyond those that the operator was trained with, {lower[i]:.4g} to {upper[i]:.4g} "
+        f"({beyond[:, i].sum()} of {len(own)} trajectories)"
+        for i, name in enumerate(operator.parameter_names)
+        if beyond[:, i].any()
+    ]
+    return lines + _unit_notes(schedule, source, operator)
+
+
+def _unit_notes(schedule: Schedule, source: FrameSource, operator: LatentOperator) -> list[str]:
+    """Compare the deviation of the first frame of some trajectories with that of the training."""
+    autoencoder = operator.autoencoder
+    device = autoencoder.mean.device
+    starts = [int(rollout.samples[0]) // source.samples_per_item for rollout in schedule.rollouts]
+    some = sorted({starts[i] for i in np.linspace(0, len(starts) - 1, 8).round().astype(int)})
+    values = torch.cat([autoencoder.points(source.read([item]).to(device)).values for item in some]).double()
+    found = values.std(0, correction=0).cpu().numpy()
+    names = operator.spec.names
+    other = warn_of_scale(autoencoder.std.flatten().cpu().numpy(), found, names, source="the data")
     return [
-        f"time steps of {steps.min():.4g} to {steps.max():.4g} lie beyond those that the operator was "
-        f"trained with, {low:.4g} to {high:.4g}"
+        f"{name} has the standard deviation {found[names.index(name)]:.3g}, "
+        f"{float(autoencoder.std.flatten()[names.index(name)]):.3g} in training: other values, or other units"
+        for name in other
+    ]
+
+
+def known_data_notes(path: str, source: FrameSource, trained_on: Mapping[str, object]) -> list[str]:
+    """Return a line where the data are those that the operator was trained or selected on.
+
+    Args:
+        path: The data.
+        source: The same, opened.
+        trained_on: What the checkpoint holds of its data; see `gust_torch.identity`.
+    """
+    entries = {"train": "trained on", "val": "chosen by"}
+    found: dict[str, str] = {}
+    if isinstance(source, GridFrames) and any(f"{split} content" in trained_on for split in entries):
+        windows = {name: int(str(trained_on.get(name, 1))) for name in ("n_steps", "stride")}
+        found["content"] = content_digest(open_grid(path, source.spec, **windows))
+    if Path(path).exists() and any(f"{split} data" in trained_on for split in entries):
+        found["data"] = data_identity(path).sha256
+    return [
+        f"{path} is the very file that the operator was {use}: errors of other data will be larger"
+        for split, use in entries.items()
+        if any(trained_on.get(f"{split} {entry}") == digest for entry, digest in found.items())
     ]
 
 

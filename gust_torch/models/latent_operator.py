@@ -72,6 +72,7 @@ class LatentOperator(nn.Module):
     condition_std: Tensor
     condition_log: Tensor
     time_step_range: Tensor
+    parameter_range: Tensor
 
     def __init__(
         self,
@@ -106,6 +107,8 @@ class LatentOperator(nn.Module):
         self.register_buffer("condition_std", torch.ones(num_conditions))
         self.register_buffer("condition_log", torch.arange(num_conditions) == 0)
         self.register_buffer("time_step_range", torch.tensor([0.0, torch.inf]))
+        unbounded = torch.tensor([-torch.inf, torch.inf])
+        self.register_buffer("parameter_range", unbounded[:, None].repeat(1, num_conditions - 1))
 
     @property
     def latent_shape(self) -> tuple[int, int]:
@@ -160,6 +163,12 @@ class LatentOperator(nn.Module):
             smallest = SMALLEST_VARIATION * mean.abs().where(~is_log, 1.0)
             self.condition_std[columns] = torch.where(std > smallest, std, 1.0).float()
         self.time_step_range.copy_(torch.stack(torch.aminmax(time_steps)))
+        self.parameter_range.copy_(torch.stack((lower, upper)))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """As of any module; older checkpoints do not say between which values their parameters lay."""
+        state_dict.setdefault(f"{prefix}parameter_range", self.parameter_range)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Tensor:

@@ -1,10 +1,13 @@
 """The command, end to end on tiny files, and its errors."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from gust_torch.analyze_reconstruction import main
@@ -111,3 +114,60 @@ def test_help_runs_as_a_module_without_torch() -> None:
     )
     assert "--sample_stop" in result.stdout
     assert result.stdout.strip().endswith("False")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"length_x": 4.0}, "lengths"),
+        ({"grid_y": "uniform"}, "grid_y"),
+        ({"boundary_x": "wall"}, "bound"),
+    ],
+)
+def test_another_domain_or_grid_is_refused(
+    change: dict[str, object],
+    words: str,
+    turbulence_checkpoint: Path,
+    convection_checkpoint: Path,
+    turbulence_file: Path,
+    convection_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint, data = (
+        (convection_checkpoint, convection_file)
+        if "grid_y" in change
+        else (turbulence_checkpoint, turbulence_file)
+    )
+    copy = tmp_path / "other.h5"
+    shutil.copy(data, copy)
+    with h5py.File(copy, "r+") as file:
+        file["metadata"].attrs.update(change)
+        h, w = file["fields/vorticity"].shape[1:]
+        if "length_x" in change:
+            file["coordinates/x"][:] = np.arange(h) * 4.0 / h
+        if "grid_y" in change:
+            file["coordinates/y"][:] = (np.arange(w) + 0.5) / w
+    assert run(checkpoint, copy, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert words in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_values_of_another_scale_are_told(
+    turbulence_checkpoint: Path, turbulence_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = tmp_path / "other.h5"
+    shutil.copy(turbulence_file, copy)
+    with h5py.File(copy, "r+") as file:
+        file["fields/vorticity"][:] *= 1000
+    assert run(turbulence_checkpoint, copy, tmp_path / "out") == 0
+    assert "vorticity has the standard deviation" in caplog.text
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["fields_of_other_scale"] == [
+        "vorticity"
+    ]
+    caplog.clear()
+    assert run(turbulence_checkpoint, turbulence_file, tmp_path / "out") == 0
+    assert not caplog.text

@@ -12,8 +12,11 @@ import h5py
 import pytest
 import torch
 
-from gust_torch.checkpoint import save_model
+from gust_torch.checkpoint import MODEL_KEY, model_state, save_model
+from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.evaluation.command import main
+from gust_torch.identity import IDENTITY_KEY, content_digest
+from gust_torch.latents.key import data_identity
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.spec import FieldSpec
@@ -204,3 +207,30 @@ def test_an_output_folder_that_is_a_file_is_refused(
     (tmp_path / "out").write_text("")
     assert run(checkpoints["line"], write_waves("line", (3,)), tmp_path / "out") == 1
     assert_one_line(capsys, "out")
+
+
+@pytest.mark.parametrize("entry", ["content", "data"])
+def test_the_very_file_of_the_training_is_told(
+    entry: str,
+    tiny_operator: Callable[..., LatentOperator],
+    write_waves: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = write_waves("line", (5, 3))
+    other = write_waves("line", (5, 3), parameters=True, steps=(0.1, 0.1))
+    operator = tiny_operator(SPEC)
+    if entry == "content":
+        identity = {"n_steps": 2, "stride": 1, "train content": content_digest(HDF5Dataset(data, n_steps=2))}
+    else:
+        identity = {"val data": data_identity(data).sha256}
+    checkpoint = {MODEL_KEY: model_state(operator), IDENTITY_KEY: identity}
+    checkpoint["state_dict"] = {f"model.{name}": value for name, value in operator.state_dict().items()}
+    torch.save(checkpoint, tmp_path / "trained.ckpt")
+    assert run(tmp_path / "trained.ckpt", data, tmp_path / "out") == 0
+    words = "is the very file that the operator was"
+    assert words in capsys.readouterr().out
+    assert any(words in line for line in json.loads((tmp_path / "out" / "metrics.json").read_text())["notes"])
+    if entry == "data":
+        assert run(tmp_path / "trained.ckpt", other, tmp_path / "out") == 0
+        assert words not in capsys.readouterr().out

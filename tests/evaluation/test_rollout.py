@@ -15,7 +15,7 @@ from gust_torch.evaluation.report import notes, summarize, table, table_leads
 from gust_torch.evaluation.rollout import CURVES
 from gust_torch.evaluation.schedule import Settings, make_schedule
 from gust_torch.evaluation.scores import METRICS
-from gust_torch.evaluation.source import time_step_note
+from gust_torch.evaluation.source import extrapolation_notes
 from gust_torch.latents.frames import GridFrames
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.spec import FieldSpec
@@ -214,11 +214,112 @@ def test_steps_that_the_operator_was_not_trained_with_are_pointed_out(
     source = GridFrames(HDF5Dataset(write_waves("line", (5, 5))))
     schedule = make_schedule(source.trajectories, source.times, Settings(stride=stride), "waves")
     operator = tiny_operator(LINE)
-    assert time_step_note(schedule, operator) == []  # nothing is known of the training
+    parameters = torch.tensor([[0.1], [0.2]])
+    operator.autoencoder.set_statistics(torch.ones(1), torch.ones(1))
+    assert (
+        extrapolation_notes(schedule, parameters, source, operator) == []
+    )  # nothing is known of the training
     operator.set_conditioning(torch.tensor([[0.1], [0.2]]), torch.tensor([0.25, 0.25]))
-    lines = time_step_note(schedule, operator)
+    lines = extrapolation_notes(schedule, parameters, source, operator)
     assert len(lines) == expected
     assert all("time steps of 0.5 to 0.5 lie beyond" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("trained", "factor", "told"),
+    [
+        ([0.1, 0.2], 1.0, False),
+        ([0.1, 0.2], 1000.0, True),
+        ([0.1, 0.2], -1000.0, True),
+        ([0.1, 0.1], 1.0, False),
+        ([0.1, 0.1], 1.1, True),  # it never varied
+        ([1e-4, 1.0], 10.0, True),
+        ([1e-4, 1.0], 0.1, False),
+    ],
+)
+def test_parameters_far_from_the_training_are_told(
+    trained: list[float],
+    factor: float,
+    told: bool,
+    write_waves: Callable[..., Path],
+    tiny_operator: Callable[..., LatentOperator],
+) -> None:
+    source = GridFrames(HDF5Dataset(write_waves("line", (5, 5))))
+    schedule = make_schedule(source.trajectories, source.times, Settings(), "waves")
+    operator = tiny_operator(LINE)
+    operator.autoencoder.set_statistics(torch.ones(1), torch.ones(1))
+    operator.set_conditioning(torch.tensor(trained)[:, None], torch.tensor([0.25, 0.25]))
+    own = torch.tensor([[trained[0]], [trained[1] * factor]])
+    lines = extrapolation_notes(schedule, own, source, operator)
+    assert ["parameter nu" in line and "(1 of 2 trajectories)" in line for line in lines] == [True] * told
+
+
+@pytest.mark.parametrize("factor", [0.01, 0.9, 1000.0])
+def test_values_in_other_units_are_told(
+    factor: float, write_waves: Callable[..., Path], tiny_operator: Callable[..., LatentOperator]
+) -> None:
+    source = GridFrames(HDF5Dataset(write_waves("line", (5, 5))))
+    schedule = make_schedule(source.trajectories, source.times, Settings(), "waves")
+    operator = tiny_operator(LINE)
+    operator.autoencoder.set_statistics(torch.ones(1), torch.full((1,), factor))
+    lines = extrapolation_notes(schedule, torch.zeros(2, 1), source, operator)
+    assert len(lines) == (factor != 0.9)
+    assert all("u has the standard deviation" in line and "other units" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        (1.0, "no better than persistence"),
+        (0.0, "no better than zeros"),
+        (-2.0, "worse than persistence"),
+    ],
+)
+def test_an_operator_of_no_use_gets_no_praise(
+    factor: float,
+    words: str,
+    write_waves: Callable[..., Path],
+    stand_in: Callable[..., torch.nn.Module],
+    run_evaluation: Callable[..., Evaluation],
+) -> None:
+    def step(latent: Tensor, time_step: Tensor, parameters: Tensor) -> Tensor:
+        return factor * latent
+
+    evaluation = run_evaluation(stand_in(LINE, step), write_waves("line", (5, 5, 5)))
+    text = " ".join(notes(evaluation.scores, ("u",)))
+    assert words in text or "worse than" in text
+    assert "better than each" not in text
+
+
+def test_an_operator_that_predicts_the_mean_gets_no_praise(
+    write_waves: Callable[..., Path],
+    waves: Callable[..., list[np.ndarray]],
+    stand_in: Callable[..., torch.nn.Module],
+    run_evaluation: Callable[..., Evaluation],
+) -> None:
+    """Better than persistence and than zeros, yet a constant."""
+
+    def step(latent: Tensor, time_step: Tensor, parameters: Tensor) -> Tensor:
+        mean = latent.mean(1, keepdim=True)
+        return mean + 0.03 * (latent - mean)
+
+    evaluation = run_evaluation(stand_in(LINE, step), write_waves("line", (5, 5, 5)))
+    lines = notes(evaluation.scores, ("u",))
+    assert "u: over all leads it is no better than each frame's mean (1 against 1)" in lines
+
+
+def test_a_good_operator_is_praised(
+    write_waves: Callable[..., Path],
+    stand_in: Callable[..., torch.nn.Module],
+    exact_step: Callable[..., object],
+    run_evaluation: Callable[..., Evaluation],
+) -> None:
+    evaluation = run_evaluation(stand_in(LINE, exact_step(LINE), scale=1.1), write_waves("line", (5, 5)))
+    assert notes(evaluation.scores, ("u",)) == [
+        "u: the operator's error is below that of persistence at every lead, each frame's mean (VRMSE 1) at "
+        "every lead, zeros (nRMSE 1) at every lead",
+        "u: over all leads it is better than each of these",
+    ]
 
 
 def test_large_grids_are_decoded_in_parts(
@@ -281,7 +382,7 @@ def test_the_table_is_aligned_and_complete(
     assert firsts == [*CURVES[1:], "nRMSE,", *CURVES[1:], "VRMSE", *CURVES[1:]]
     assert len(lines) == 2 + 2 * 3 * 3
     assert len({len(line) for line in lines if "time" not in line}) == 1
-    assert all("at no lead" in line for line in notes(evaluation.scores, PLANE.names))
+    assert sum("persistence at no lead" in line for line in notes(evaluation.scores, PLANE.names)) == 2
 
 
 def test_leads_of_the_table() -> None:

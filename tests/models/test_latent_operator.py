@@ -175,3 +175,12 @@ def test_attention_begins_with_logits_of_variance_one():
     queries, keys = block.to_query(x), block.to_key_value(x).unflatten(-1, (8, -1))[..., :32].flatten(-2)
     logits = torch.einsum("mhe,nhe->hmn", queries.unflatten(-1, (8, 32)), keys.unflatten(-1, (8, 32)))
     assert 0.7 < float((logits / 32**0.5).var()) < 1.4
+
+
+def test_checkpoints_without_the_range_of_the_parameters_can_be_read():
+    model = operator()
+    state = model.state_dict()
+    del state["parameter_range"]
+    again = operator()
+    again.load_state_dict(state)
+    assert again.parameter_range.isinf().all()
