@@ -27,6 +27,7 @@ from gust_torch.latents.key import (
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.spec import FieldSpec
 from solvers.common.files import file_sha256, hidden_part
+from solvers.common.provenance import provenance
 
 try:
     from isal.isal_zlib import crc32  # 20 times as fast, the same number
@@ -84,16 +85,16 @@ class CacheIndex:
     num_trajectories: int
     parameter_names: tuple[str, ...]
     device: str
-    sha256: Mapping[str, str]
-    provenance: Mapping[str, str]
+    sha256: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    provenance: Mapping[str, str] = dataclasses.field(default_factory=provenance)
 
     def __post_init__(self) -> None:
         """Check what else would show late, or ask for memory."""
         sizes = (self.latent_len, self.latent_dim, self.batch_size, self.num_trajectories + 1)
         if not all(isinstance(size, int) and size > 0 for size in sizes):
             raise ValueError(f"a size is no positive number: {sizes}")
-        if self.key.data != self.data.sha256 or not set(self.sha256) >= CHECKED:
-            raise ValueError("its parts do not belong to each other")
+        if self.key.data != self.data.sha256:
+            raise ValueError("its key is of other data")
         _ = self.spec
 
     @property
@@ -131,8 +132,10 @@ class CacheIndex:
         try:
             del values["format_version"], values["key_hex"]
             values["key"] = LatentKey(**values["key"])
-            values["data"] = DataIdentity.from_dict(values["data"])
+            values["data"] = DataIdentity(**values["data"])
             values["parameter_names"] = tuple(values["parameter_names"])
+            if not set(values["sha256"]) >= CHECKED:
+                raise ValueError("it lacks checksums")
             return cls(**values)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"an entry is missing, unknown or of another kind ({error})") from error

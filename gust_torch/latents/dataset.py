@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +15,7 @@ from gust_torch.data.samples import window_frames
 from gust_torch.latents.cache import LatentCache
 
 
-@dataclasses.dataclass(frozen=True)
-class LatentBatch:
+class LatentBatch(NamedTuple):
     """Windows of t states.
 
     Attributes:
@@ -31,39 +30,13 @@ class LatentBatch:
     parameters: Tensor
     encoded: bool
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> LatentBatch:
-        """Return the batch on a device."""
-        return dataclasses.replace(
-            self,
-            states=self.states.to(device, non_blocking=non_blocking),
-            time_steps=self.time_steps.to(device, non_blocking=non_blocking),
-            parameters=self.parameters.to(device, non_blocking=non_blocking),
-        )
-
-    def pin_memory(self) -> LatentBatch:
-        """Return the batch in page-locked memory."""
-        return dataclasses.replace(
-            self,
-            states=self.states.pin_memory(),
-            time_steps=self.time_steps.pin_memory(),
-            parameters=self.parameters.pin_memory(),
-        )
-
-    def __len__(self) -> int:
-        """Return the number of windows b."""
-        return self.states.shape[0]
-
 
 def collate_windows(items: Sequence[LatentBatch]) -> LatentBatch:
     """Batches as one; a single one, as `__getitems__` of both datasets gives it, is not copied."""
     if len(items) == 1:
         return items[0]
-    return LatentBatch(
-        states=torch.cat([item.states for item in items]),
-        time_steps=torch.cat([item.time_steps for item in items]),
-        parameters=torch.cat([item.parameters for item in items]),
-        encoded=items[0].encoded,
-    )
+    states, time_steps, parameters, encoded = zip(*items, strict=True)
+    return LatentBatch(torch.cat(states), torch.cat(time_steps), torch.cat(parameters), encoded[0])
 
 
 class WindowDataset(Dataset[LatentBatch]):

@@ -34,11 +34,6 @@ class DataIdentity:
     size: int
     stamp: str
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DataIdentity:
-        """Inverse of `dataclasses.asdict`."""
-        return cls(str(values["sha256"]), int(values["size"]), str(values["stamp"]))
-
 
 def data_identity(path: str | os.PathLike[str], known: DataIdentity | None = None) -> DataIdentity:
     """Identity of a file or folder, read only where `known` does not have its stamp.

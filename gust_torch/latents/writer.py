@@ -42,7 +42,6 @@ from solvers.common.files import (
     sync,
     written_aside,
 )
-from solvers.common.provenance import provenance
 from solvers.common.stage import RECORD, Stage
 
 logger = logging.getLogger(__name__)
@@ -56,31 +55,18 @@ class CachePlan:
     """A cache to be made, and what is known of it before encoding.
 
     Attributes:
-        task: Such as "burgers1d".
-        split: "train", "val" or "test".
-        source: Path of the data.
-        data: Identity of the data.
-        key: Of the latents.
+        index: Of the cache, but for checksums.
         model: The autoencoder; a copy goes into the cache.
         trajectories: (num_samples,) int64.
         times: (num_samples,) float64.
         parameters: Name -> (num_trajectories,) float64, indexed by trajectory.
-        batch_size: Samples that are encoded together, the first ones, the next ones and so on: every bit of
-            the result depends on it, but on no number of processes.
-        device: Where the latents are computed, for the record.
     """
 
-    task: str
-    split: str
-    source: str
-    data: DataIdentity
-    key: LatentKey
+    index: CacheIndex
     model: LatentAutoencoder
     trajectories: np.ndarray
     times: np.ndarray
     parameters: Mapping[str, np.ndarray]
-    batch_size: int
-    device: str = "cpu"
 
     @classmethod
     def of(
@@ -107,7 +93,8 @@ class CachePlan:
             split: "train", "val" or "test".
             source: Path of the data.
             data: `data_identity(source)`.
-            batch_items: Items that are encoded together.
+            batch_items: Items that are encoded together, the first ones, the next ones and so on. Every bit
+                of the result depends on it, but on no number of processes.
             num_items: Items to encode, at most; all by default.
             dtype: "float32" or "float16".
             options: How the data become items (fields, transform), plain values for the key.
@@ -125,35 +112,37 @@ class CachePlan:
         short = [n for n, values in frames.parameters.items() if len(values) <= trajectories.max()]
         if short:
             raise ValueError(f"{source}: parameters {short} have fewer values than there are trajectories")
-        return cls(
+        latent_len, latent_dim = model.latent_shape
+        index = CacheIndex(
             task=task,
             split=split,
             source=str(source),
             data=data,
             key=key,
-            model=model,
-            trajectories=trajectories,
-            times=frames.times[:num_samples],
-            parameters=frames.parameters,
+            latent_len=latent_len,
+            latent_dim=latent_dim,
             batch_size=batch_items * frames.samples_per_item,
+            num_trajectories=max(map(len, frames.parameters.values()), default=0),
+            parameter_names=tuple(frames.parameters),
             device=device,
         )
+        return cls(index, model, trajectories, frames.times[:num_samples], frames.parameters)
 
     @property
-    def num_samples(self) -> int:
-        """Samples of the cache."""
-        return self.key.num_samples
+    def shape(self) -> tuple[int, int, int]:
+        """(num_samples, latent_len, latent_dim)."""
+        return self.index.num_samples, self.index.latent_len, self.index.latent_dim
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
         """Type of the stored latents."""
-        return np.dtype(self.key.dtype)
+        return np.dtype(self.index.key.dtype)
 
     @property
     def batches(self) -> list[range]:
         """Samples that are encoded together."""
-        starts = range(0, self.num_samples, self.batch_size)
-        return [range(start, min(start + self.batch_size, self.num_samples)) for start in starts]
+        num, size = self.index.num_samples, self.index.batch_size
+        return [range(start, min(start + size, num)) for start in range(0, num, size)]
 
 
 class CacheWriter:
@@ -179,7 +168,8 @@ class CacheWriter:
         """
         self.folder, self.plan, self.overwrite = Path(folder), plan, overwrite
         self.part = hidden_part(self.folder)
-        self._stage = Stage(self.part, {**dataclasses.asdict(plan.key), "batch_size": plan.batch_size})
+        request = {**dataclasses.asdict(plan.index.key), "batch_size": plan.index.batch_size}
+        self._stage = Stage(self.part, request)
         self._is_finished = False
         self._files: tuple[RowFile, RowFile] | None = None
 
@@ -194,7 +184,7 @@ class CacheWriter:
             raise ValueError(f"{self.folder} is not a latent cache and stays; choose another --cache-dir")
         if self.overwrite or not self.folder.exists():
             return False
-        if changes := LatentCache.open(self.folder).key.differences(self.plan.key):
+        if changes := LatentCache.open(self.folder).key.differences(self.plan.index.key):
             raise ValueError(
                 f"{self.folder} is stale: {'; '.join(changes)}; give --overwrite to replace it, or another "
                 "--cache-dir"
@@ -304,24 +294,23 @@ class CacheWriter:
             shutil.rmtree(self.part)
             return
         devices = self._stage.progress.get("devices", [])
-        self._stage.record(devices=[*devices, *({self.plan.device} - set(devices))])
-        shape = self.plan.num_samples, *self.plan.model.latent_shape
+        self._stage.record(devices=[*devices, *({self.plan.index.device} - set(devices))])
         path = self.part / CHECKSUMS
         if path.is_file():
-            self._forget_torn_samples(shape)
+            self._forget_torn_samples()
             return
         try:
-            allocate_rows(self.part / LATENTS, shape, self.plan.dtype)
+            allocate_rows(self.part / LATENTS, self.plan.shape, self.plan.dtype)
             with written_aside(path) as file:
-                np.save(file, np.full(shape[0], MISSING, np.int64))
+                np.save(file, np.full(self.plan.index.num_samples, MISSING, np.int64))
         except OSError:
             shutil.rmtree(self.part)  # nothing is lost, and the disk is full
             raise
 
-    def _forget_torn_samples(self, shape: tuple[int, ...]) -> None:
+    def _forget_torn_samples(self) -> None:
         """Keep the samples that are as their checksums say; a power cut may have lost others."""
         latents = np.load(self.part / LATENTS, mmap_mode="r")
-        if latents.shape != shape or latents.dtype != self.plan.dtype:
+        if latents.shape != self.plan.shape or latents.dtype != self.plan.dtype:
             raise ValueError(f"{self.part / LATENTS} was exchanged; give --overwrite to start again")
         checksums = np.load(self.part / CHECKSUMS)
         there = np.flatnonzero(checksums != MISSING)
@@ -331,7 +320,7 @@ class CacheWriter:
             with written_aside(self.part / CHECKSUMS) as file:
                 np.save(file, checksums)
         if num_kept := len(there) - len(torn):
-            logger.info("%s: goes on behind %d of %d samples", self.folder, num_kept, shape[0])
+            logger.info("%s: goes on behind %d of %d samples", self.folder, num_kept, len(latents))
 
     def _remove_leftovers(self) -> None:
         """Remove what an earlier call could not, unless another process works on it."""
@@ -346,7 +335,7 @@ class CacheWriter:
 
     def _refuse_changed_data(self) -> None:
         """Latents of data that changed while they were read belong to no content: they go."""
-        source, known = Path(self.plan.source), self.plan.data
+        source, known = Path(self.plan.index.source), self.plan.index.data
         if source.exists() and data_identity(source, known).sha256 != known.sha256:
             shutil.rmtree(self.part)
             raise ValueError(
@@ -355,34 +344,21 @@ class CacheWriter:
 
     def _write_rest(self) -> None:
         """Everything but the latents; the index last."""
-        plan = self.plan
-        table = np.array([*plan.parameters.values()], np.float64).T
-        num_trajectories = len(table) if plan.parameters else 0
-        for name, array in (
-            (TRAJECTORY, plan.trajectories.astype(np.int64)),
-            (TIME, plan.times.astype(np.float64)),
-            (PARAMETERS, table.reshape(num_trajectories, len(plan.parameters))),
-        ):
-            np.save(self.part / name, array)
+        plan, index = self.plan, self.plan.index
+        table = np.zeros((index.num_trajectories, len(index.parameter_names)))
+        for column, values in zip(table.T, plan.parameters.values(), strict=True):
+            column[:] = values
+        np.save(self.part / TRAJECTORY, plan.trajectories.astype(np.int64))
+        np.save(self.part / TIME, plan.times.astype(np.float64))
+        np.save(self.part / PARAMETERS, table)
         # A copy: the caller's may be on a device, which would change the file.
         save_model(copy.deepcopy(plan.model).cpu(), self.part / ENCODER)
         for name in (LATENTS, *CHECKED):
             sync(self.part / name)
-        latent_len, latent_dim = plan.model.latent_shape
-        index = CacheIndex(
-            task=plan.task,
-            split=plan.split,
-            source=plan.source,
-            data=plan.data,
-            key=plan.key,
-            latent_len=latent_len,
-            latent_dim=latent_dim,
-            batch_size=plan.batch_size,
-            num_trajectories=num_trajectories,
-            parameter_names=tuple(plan.parameters),
+        index = dataclasses.replace(
+            index,
             device=", ".join(self._stage.progress["devices"]),
             sha256={name: file_sha256(self.part / name) for name in sorted(CHECKED)},
-            provenance=provenance(),
         )
         with written_aside(self.part / INDEX) as file:
             file.write(index.to_json().encode())

@@ -179,7 +179,7 @@ class TaskWork:
             ValueError: A stale one is there and may not be replaced.
         """
         try:
-            return CacheWriter(self.folder(plan.split), plan).is_complete
+            return CacheWriter(self.folder(plan.index.split), plan).is_complete
         except ValueError as error:
             if not self.request.overwrite:
                 raise
@@ -229,10 +229,11 @@ def _decide(task: TaskWork, split: str) -> tuple[CachePlan, bool]:
 
 def _make_cache(plan: CachePlan, task: TaskWork, ranks: Ranks) -> int:
     """Encode what is missing of a cache and give it its name; return the number of encoded samples."""
-    with CacheWriter(task.folder(plan.split), plan, overwrite=task.request.overwrite) as writer:
+    split = plan.index.split
+    with CacheWriter(task.folder(split), plan, overwrite=task.request.overwrite) as writer:
         ranks.agree(writer.begin)
         pending = ranks.agree(lambda: writer.pending)
-        encode(writer, task.data.frames(plan.split, plan.model.spec), pending, task.request, ranks)
+        encode(writer, task.data.frames(split, plan.model.spec), pending, task.request, ranks)
         writer.close_files()
         ranks.wait()
         ranks.agree(writer.finish)
@@ -277,7 +278,7 @@ def encode(
         ValueError: Data that cannot be read, or latents that are not finite.
     """
     model = ranks.to_device(writer.plan.model)
-    dtype = torch.float16 if writer.plan.key.dtype == "float16" else torch.float32
+    dtype = torch.float16 if writer.plan.dtype == "float16" else torch.float32
     part = f", process 0 of {ranks.num_ranks}" if ranks.num_ranks > 1 else ""
     title = f"{writer.folder.name}{part}"
     share = sum(map(len, pending[ranks.rank :: ranks.num_ranks]))

@@ -36,6 +36,7 @@ class TrainingConfig:
         text: Its content.
         model: Arguments of the task.
         data: Arguments of the data module.
+        trainer: Arguments of the trainer.
         is_graph: Whether the data are graphs.
         names_data: Whether the file names the data module's class, so that flags are
             `--data.init_args.NAME`.
@@ -45,6 +46,7 @@ class TrainingConfig:
     text: str
     model: Mapping[str, Any]
     data: Mapping[str, Any]
+    trainer: Mapping[str, Any]
     is_graph: bool
     names_data: bool
 
@@ -84,7 +86,7 @@ def read_config(path: Path) -> TrainingConfig:
         values = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a YAML file ({error}); correct it") from error
-    model, data = (_section(path, values, name) for name in ("model", "data"))
+    model, data, trainer = (_section(path, values, name) for name in ("model", "data", "trainer"))
     model_class, data_class = (_class(path, section) for section in (model, data))
     if model_class is None or not issubclass(model_class, LatentAutoencoderTask):
         raise ValueError(
@@ -101,6 +103,7 @@ def read_config(path: Path) -> TrainingConfig:
         text=text,
         model=_arguments(model, model_class),
         data=_arguments(data, data_class),
+        trainer=trainer,
         is_graph=is_graph,
         names_data=data_class is not None,
     )
@@ -252,7 +255,7 @@ def find_data(request: Request) -> dict[str, TaskData]:
         if split not in paths
     ]
     if missing:
-        raise ValueError(_missing(request, found, missing))
+        raise ValueError(_missing(request, missing))
     return {
         task: TaskData(
             task, paths, read_config(find_config(task, next(iter(paths.values())), request.config))
@@ -271,25 +274,18 @@ def _needed_splits(request: Request, paths: Mapping[str, Path]) -> list[str]:
     return [split for split in SPLITS if split in needed]
 
 
-def _missing(
-    request: Request, found: Mapping[str, Mapping[str, Path]], missing: list[tuple[str, str]]
-) -> str:
+def _missing(request: Request, missing: list[tuple[str, str]]) -> str:
     """One line about missing files, with what to do."""
     names = [str(split_path(request.root, t, s, GRAPHS if t in GRAPH_TASKS else GRID)) for t, s in missing]
     text = f"missing {', '.join(names)}"
-    if any(not found[task] for task, _ in missing):
-        return (
-            f"{text}; convert the tasks first (scripts/convert_pdebench_multimodal.py), fetch them "
-            "(scripts/fetch_datasets.py), or change --root"
-        )
+    if unasked := [split for _, split in missing if split not in request.splits]:
+        return f"{text}, which the encoder is made from; convert a {unasked[0]} split, or give --checkpoint"
     left = [split for split in request.splits if all(split != s for _, s in missing)]
-    unasked = sorted({split for _, split in missing if split not in request.splits})
-    if unasked:
-        return (
-            f"{text}, which the encoder is made from; convert with a {unasked[0]} split or give --checkpoint"
-        )
-    remedy = f"leave it out by --splits {' '.join(left)}, or " if left else ""
-    return f"{text}: few trajectories give no such split; {remedy}convert more of them or with other --splits"
+    remedy = f", or leave it out by --splits {' '.join(left)} (few trajectories give no such split)"
+    return (
+        f"{text}; convert the tasks first (scripts/convert_pdebench_multimodal.py), fetch them "
+        f"(scripts/fetch_datasets.py), change --root{remedy if left else ''}"
+    )
 
 
 def _describe(spec: GraphSpec) -> str:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -14,6 +15,7 @@ from gust_torch.latents.key import DataIdentity
 from gust_torch.latents.writer import LOCK_SECONDS
 from gust_torch.precompute.command import Request
 from gust_torch.precompute.task_data import TaskData
+from gust_torch.stages import training_falls_short, wanted_end
 from gust_torch.tasks.cli import main as train
 from solvers.common.stage import Stage, read_record
 
@@ -49,6 +51,7 @@ class Training:
         places: Its other flags: which files, where to compute. A training may be continued with others.
         config: sha256 of the configuration's text.
         data: Split -> identity of the data.
+        end: Where it ends, see `gust_torch.stages.wanted_end`.
     """
 
     folder: Path
@@ -56,6 +59,7 @@ class Training:
     places: Mapping[str, object]
     config: str
     data: Mapping[str, DataIdentity]
+    end: Mapping[str, Any]
 
     @property
     def checkpoint(self) -> Path:
@@ -104,7 +108,7 @@ class Training:
         """Train, or go on where a killed run stopped; every process.
 
         Raises:
-            ValueError: The training left no best checkpoint.
+            ValueError: The training left no best checkpoint, or ended before its end.
             SystemExit: The training failed, and has said why.
         """
         last = self.folder / LAST
@@ -114,6 +118,8 @@ class Training:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
             train(["fit", *(f"{flag}={value}" for flag, value in flags.items()), *resume])
+        if last.is_file() and (short := training_falls_short(last, self.end)):
+            raise ValueError(f"{last} {short}; the same command continues")
         if not self.checkpoint.is_file():
             raise ValueError(
                 f"the training left no {self.checkpoint}; let best.monitor of the configuration name a "
@@ -130,7 +136,7 @@ def known_identity(folder: Path, split: str) -> DataIdentity | None:
     """Return what an earlier call noted of the data in the folder of a training, if any."""
     try:
         record = read_record(folder)
-        return None if record is None else DataIdentity.from_dict(record["progress"]["data"][split])
+        return None if record is None else DataIdentity(**record["progress"]["data"][split])
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -168,4 +174,5 @@ def plan_training(data: TaskData, request: Request, identities: Mapping[str, Dat
         places={"--config": data.config.path, **paths, **where},
         config=hashlib.sha256(data.config.text.encode()).hexdigest(),
         data=identities,
+        end=wanted_end({"trainer": data.config.trainer}),
     )

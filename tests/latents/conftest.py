@@ -90,7 +90,7 @@ def make_cache(folder: Path, plan: CachePlan, *, overwrite: bool = False) -> Pat
     """Return a finished cache."""
     with CacheWriter(folder, plan, overwrite=overwrite) as writer:
         writer.begin()
-        for _ in encode(writer, Path(plan.source)):
+        for _ in encode(writer, Path(plan.index.source)):
             pass
         writer.finish()
     return folder

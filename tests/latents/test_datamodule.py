@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
@@ -100,14 +101,14 @@ def test_collate_joins_what_a_plain_fetcher_gives(caches: Path) -> None:
     windows = LatentDataset(LatentCache.open(caches / "burgers1d_train"))
     joined = collate_windows([windows[2], windows[0]])
     at_once = collate_windows(windows.__getitems__([2, 0]))
-    assert len(joined) == 2
+    assert len(joined.states) == 2
     for name in ("states", "time_steps", "parameters"):
         assert torch.equal(getattr(joined, name), getattr(at_once, name))
 
 
 def test_a_batch_moves(caches: Path) -> None:
     batch = LatentDataset(LatentCache.open(caches / "burgers1d_train"))[0]
-    moved = batch.to(torch.device("meta"), non_blocking=True)
+    moved = move_data_to_device(batch, torch.device("meta"))
     assert {moved.states.device.type, moved.time_steps.device.type, moved.parameters.device.type} == {"meta"}
     assert moved.encoded
     assert batch.states.device.type == "cpu"
@@ -130,7 +131,7 @@ def test_a_cache_without_its_data(root: Path, caches: Path, tmp_path: Path, capl
         data = LatentDataModule("burgers1d", str(tmp_path / "nowhere"), str(caches))
         data.setup("fit")
     assert "burgers1d_train is not there to compare" in caplog.text
-    assert len(next(iter(data.train_dataloader()))) == 17
+    assert len(next(iter(data.train_dataloader())).states) == 17
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -160,8 +161,9 @@ def test_splits_with_different_options_or_parameters(
     root: Path, caches: Path, encoder: str, helpers, model: LatentAutoencoder
 ) -> None:
     plan = helpers.make_plan(root / "burgers1d_val.h5", model, split="val")
-    config = {**plan.key.config, "data": {"transform": "Smooth"}}
-    other = dataclasses.replace(plan, key=dataclasses.replace(plan.key, config=config))
+    config = {**plan.index.key.config, "data": {"transform": "Smooth"}}
+    key = dataclasses.replace(plan.index.key, config=config)
+    other = dataclasses.replace(plan, index=dataclasses.replace(plan.index, key=key))
     helpers.make_cache(caches / "burgers1d_val", other, overwrite=True)
     with pytest.raises(ValueError, match="made with different options of the data"):
         LatentDataModule("burgers1d", str(root), str(caches)).setup("fit")

@@ -102,7 +102,7 @@ def test_moving_graphs_are_a_sample_for_each_time(tmp_path: Path, helpers) -> No
         batch_items=2,
         num_items=2,
     )
-    assert (plan.num_samples, plan.batch_size) == (8, 8)
+    assert (plan.index.num_samples, plan.index.batch_size) == (8, 8)
 
     with CacheWriter(tmp_path / "cache" / "particles_advect_train", plan) as writer, torch.no_grad():
         writer.begin()

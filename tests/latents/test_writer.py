@@ -84,7 +84,7 @@ def test_a_killed_run_continues(
     def work() -> None:
         killed = CacheWriter(folder, plan)
         killed.begin()
-        for count, _ in enumerate(helpers.encode(killed, Path(plan.source))):
+        for count, _ in enumerate(helpers.encode(killed, Path(plan.index.source))):
             if count == num_batches:
                 kill_self()
 
@@ -94,7 +94,7 @@ def test_a_killed_run_continues(
     with CacheWriter(folder, plan) as again:
         again.begin()
         assert len(again.pending) == NUM_BATCHES - 1 - num_batches
-        for _ in helpers.encode(again, Path(plan.source)):
+        for _ in helpers.encode(again, Path(plan.index.source)):
             pass
         again.finish()
     assert contents(folder) == reference
@@ -107,7 +107,7 @@ def test_a_kill_at_any_change_of_names(
 ) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
     if overwrite:
-        older = helpers.make_plan(Path(plan.source), helpers.make_model(seed=1))
+        older = helpers.make_plan(Path(plan.index.source), helpers.make_model(seed=1))
         helpers.make_cache(folder, older)
 
     def work() -> None:
@@ -128,7 +128,7 @@ def test_a_kill_at_any_change_of_names(
     exitcode = in_process(work)
     assert exitcode in (0, -signal.SIGKILL)
     if exitcode != 0 and folder.exists():  # either the old one or the new one, whole
-        state = LatentCache.open(folder).key.differences(plan.key)
+        state = LatentCache.open(folder).key.differences(plan.index.key)
         assert state == [] if not overwrite else [line[:8] for line in state] in ([], ["encoder:"])
     helpers.make_cache(folder, plan, overwrite=overwrite)
     assert contents(folder) == reference
@@ -148,7 +148,7 @@ def test_two_processes_share_the_batches(
             torch.set_num_threads(1)
             other = CacheWriter(folder, plan)
             type(other).pending = property(lambda self: pending[rank::2])
-            for _ in helpers.encode(other, Path(plan.source)):
+            for _ in helpers.encode(other, Path(plan.index.source)):
                 pass
 
         context = multiprocessing.get_context("fork")
@@ -174,17 +174,17 @@ def test_a_second_run_does_nothing(tmp_path: Path, plan: CachePlan, reference: d
 
 def test_another_key_is_refused(tmp_path: Path, plan: CachePlan, reference: dict, helpers) -> None:
     folder = tmp_path / "reference" / "burgers1d_train"
-    other = helpers.make_plan(Path(plan.source), helpers.make_model(seed=1))
+    other = helpers.make_plan(Path(plan.index.source), helpers.make_model(seed=1))
     with pytest.raises(ValueError, match=r"is stale: encoder: .* now; give --overwrite"):
         helpers.make_cache(folder, other)
     assert contents(folder) == reference
     with CacheWriter(folder, other, overwrite=True) as replacing:
         replacing.begin()
-        for _ in helpers.encode(replacing, Path(plan.source)):
+        for _ in helpers.encode(replacing, Path(plan.index.source)):
             assert contents(folder) == reference  # until the new one is complete
         replacing.finish()
         assert replacing.pending == []
-    assert LatentCache.open(folder).key == other.key
+    assert LatentCache.open(folder).key == other.index.key
 
 
 def test_what_an_earlier_replacement_left_is_not_in_the_way(tmp_path: Path, plan: CachePlan, helpers) -> None:
@@ -201,8 +201,8 @@ def test_an_unfinished_cache_with_another_key(tmp_path: Path, plan: CachePlan, h
     folder = tmp_path / "cache" / "burgers1d_train"
     with CacheWriter(folder, plan) as stopped:
         stopped.begin()
-        next(helpers.encode(stopped, Path(plan.source)))
-    source = Path(plan.source)
+        next(helpers.encode(stopped, Path(plan.index.source)))
+    source = Path(plan.index.source)
     for other, words in (
         (helpers.make_plan(source, plan.model, dtype="float16"), "dtype: float32 there, float16 now"),
         (helpers.make_plan(source, plan.model, batch_items=8), "batch_size: 4 there, 8 now"),
@@ -234,7 +234,7 @@ def test_samples_that_a_power_cut_tore_are_made_again(
     folder = tmp_path / "cache" / "burgers1d_train"
     with CacheWriter(folder, plan) as stopped:
         stopped.begin()
-        encoding = helpers.encode(stopped, Path(plan.source))
+        encoding = helpers.encode(stopped, Path(plan.index.source))
         next(encoding)
         next(encoding)
     with (stopped.part / "latents.npy").open("r+b") as file:
@@ -280,7 +280,7 @@ def test_a_disk_that_fills_up_leaves_a_state_that_continues(
     folder = tmp_path / "cache" / "burgers1d_train"
     with CacheWriter(folder, plan) as stopped:
         stopped.begin()
-        encoding = helpers.encode(stopped, Path(plan.source))
+        encoding = helpers.encode(stopped, Path(plan.index.source))
         next(encoding)
         for file in stopped._files:
             file._file.close()
@@ -295,7 +295,7 @@ def test_a_disk_that_fills_up_leaves_a_state_that_continues(
 
 def test_data_that_change_meanwhile(tmp_path: Path, plan: CachePlan, helpers) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
-    source = Path(plan.source)
+    source = Path(plan.index.source)
     with CacheWriter(folder, plan) as writing:
         writing.begin()
         for _ in helpers.encode(writing, source):

@@ -122,3 +122,15 @@ def test_every_task_has_a_configuration_and_every_configuration_is_one_of_an_aut
         task_data.find_config("my_mesh", Path("a.zarr"), None)
     for path in CONFIGS.glob("*.yaml"):
         assert task_data.read_config(path).model["width"] > 0
+
+
+def test_a_training_that_ended_too_early_is_not_done(run, root, config, tmp_path, monkeypatch):
+    flags = ["--config", config(max_epochs=2), "--splits", "test"]
+    with monkeypatch.context() as patch:
+        train = training.train
+        patch.setattr(training, "train", lambda given: train([*given, "--trainer.max_epochs=1"]))
+        code, out, err = run("burgers1d", root, *flags)
+    assert (code, out) == (1, "")
+    assert "last.ckpt is of step 4, epoch 1, but the training goes to 2 epochs" in err.splitlines()[-1]
+    assert not json.loads((tmp_path / "cache" / "burgers1d_autoencoder" / "stage.json").read_text())["done"]
+    assert run("burgers1d", root, *flags)[1].count("new") == 1
