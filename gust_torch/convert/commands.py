@@ -4,7 +4,7 @@ import glob
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from gust_torch.convert.output import Result
 from gust_torch.convert.plan import Options, make_plan
 from gust_torch.convert.splits import WHOLE
 from solvers.common.cli import parse, run_command
-from solvers.common.splits import SPLITS, split_path
+from solvers.common.splits import GRID, SPLITS, find_splits, split_path
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,9 @@ def main_files(argv: list[str] | None = None) -> int:
 def convert_family(name: str, root: Path, out: Path, options: Options, pattern: str | None = None) -> Result:
     """Convert the files of one family to `out/NAME_train.h5`, `NAME_val.h5` and `NAME_test.h5`.
 
+    Where the root has no released files but `NAME_train.h5` and others of the universal simulator, these are
+    converted, and stay in their splits.
+
     Args:
         name: Family name, such as "burgers1d".
         root: Folder with the released directories (1D, 2D).
@@ -87,6 +92,10 @@ def convert_family(name: str, root: Path, out: Path, options: Options, pattern: 
         )
     patterns = (pattern,) if pattern else family.patterns
     paths = _visible((path for each in patterns for path in sorted(root.glob(each))), root)
+    own = {path: split for split, path in find_splits(root, name).items() if path.suffix == GRID}
+    if not paths and not pattern and own:
+        logger.info("the splits of %s are kept", ", ".join(path.name for path in own))
+        return _convert(list(own), family, options, out, name, root, own_splits=own)
     if not paths:
         raise ValueError(
             f"{root}: no files match {' or '.join(patterns)}; "
@@ -125,6 +134,7 @@ def _convert(
     stem: str,
     root: Path,
     whole: Path | None = None,
+    own_splits: Mapping[Path, str] | None = None,
 ) -> Result:
     """Check everything, then convert to `STEM_train.h5` and others, or to `whole` where nothing is split."""
     targets = {split: split_path(folder, stem, split) for split in SPLITS}
@@ -135,7 +145,7 @@ def _convert(
         if target.is_dir() or target.resolve() in sources:
             kind = "a folder" if target.is_dir() else "one of the sources"
             raise ValueError(f"{target} is {kind}, expected a file to write; choose another --out")
-    return convert(make_plan(paths, family, options, root), targets, stem)
+    return convert(make_plan(paths, family, options, root, own_splits), targets, stem)
 
 
 def _visible(paths: Iterable[Path], root: Path | None = None) -> list[Path]:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from solvers.common.splits import SPLITS
+
 AXES = frozenset("ntxyc1")
 
 
@@ -70,6 +72,8 @@ class Family:
             none and the config gives the grid.
         time_key: Key of the times; "" for a steady problem (one frame a trajectory, time 0).
         note: What a user must know before using the frames, logged and stored.
+        domain: Lengths where neither coordinates nor a config give them; None for one unit a cell.
+        ups: Whether these are files of the universal simulator, see `ups.py`.
     """
 
     name: str
@@ -84,6 +88,8 @@ class Family:
     coordinates: tuple[str, ...] = ("x-coordinate",)
     time_key: str = "t-coordinate"
     note: str = ""
+    domain: tuple[float, float] | None = None
+    ups: bool = False
 
     @property
     def field_names(self) -> tuple[str, ...]:
@@ -91,8 +97,9 @@ class Family:
         return tuple(name for array in self.arrays for name in array.fields)
 
     def matches(self, path: Path) -> bool:
-        """Whether `path` has the name of a released file of this family."""
-        return re.match(self.file_name, path.name, re.IGNORECASE) is not None
+        """Whether `path` has the name of a released file of this family, or one such as NAME_train."""
+        own = rf"{self.file_name}|{self.name}_({'|'.join(SPLITS)})\b"
+        return re.match(own, path.name, re.IGNORECASE) is not None
 
 
 def _same(*names: str) -> tuple[Parameter, ...]:

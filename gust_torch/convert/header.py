@@ -75,7 +75,7 @@ def read_grid(
         keys = zip(family.coordinates, num, strict=False)
         axes = [_coordinate(nodes, key, size, boundary) for key, size in keys]
     else:
-        axes = _config_axes(num, config, path)
+        axes = _config_axes(num, family.domain or num, config, path)[: 2 if "y" in sizes else 1]
     is_flat = len(axes) == 1
     x, y = axes[0], (np.zeros(1, np.float32) if is_flat else axes[1])
     return Grid(
@@ -160,14 +160,16 @@ def _is_round(length: float) -> bool:
     return length > 1e-3 and bool((np.abs(parts - np.round(parts)) < 1e-4 + 1e-6 * parts).any())
 
 
-def _config_axes(num: tuple[int, int], config: Mapping[str, Any], path: Path) -> list[np.ndarray]:
-    """Cell centers from the config: its `domain_size`, else upstream's box of one unit a cell."""
+def _config_axes(
+    num: tuple[int, int], domain: tuple[float, float], config: Mapping[str, Any], path: Path
+) -> list[np.ndarray]:
+    """Cell centers from the config: of its `domain_size`, else of `domain`."""
     sizes = _pair(config.get("grid_size", num), f"{path}: grid_size in attribute 'config'")
     if sizes != list(num):
         raise ValueError(
             f"{path}: grid_size in attribute 'config' is {sizes}, the fields have {list(num)}; {AGAIN}"
         )
-    lengths = _pair(config.get("domain_size", num), f"{path}: domain_size in attribute 'config'")
+    lengths = _pair(config.get("domain_size", domain), f"{path}: domain_size in attribute 'config'")
     return [
         ((np.arange(size) + 0.5) * (length / size)).astype(np.float32)
         for size, length in zip(num, lengths, strict=True)
@@ -228,6 +230,8 @@ def find_parameters(
     attributes: Mapping[str, Any],
     config: Mapping[str, Any],
     where: str,
+    *,
+    required: bool = True,
 ) -> dict[str, float]:
     """Values of `wanted` from the first of attributes, config and file name that has the key.
 
@@ -237,6 +241,7 @@ def find_parameters(
         attributes: HDF5 attributes of the file or group.
         config: Its parsed config; empty where there is none.
         where: File and group, for messages.
+        required: Whether a parameter that is nowhere is refused, or left out with a warning.
 
     Returns:
         name -> value, in the order of `wanted`.
@@ -252,6 +257,9 @@ def find_parameters(
             for place, mapping in places.items()
             if (value := _by_key(mapping, parameter.keys)) is not None
         }
+        if not values and not required:
+            logger.warning("%s: parameter %r is not stored, left out", where, parameter.name)
+            continue
         if not values:
             raise ValueError(
                 f"{where}: parameter {parameter.keys[0]!r} is neither an attribute, nor in a config, nor in "

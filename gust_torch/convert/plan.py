@@ -11,7 +11,7 @@ import numpy as np
 from gust_torch.convert.families import Family
 from gust_torch.convert.reader import Block
 from gust_torch.convert.source import Source, describe_source
-from gust_torch.convert.splits import Splits, make_splits, split_manifest
+from gust_torch.convert.splits import Splits, keep_splits, make_splits, split_manifest
 from gust_torch.convert.starts import trajectory_keys
 from solvers.common.provenance import provenance
 
@@ -63,16 +63,19 @@ class Plan:
     """A checked conversion.
 
     Attributes:
-        family: Family of all sources.
         sources: In the order they are written.
         splits: Split of each trajectory.
         options: What was asked for.
     """
 
-    family: Family
     sources: tuple[Source, ...]
     splits: Splits
     options: Options
+
+    @property
+    def family(self) -> Family:
+        """Family of all sources."""
+        return self.sources[0].family
 
     @property
     def num_frames(self) -> int:
@@ -119,7 +122,7 @@ class Plan:
         return {
             "trajectories/source": [name for name, _ in chosen],
             "trajectories/sample": [sample for _, sample in chosen],
-            "split/manifest": split_manifest(self.splits, self.options.split_by, names, samples),
+            "split/manifest": split_manifest(self.splits, names, samples),
         }
 
     def metadata(self) -> dict[str, str | int | float | bool]:
@@ -130,7 +133,7 @@ class Plan:
             "family": self.family.name,
             "equation": self.family.equation,
             "seed": self.options.seed,
-            "split_by": self.options.split_by,
+            "split_by": self.splits.by,
             "boundary_x": first.grid.boundary[0],
             "boundary_y": first.grid.boundary[1],
             "boundary_note": self.family.boundary_note,
@@ -158,7 +161,13 @@ class Plan:
         }
 
 
-def make_plan(paths: Sequence[Path], family: Family, options: Options, root: Path | None = None) -> Plan:
+def make_plan(
+    paths: Sequence[Path],
+    family: Family,
+    options: Options,
+    root: Path | None = None,
+    own_splits: Mapping[Path, str] | None = None,
+) -> Plan:
     """Check every source and the sources against each other.
 
     Args:
@@ -166,6 +175,7 @@ def make_plan(paths: Sequence[Path], family: Family, options: Options, root: Pat
         family: Their family.
         options: What to take and how to split it.
         root: Folder that source names are given relative to; the file name alone where None.
+        own_splits: Split of each file, where they were split before.
 
     Raises:
         ValueError: A source that is not as its family has it, does not fit the first, or repeats another one.
@@ -176,8 +186,13 @@ def make_plan(paths: Sequence[Path], family: Family, options: Options, root: Pat
     )
     for source in sources[1:]:
         _check_fits(sources[0], source)
-    splits = make_splits(trajectory_keys(sources, options.split_by), options.splits, options.seed)
-    return Plan(family, sources, splits, options)
+    keys = trajectory_keys(sources, options.split_by)
+    if own_splits is None:
+        splits = make_splits(keys, options.splits, options.seed, options.split_by)
+    else:
+        names = [own_splits[source.path] for source in sources for _ in source.samples]
+        splits = keep_splits(names, keys, options.seed)
+    return Plan(sources, splits, options)
 
 
 def time_step(sources: Sequence[Source]) -> float | None:
@@ -208,6 +223,8 @@ def _check_fits(first: Source, source: Source) -> None:
     different = source.grid.difference(first.grid)
     if not different and source.shapes != first.shapes:
         different = f"frames {dict(source.shapes)} instead of {dict(first.shapes)}"
+    if not different and source.family.ups != first.family.ups:
+        different = "of another program"
     if not different and source.parameters.keys() != first.parameters.keys():
         different = f"parameters {', '.join(source.parameters)} instead of {', '.join(first.parameters)}"
     if different:

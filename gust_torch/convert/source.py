@@ -25,6 +25,7 @@ from gust_torch.convert.nodes import (
     read_numbers,
     sample_nodes,
 )
+from gust_torch.convert.ups import in_ups_form, ups_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,9 @@ def describe_source(path: Path, family: Family, *, max_samples: int | None = Non
     """
     refuse_3d(path.name)
     with open_source(path) as file:
+        if "fields" in file:
+            raise ValueError(f"{path} is in the common format (/fields), nothing to convert; leave it out")
+        family = in_ups_form(family, file)
         nodes = sample_nodes(file, family, max_samples)
         sizes = _common_sizes(nodes, family)
         _warn_of_extras(nodes[0][1], family, path)
@@ -107,7 +111,9 @@ def describe_source(path: Path, family: Family, *, max_samples: int | None = Non
             shapes=_shapes(family, sizes),
             grid=read_grid(nodes, family, sizes, configs[0][1], path),
             time_rows=_time_rows(nodes, family, len(samples), sizes.get("t", 1), num_frames),
-            parameters=_parameters(nodes, family, [config for _, config in configs], path, len(samples)),
+            parameters=ups_parameters(file, family, sizes["n"], len(samples))
+            if family.ups
+            else _parameters(nodes, family, [config for _, config in configs], path, len(samples)),
             dtype=max(str(dataset.dtype.name) for dataset in datasets),
             config=configs[0][0],
             frame_bytes=_frame_bytes(family, datasets, sizes),
@@ -197,7 +203,7 @@ def _used_frames(file: h5py.File, num_frames: int, path: Path) -> int:
 def _time_rows(nodes: Nodes, family: Family, num: int, num_frames: int, used: int) -> np.ndarray:
     """(n or 1, used) float64. Upstream often stores one time more than there are frames, which is dropped."""
     if not family.time_key:
-        return np.zeros((1, used))
+        return np.arange(used, dtype=np.float64)[None]
     rows = []
     for _, node in nodes:
         stored = read_numbers(node, family.time_key)

@@ -1,6 +1,7 @@
 """Splits of trajectories into train, val and test, by groups that start alike."""
 
 import json
+import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ import numpy as np
 from solvers.common.splits import SPLITS
 
 WHOLE = "all"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Splits:
         fractions: Wished share of each.
         seed: Seed of the shuffle.
         assignment: (n,) int8, index into `names` of each trajectory in the order of the sources.
+        by: What stays together: "group", "trajectory", or "file" where files were split before.
         num_groups: Groups of trajectories that stay together; n where each goes by itself.
     """
 
@@ -27,6 +31,7 @@ class Splits:
     fractions: tuple[float, ...]
     seed: int
     assignment: np.ndarray
+    by: str
     num_groups: int
 
     def chosen(self, split: str) -> np.ndarray:
@@ -46,7 +51,9 @@ class Splits:
         return tuple(name for name, fraction in wanted if fraction > 0 and name not in self.used)
 
 
-def make_splits(keys: Sequence[Hashable], fractions: Sequence[float] | None, seed: int) -> Splits:
+def make_splits(
+    keys: Sequence[Hashable], fractions: Sequence[float] | None, seed: int, by: str = "trajectory"
+) -> Splits:
     """Assign trajectories to train, val and test at random; one split "all" where `fractions` is None.
 
     Trajectories of one key stay together. Sizes are the fractions rounded by largest remainder, as near as
@@ -57,6 +64,7 @@ def make_splits(keys: Sequence[Hashable], fractions: Sequence[float] | None, see
         keys: Group of each trajectory.
         fractions: Shares of train, val and test, which sum to one.
         seed: Seed of the shuffle.
+        by: What the keys stand for.
 
     Raises:
         ValueError: Fractions that are not three shares of one.
@@ -64,7 +72,7 @@ def make_splits(keys: Sequence[Hashable], fractions: Sequence[float] | None, see
     numbers: dict[Hashable, int] = {}
     groups = np.array([numbers.setdefault(key, len(numbers)) for key in keys], int)
     if fractions is None:
-        return Splits((WHOLE,), (1.0,), seed, np.zeros(len(keys), np.int8), len(numbers))
+        return Splits((WHOLE,), (1.0,), seed, np.zeros(len(keys), np.int8), by, len(numbers))
     if len(fractions) != 3 or not min(fractions) >= 0 or not abs(sum(fractions) - 1) <= 1e-6:
         raise ValueError(
             f"--splits are {list(fractions)}, expected three shares of train, val and test that sum to 1; "
@@ -77,7 +85,23 @@ def make_splits(keys: Sequence[Hashable], fractions: Sequence[float] | None, see
     of_group = np.empty(len(numbers), np.int8)
     of_group[order] = np.searchsorted(np.cumsum(_sizes(len(keys), fractions)), middles, side="right")
     _fill(of_group, order, fractions)
-    return Splits(SPLITS, tuple(map(float, fractions)), seed, of_group[groups], len(numbers))
+    return Splits(SPLITS, tuple(map(float, fractions)), seed, of_group[groups], by, len(numbers))
+
+
+def keep_splits(names: Sequence[str], keys: Sequence[Hashable], seed: int) -> Splits:
+    """Leave trajectories in the splits that they are in.
+
+    Args:
+        names: Split of each trajectory.
+        keys: Group of each, for the record.
+        seed: Likewise.
+    """
+    assignment = np.array([SPLITS.index(name) for name in names], np.int8)
+    seen = {key for key, name in zip(keys, names, strict=True) if name == SPLITS[0]}
+    if shared := sum(key in seen for key, name in zip(keys, names, strict=True) if name != SPLITS[0]):
+        logger.warning("%d trajectories of val and test start as one of train does", shared)
+    shares = tuple(float((assignment == index).mean()) for index in range(len(SPLITS)))
+    return Splits(SPLITS, shares, seed, assignment, "file", len(set(keys)))
 
 
 def _sizes(total: int, fractions: Sequence[float]) -> np.ndarray:
@@ -101,12 +125,11 @@ def _fill(of_group: np.ndarray, order: np.ndarray, fractions: Sequence[float]) -
             of_group[[group for group in order if of_group[group] == counts.argmax()][-1]] = index
 
 
-def split_manifest(splits: Splits, by: str, sources: Sequence[str], samples: Sequence[Sequence[str]]) -> str:
+def split_manifest(splits: Splits, sources: Sequence[str], samples: Sequence[Sequence[str]]) -> str:
     """Return the whole split as JSON text: how it was drawn, and the samples of each source by split.
 
     Args:
         splits: The assignment.
-        by: What stays together, "group" or "trajectory".
         sources: Name of each source.
         samples: Sample keys of each source; together they are the trajectories in order.
     """
@@ -121,7 +144,7 @@ def split_manifest(splits: Splits, by: str, sources: Sequence[str], samples: Seq
         {
             "seed": splits.seed,
             "fractions": dict(zip(splits.names, splits.fractions, strict=True)),
-            "split_by": by,
+            "split_by": splits.by,
             "num_groups": splits.num_groups,
             "splits": assignments,
         }

@@ -42,9 +42,7 @@ def test_seed_decides() -> None:
 
 def test_manifest_lists_every_trajectory_once() -> None:
     splits = make_splits(range(5), (0.6, 0.2, 0.2), seed=3)
-    manifest = json.loads(
-        split_manifest(splits, "group", ["a.h5", "b.h5"], [["0", "1", "2"], ["0000", "0023"]])
-    )
+    manifest = json.loads(split_manifest(splits, ["a.h5", "b.h5"], [["0", "1", "2"], ["0000", "0023"]]))
     found = [
         (source, sample)
         for split in manifest["splits"].values()
