@@ -1,11 +1,13 @@
 """What a file of a data set says about itself; files that are unfinished or invalid are refused."""
 
+import itertools
 import json
 import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -116,6 +118,11 @@ def _describe_store(path: Path) -> Description:
         layout, version, axes = "groups", None, {}
     if not isinstance(samples, int) or samples < 1 or not isinstance(axes, dict):
         raise ValueError(f"{path}: an unfinished store, or one without samples; convert it again, then pack")
+    if (missing := missing_chunk(path)) is not None:
+        raise ValueError(
+            f"{missing}: this chunk of an array is missing; copy or convert the store again "
+            "(where zeros are meant, write it with write_empty_chunks)"
+        )
     attributes.pop("kind", None)
     conversion = {key: attributes[key] for key in ("seed", "fractions") if key in attributes}
     return Description(
@@ -134,6 +141,32 @@ def _describe_store(path: Path) -> Description:
     )
 
 
+def missing_chunk(store: Path) -> Path | None:
+    """Look for a chunk file that an array of a Zarr store (format 3 or 2) lacks; readers would see zeros."""
+    for path in sorted([*store.rglob("zarr.json"), *store.rglob(".zarray")]):
+        content = _read_json(path)
+        if path.name == "zarr.json" and content.get("node_type") != "array":
+            continue
+        try:
+            shape = content["shape"]
+            if path.name == ".zarray":
+                chunks, prefix, separator = content["chunks"], "", content.get("dimension_separator", ".")
+            else:
+                chunks = content["chunk_grid"]["configuration"]["chunk_shape"]
+                encoding = content.get("chunk_key_encoding", {"name": "default"})
+                default = encoding["name"] == "default"
+                prefix = "c" if default else ""
+                separator = encoding.get("configuration", {}).get("separator", "/" if default else ".")
+            grid = [range(-(-size // chunk)) for size, chunk in zip(shape, chunks, strict=True)]
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            raise ValueError(f"{path}: damaged ({error}); convert the store again") from error
+        for index in itertools.product(*grid):
+            parts = [prefix, *map(str, index)] if prefix else list(map(str, index)) or ["0"]
+            if not (chunk := path.parent / separator.join(parts)).is_file():
+                return chunk
+    return None
+
+
 def _is_field(name: str, axis: object) -> bool:
     """Whether an array holds values on nodes or particles, other than where they are."""
     return axis in ("node", "step") and name not in _GEOMETRY
@@ -147,12 +180,21 @@ def _attributes(group: Path) -> dict[str, object]:
     """
     try:
         if (group / "zarr.json").is_file():
-            content = json.loads((group / "zarr.json").read_text(encoding="utf-8"))
-            return dict(content["attributes"]) if "attributes" in content else {}
-        old = group / ".zattrs"
-        return dict(json.loads(old.read_text(encoding="utf-8"))) if old.is_file() else {}
-    except (ValueError, TypeError, RecursionError) as error:
+            return dict(_read_json(group / "zarr.json").get("attributes", {}))
+        return _read_json(group / ".zattrs") if (group / ".zattrs").is_file() else {}
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{group}: damaged attributes ({error}); convert the store again") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raises ValueError where it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: no JSON ({error}); convert the store again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: no JSON object; convert the store again")
+    return content
 
 
 def _json_values(values: Mapping[str, object]) -> dict[str, object]:

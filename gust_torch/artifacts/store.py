@@ -464,8 +464,8 @@ def _open(url: str, *, patient: bool = True) -> "AbstractFileSystem":
     try:
         kind = fsspec.get_filesystem_class(protocol)
     except ImportError as error:
-        extra = "'gust_torch[s3]'" if protocol in _S3 else f"the fsspec package of {protocol}://"
-        raise ValueError(f"{url}: {protocol}:// is not installed; pip install {extra}") from error
+        remedy = "pip install 'gust_torch[s3]'" if protocol in _S3 else str(error)
+        raise ValueError(f"{url}: {protocol}:// is not installed; {remedy}") from error
     except ValueError as error:
         raise ValueError(
             f"{url}: unknown scheme {protocol}://; use file:///folder or s3://bucket/folder"

@@ -133,7 +133,7 @@ def test_unfinished_and_broken_grids(tmp_path: Path) -> None:
         ({"layout": "ragged", "axes": [], "num_samples": 2}, "an unfinished store"),
         ({}, "or one without samples"),
         ("{", "damaged attributes"),
-        ("[]", "or one without samples"),
+        ("[]", "damaged attributes"),
         ('{"attributes": 1}', "damaged attributes"),
     ],
 )
@@ -249,3 +249,25 @@ def test_a_link_within_the_file_is_packed(tmp_path: Path) -> None:
 def test_deep_attributes_of_a_store(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="damaged attributes"):
         describe(write_store(tmp_path / "a_train.zarr", "[" * 100_000))
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("lost", [0, -1, None])
+def test_a_store_that_lacks_a_chunk(tmp_path: Path, zarr_format: int, lost: int | None) -> None:
+    zarr = pytest.importorskip("zarr")
+    store = tmp_path / "a_train.zarr"
+    group = zarr.open_group(store, mode="w", zarr_format=zarr_format).create_group("mesh_poisson")
+    group.attrs.update({"layout": "ragged", "num_samples": 2, "axes": {"u": "node"}})
+    group.create_array("u", data=np.arange(1.0, 24.0).reshape(-1, 1), chunks=(4, 1))
+    group.create_array("one", data=np.ones(()))
+    if zarr_format == 3:
+        group.create_array("sharded", data=np.arange(1.0, 24.0), chunks=(2,), shards=(8,))
+    metadata = (".zarray", ".zattrs", ".zgroup", "zarr.json")
+    chunks = sorted(path for path in store.rglob("*") if path.is_file() and path.name not in metadata)
+    if lost is None:
+        assert describe(store).samples == 2
+        return
+    chunks[lost].unlink()
+    with pytest.raises(ValueError, match=r"this chunk of an array is missing") as caught:
+        describe(store)
+    assert str(chunks[lost]) in str(caught.value)
