@@ -131,6 +131,6 @@ def test_a_training_that_ended_too_early_is_not_done(run, root, config, tmp_path
         patch.setattr(training, "train", lambda given: train([*given, "--trainer.max_epochs=1"]))
         code, out, err = run("burgers1d", root, *flags)
     assert (code, out) == (1, "")
-    assert "last.ckpt is of step 4, epoch 1, but the training goes to 2 epochs" in err.splitlines()[-1]
+    assert "last.ckpt is of step 3, epoch 1, but the training goes to 2 epochs" in err.splitlines()[-1]
     assert not json.loads((tmp_path / "cache" / "burgers1d_autoencoder" / "stage.json").read_text())["done"]
     assert run("burgers1d", root, *flags)[1].count("new") == 1
