@@ -11,11 +11,11 @@ import torch
 from benchmarks.timing import Row, medians
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.models.vqvae import VQVAE2d
+from gust_torch.predict import Ranks
 from gust_torch.spec import FieldSpec
 from gust_torch.terminal import silence_lightning
 from gust_torch.tokenizer.encode import encode_data
 from gust_torch.tokenizer.npz import TokenSource, write_tokens
-from gust_torch.tokenizer.options import Compute
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 from gust_torch.tokenizer.vocabulary import Vocabulary
 from solvers.common.hdf5_utils import HDF5Writer
@@ -75,7 +75,7 @@ def time_file(model: VQVAE2d, num_frames: int, *, batch_size: int = 16, repeats:
     """Time `Trainer.predict` over a file with everything around it, then writing the token file."""
     n = model.spec.grid[0]
     tokenizer = VQVAETokenizer(model)
-    compute = Compute(batch_size=batch_size, devices="1")
+    ranks = Ranks(devices="1")
     x = torch.randn(batch_size, 1, n, n, device=model.mean.device)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data.h5"
@@ -83,9 +83,7 @@ def time_file(model: VQVAE2d, num_frames: int, *, batch_size: int = 16, repeats:
         dataset = HDF5Dataset(data)
 
         def encode() -> None:
-            tokenizer.to(x.device)
-            with encode_data(tokenizer, dataset, compute):
-                pass
+            encode_data(tokenizer, dataset, ranks, num_samples=num_frames, batch_size=batch_size)
 
         def floor() -> None:
             for _ in range(num_frames // batch_size):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pickle
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import torch
+from torch import Tensor
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.identity import IDENTITY_KEY
@@ -15,16 +19,33 @@ from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.spec import FieldSpec
+from solvers.common.files import path_aside
+from solvers.common.urls import redact
 
+Module = VQVAE2d | LatentAutoencoder | LatentOperator
 Model = TypeVar("Model", VQVAE2d, LatentAutoencoder, LatentOperator)
 
 FORMAT_VERSION = 1
 MODEL_KEY = "gust_torch"
 WEIGHT_PREFIX = "model."
 """The task holds its network as `model`, so a Lightning checkpoint's weights carry this prefix."""
+EXTRA_STATE = "_extra_state"
+"""Last part of the names under which torch keeps what modules say of themselves; plain values, no tensors."""
+WRONG_CONTENT = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What Python and torch raise for a spec, an architecture or weights that make no sense."""
+UNREADABLE = (*WRONG_CONTENT, AssertionError, EOFError, OSError, pickle.UnpicklingError)
+"""What torch raises for files that are none of its own, or damaged."""
 
 
-def model_state(model: VQVAE2d | LatentAutoencoder | LatentOperator) -> dict[str, object]:
+def model_state(model: Module) -> dict[str, object]:
     """Return what `load_model` needs beside the weights (normalization statistics are buffers among these).
 
     Returns:
@@ -38,12 +59,11 @@ def model_state(model: VQVAE2d | LatentAutoencoder | LatentOperator) -> dict[str
     }
 
 
-def save_model(model: VQVAE2d | LatentAutoencoder | LatentOperator, path: str | os.PathLike[str]) -> None:
+def save_model(model: Module, path: str | os.PathLike[str]) -> None:
     """Write a checkpoint with the model alone; training checkpoints hold the same two entries and more."""
     weights = {WEIGHT_PREFIX + name: value for name, value in model.state_dict().items()}
-    temporary = Path(f"{path}.part")
-    torch.save({MODEL_KEY: model_state(model), "state_dict": weights}, temporary)
-    temporary.replace(path)
+    with path_aside(Path(path)) as temporary:
+        torch.save({MODEL_KEY: model_state(model), "state_dict": weights}, temporary)
 
 
 @overload
@@ -71,43 +91,148 @@ def load_model(
         ValueError: If the file is missing, damaged, holds a model of another class, or is not a checkpoint
             of this package.
     """
-    checkpoint = _read(Path(path))
-    state = checkpoint.get(MODEL_KEY) if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or "state_dict" not in checkpoint:
+    checkpoint = read_checkpoint(path)
+    name = redact(str(path))
+    state = checkpoint.get(MODEL_KEY)
+    if not isinstance(state, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ValueError(
-            f"{path} is not a checkpoint of scripts/train.py (no {MODEL_KEY!r} entry); train one with it"
+            f"{name} is not a checkpoint of scripts/train.py (no {MODEL_KEY!r} entry); train one with it"
         )
-    if state["format_version"] != FORMAT_VERSION:
+    if state.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"{path} has checkpoint format {state['format_version']}, this version reads {FORMAT_VERSION}; "
-            "use the package version that wrote it or train again"
+            f"{name} has checkpoint format {state.get('format_version')}, this version reads "
+            f"{FORMAT_VERSION}; use the package version that wrote it or train again"
         )
-    name = state.get("model", VQVAE2d.__name__)  # older files hold nothing else
-    if name != kind.__name__:
-        raise ValueError(f"{path} holds a {name}, expected a {kind.__name__}; give the checkpoint of one")
-    model = kind(_spec(state["spec"]), **state["architecture"])
+    found = state.get("model", VQVAE2d.__name__)  # older files hold nothing else
+    if found != kind.__name__:
+        raise ValueError(f"{name} holds a {found}, expected a {kind.__name__}; give the checkpoint of one")
     weights = {
-        name.removeprefix(WEIGHT_PREFIX): value
-        for name, value in checkpoint["state_dict"].items()
-        if name.startswith(WEIGHT_PREFIX)
+        str(key).removeprefix(WEIGHT_PREFIX): value
+        for key, value in checkpoint["state_dict"].items()
+        if str(key).startswith(WEIGHT_PREFIX)
     }
     try:
+        _check_weights(weights, Path(path).stat().st_size)
+        model = _build(kind, state, weights)
         model.load_state_dict(weights)
-    except RuntimeError as error:
+    except WRONG_CONTENT as error:
         raise ValueError(
-            f"{path}: weights do not match the architecture stored beside them; train again ({error})"
+            f"{name}: weights do not match the architecture or the spec beside them ({_short(error)}); copy "
+            "the checkpoint again or train again"
         ) from error
     return model.to(device).eval()
+
+
+def read_checkpoint(path: str | os.PathLike[str], *, mmap: bool = False) -> dict[str, Any]:
+    """Read all of a checkpoint to the CPU, running no code of it.
+
+    Args:
+        path: A checkpoint of `scripts/train.py` or of `save_model`.
+        mmap: Read tensors when they are looked at.
+
+    Raises:
+        ValueError: If there is none, or it is damaged or no checkpoint.
+        OSError: If it may not be read.
+    """
+    if not Path(path).is_file():
+        raise ValueError(
+            f"no checkpoint at {redact(str(path))}; scripts/train.py writes them under "
+            "--trainer.default_root_dir"
+        )
+    with Path(path).open("rb"):  # who may not read it should hear that
+        pass
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except UNREADABLE as error:
+        # torch's own words would send the user to weights_only=False.
+        raise ValueError(
+            f"{path} is not a readable checkpoint, or a truncated one: copy it or train again"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a checkpoint of scripts/train.py (it holds no entries by name)")
+    return content
 
 
 def load_identity(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return what a training checkpoint says of its data; see `gust_torch.identity`.
 
     Nothing where it says nothing. The weights are not read.
+
+    Raises:
+        ValueError: If it is no checkpoint.
     """
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    found = checkpoint.get(IDENTITY_KEY)
+    found = read_checkpoint(path, mmap=True).get(IDENTITY_KEY)
     return dict(found) if isinstance(found, dict) else {}
+
+
+def model_digest(model: Module) -> str:
+    """sha256 of class, architecture, spec and all weights and buffers; the device does not matter."""
+    state = {key: value for key, value in model_state(model).items() if key != "format_version"}
+    digest = hashlib.sha256(json.dumps(state, sort_keys=True, separators=(",", ":")).encode())
+    for name, tensor in sorted(_tensors(model.state_dict()).items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"\0{name}\0{values.dtype}\0{tuple(values.shape)}\0".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check_weights(weights: dict[str, Any], num_bytes: int) -> None:
+    """Refuse what is no tensor of a trained model.
+
+    Args:
+        weights: Of the model, by name.
+        num_bytes: Size of the file, which holds them uncompressed.
+
+    Raises:
+        ValueError: One of them is wrong.
+    """
+    for name, value in _tensors(weights).items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise ValueError(f"{name} is no plain tensor")
+        if value.numel() * value.element_size() > num_bytes:
+            raise ValueError(f"{name} is larger than the file")
+
+
+def _build(kind: type[Any], state: dict[str, Any], weights: dict[str, Tensor]) -> Any:
+    """Make the model of a checkpoint, without memory for more than its weights.
+
+    Raises:
+        ValueError: The architecture is not that of the weights.
+        Exception: Any of `WRONG_CONTENT`: values that no model takes.
+    """
+    count = 0
+
+    def limit(module: object, name: str, parameter: object) -> None:
+        nonlocal count
+        count += 1
+        if count > len(weights):
+            raise ValueError("the architecture has more parameters than there are weights")
+
+    def build() -> Any:
+        return kind(_spec(state["spec"]), **state["architecture"])
+
+    hook = register_module_parameter_registration_hook(limit)
+    try:
+        with torch.device("meta"):
+            model = build()
+    finally:
+        hook.remove()
+    shapes = {name: value.shape for name, value in _tensors(model.state_dict()).items()}
+    found = {name: value.shape for name, value in _tensors(weights).items()}
+    wrong = [name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name)]
+    if wrong:
+        raise ValueError(f"{len(wrong)} weights are missing or of another shape, {min(wrong)} the first")
+    for name in ("mean", "std", *dict(model.named_parameters())):  # some buffers hold NaN until they are set
+        if name in weights and not bool(torch.isfinite(weights[name]).all()):
+            raise ValueError(f"{name} holds NaN or Inf; the training diverged")
+    if "std" in weights and not bool((weights["std"] > 0).all()):
+        raise ValueError("std is not positive")
+    return build()
+
+
+def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Leave out what modules say of themselves beside their weights."""
+    return {name: value for name, value in state.items() if not name.endswith(EXTRA_STATE)}
 
 
 def _spec(values: dict[str, Any]) -> FieldSpec | GraphSpec:
@@ -115,16 +240,8 @@ def _spec(values: dict[str, Any]) -> FieldSpec | GraphSpec:
     return FieldSpec.from_dict(values) if "grid" in values else GraphSpec.from_dict(values)
 
 
-def _read(path: Path) -> Any:
-    """torch.load with `weights_only`, its many errors as one kind."""
-    if not path.is_file():
-        raise ValueError(
-            f"no checkpoint at {path}; scripts/train.py writes them under --trainer.default_root_dir"
-        )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, LookupError, AttributeError, RuntimeError, EOFError, OSError) as error:
-        # torch's own words would send the user to weights_only=False.
-        raise ValueError(
-            f"{path} is not a readable checkpoint, or a truncated one: copy it or train again"
-        ) from error
+def _short(error: Exception) -> str:
+    """Say what is wrong in at most 200 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = f"no {text}" if isinstance(error, KeyError) else text
+    return text if len(text) <= 200 else f"{text[:197]}..."

@@ -59,7 +59,7 @@ class EMACodebooks(nn.Module):
         self.register_buffer("sums", self.vectors.clone())
         self.register_buffer("means", torch.zeros(len(sizes), dim))
         self.register_buffer("recent", torch.full((len(sizes), RECENT_FRAMES, dim), torch.nan))
-        rows = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+        rows = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes), output_size=sum(sizes))
         served = torch.tensor([n / size for n, size in zip(tokens, sizes, strict=True)])
         rates = (1.0 - decay) * (served / served.max()).sqrt()
         self.register_buffer("_scale_of_row", rows, persistent=False)

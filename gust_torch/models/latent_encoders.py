@@ -186,7 +186,8 @@ class UnitBox(nn.Module):
         Raises:
             ValueError: If a side is not positive and finite.
         """
-        if not bool((torch.isfinite(upper - lower) & (upper > lower)).all()):
+        # A meta device, where checkpoints are looked at before they get memory, has no values.
+        if not lower.is_meta and not bool((torch.isfinite(upper - lower) & (upper > lower)).all()):
             raise ValueError(
                 f"coordinates must span a box of positive sides, got {lower.tolist()} to {upper.tolist()}; "
                 "drop the constant coordinate from the data"

@@ -6,94 +6,63 @@ python -m gust_torch.tokenizer save --checkpoint model.ckpt --data_path data.h5 
 
 from __future__ import annotations
 
-import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from gust_torch.terminal import silence_lightning
-from gust_torch.tokenizer.arguments import add_data_arguments, data_selection
-from gust_torch.tokenizer.options import Compute
-from solvers.common.cli import run_command
+from gust_torch.tokenizer.options import InfoOptions, SaveOptions
+from solvers.common.cli import parse, run_command
+
+if TYPE_CHECKING:
+    from gust_torch.tokenizer.pipeline import Encoded, RoundTrip, TokenInfo
+    from gust_torch.tokenizer.usage import ScaleUsage
+
+PROG = "python -m gust_torch.tokenizer"
+COLUMNS = ("scale", "tokens", "codes in use", "perplexity", "perplexity/K", "bits/token")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; errors become one line and exit code 1."""
-    arguments = build_parser().parse_args(argv)
-    command = save if arguments.command == "save" else info
-    return run_command(lambda: command(arguments), stopped="stopped; nothing was written")
+    given = list(sys.argv[1:] if argv is None else argv)
+    if not given or given[0] not in COMMANDS:
+        asked = bool(given) and given[0] in ("-h", "--help")
+        print(overview(), file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    return run_command(lambda: COMMANDS[given[0]](given[1:]), stopped="stopped; nothing was written")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of both commands."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m gust_torch.tokenizer", description=__doc__, formatter_class=formatter
+def overview() -> str:
+    """Describe the commands."""
+    lines = [f"  {name:6}{command.__doc__}" for name, command in COMMANDS.items()]
+    return "\n".join([f"usage: {PROG} {{{','.join(COMMANDS)}}} [FLAGS]", "", str(__doc__), *lines])
+
+
+def save(arguments: Sequence[str]) -> int:
+    """Encode data and write a token file."""
+    options = parse(
+        SaveOptions, arguments, prog=f"{PROG} save", description=str(save.__doc__), underscores=True
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    common = common_arguments()
-    info_parser = commands.add_parser(
-        "info", parents=[common], help="code usage, bits per pixel and round trip; writes nothing"
-    )
-    info_parser.add_argument(
-        "--check_samples", type=int, default=256, help="evenly spaced samples to decode again (default 256)"
-    )
-    save_parser = commands.add_parser("save", parents=[common], help="encode and write a token file")
-    save_parser.add_argument("--output", required=True, metavar="TOKENS.npz", help="file to write")
-    save_parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
-    return parser
-
-
-def common_arguments() -> argparse.ArgumentParser:
-    """Build the arguments that both commands take."""
-    common = argparse.ArgumentParser(add_help=False)
-    add_data_arguments(common)
-    default = Compute()
-    add = common.add_argument
-    add("--fit_from", metavar="TOKENS.npz", help="use this file's vocabulary; unseen codes take a neighbor")
-    for name, kind, text in (
-        ("batch_size", int, "samples in a batch, for each device"),
-        ("num_workers", int, "reading processes for each device"),
-        ("devices", str, "number of devices, or a list such as 0,2"),
-        ("accelerator", str, "cpu, gpu, mps, ..."),
-        ("strategy", str, "Lightning strategy such as ddp"),
-    ):
-        add(f"--{name}", type=kind, default=getattr(default, name), help=f"{text} (default %(default)s)")
-    return common
-
-
-def save(arguments: argparse.Namespace) -> int:
-    """Run `save`."""
     # Here and in info: torch and Lightning take seconds to import, which --help need not wait for.
     from gust_torch.tokenizer.pipeline import save_tokens
-    from gust_torch.tokenizer.report import describe_saved
 
     silence_lightning()
-    saved = save_tokens(
-        arguments.checkpoint,
-        data_selection(arguments),
-        arguments.output,
-        fit_from=arguments.fit_from,
-        compute=compute_options(arguments),
-        overwrite=arguments.overwrite,
-    )
-    if saved is not None:
-        print(describe_saved(saved, arguments.output))
+    encoded = save_tokens(options)
+    if encoded is not None:
+        print("\n".join([*describe_encoded(encoded), f"written        {options.output}"]))
     return 0
 
 
-def info(arguments: argparse.Namespace) -> int:
-    """Run `info`; exit code 1 when tokens do not decode exactly."""
-    from gust_torch.tokenizer.info import token_info
-    from gust_torch.tokenizer.report import describe_info
+def info(arguments: Sequence[str]) -> int:
+    """Print code usage, bits per pixel and the round trip; exit code 1 where that is not exact."""
+    options = parse(
+        InfoOptions, arguments, prog=f"{PROG} info", description=str(info.__doc__), underscores=True
+    )
+    from gust_torch.tokenizer.pipeline import token_info
 
     silence_lightning()
-    found = token_info(
-        arguments.checkpoint,
-        data_selection(arguments),
-        fit_from=arguments.fit_from,
-        compute=compute_options(arguments),
-        check_samples=arguments.check_samples,
-    )
+    found = token_info(options)
     if found is None:
         return 0
     print(describe_info(found))
@@ -103,15 +72,72 @@ def info(arguments: argparse.Namespace) -> int:
     return 1
 
 
-def compute_options(arguments: argparse.Namespace) -> Compute:
-    """Group the arguments that say how to compute."""
-    return Compute(
-        batch_size=arguments.batch_size,
-        num_workers=arguments.num_workers,
-        devices=arguments.devices,
-        accelerator=arguments.accelerator,
-        strategy=arguments.strategy,
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"info": info, "save": save}
+
+
+def describe_info(info: TokenInfo) -> str:
+    """Describe the tokens of a data file."""
+    rate = info.rate
+    cost = f"{rate.nominal:.4f} nominal, {rate.entropy_coded:.4f} entropy coded"
+    errors = ", ".join(f"{name} {value:.4f}" for name, value in info.round_trip.vrmse.items())
+    return "\n".join(
+        [
+            *describe_encoded(info.encoded),
+            f"bits per pixel {cost}",
+            f"round trip     {describe_round_trip(info.round_trip)}",
+            f"VRMSE          {errors}",
+        ]
     )
+
+
+def describe_encoded(encoded: Encoded) -> list[str]:
+    """Describe usage, sizes and the scales that an autoregressive model has to predict, line by line."""
+    vocabulary = encoded.vocabulary
+    first = vocabulary.first_trainable_scale
+    choice = (
+        f"scale {first} ({'x'.join(map(str, vocabulary.scales[first]))})"
+        if first < vocabulary.num_scales
+        else "none: every scale has a single code"
+    )
+    total = sum(len(book) for book in vocabulary.codebooks)
+    return [
+        *usage_table(encoded.usages),
+        "",
+        f"samples        {encoded.num_samples}, {vocabulary.tokens_per_sample} tokens each",
+        f"vocabulary     {vocabulary.effective_vocab_size} codes in use of {total}",
+        f"first trainable {choice}",
+        *(f"unseen codes   {line}" for line in encoded.unseen),
+    ]
+
+
+def describe_round_trip(trip: RoundTrip) -> str:
+    """Say whether decoding was exact, and on how many samples."""
+    skipped = f"; {trip.num_skipped} with codes outside the vocabulary left out" if trip.num_skipped else ""
+    verdict = "exact" if trip.exact else "NOT EXACT"
+    return (
+        f"{verdict}: max |decode(encode(x)) - reconstruct(x)| = {trip.max_difference:g} "
+        f"on {trip.num_samples} samples{skipped}"
+    )
+
+
+def usage_table(usages: Sequence[ScaleUsage]) -> list[str]:
+    """Lay out one line for each scale, under a header."""
+    rows = [
+        (
+            usage.name,
+            str(math.prod(usage.scale)),
+            f"{usage.codes_in_use}/{usage.codebook_size}",
+            f"{usage.perplexity:.1f}",
+            f"{usage.perplexity / usage.codebook_size:.3f}",
+            f"{usage.entropy_bits:.2f}",
+        )
+        for usage in usages
+    ]
+    widths = [max(len(row[i]) for row in (COLUMNS, *rows)) for i in range(len(COLUMNS))]
+    return [
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in (COLUMNS, *rows)
+    ]
 
 
 if __name__ == "__main__":

@@ -1,61 +1,38 @@
-"""One pass over a data file: original codes of every sample, on one or many devices."""
+"""One pass over data: original codes of every sample, on one or many devices."""
 
 from __future__ import annotations
 
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.data.loader import collate_frames
 from gust_torch.models.vqvae import VQVAE2d
-from gust_torch.tokenizer.options import Compute, DataSelection
-from gust_torch.tokenizer.shards import CodeShardWriter, merge_shards
+from gust_torch.predict import Ranks
+from gust_torch.tokenizer.options import DataOptions
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer, count_codes
+from solvers.common.progress import Progress
 
-__all__ = ["Encoded", "encode_data", "open_data"]
-
-COUNT_BLOCK = 4096
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Original codes of a data file.
-
-    Attributes:
-        codes: (n, L), memory-mapped.
-        counts: S arrays (K_k,), occurrences of each code.
-        device: where they were computed; another one may round differently.
-    """
-
-    codes: NDArray[np.integer[Any]]
-    counts: tuple[NDArray[np.int64], ...]
-    device: torch.device
+__all__ = ["encode_data", "open_data"]
 
 
-def open_data(model: VQVAE2d, selection: DataSelection) -> HDF5Dataset:
+def open_data(model: VQVAE2d, options: DataOptions) -> HDF5Dataset:
     """Open the samples and check that the model was made for such fields.
 
     Raises:
         ValueError: if the data cannot be read, or their channels, grid or boundaries differ from the model's.
     """
-    fields = model.spec.names if selection.fields is None else tuple(selection.fields)
     dataset = HDF5Dataset(
-        selection.data_path,
-        fields=fields,
-        sample_start=selection.sample_start,
-        sample_stop=selection.sample_stop,
+        options.data_path,
+        fields=model.spec.names if options.fields is None else options.fields,
+        sample_start=options.sample_start,
+        sample_stop=options.sample_stop,
     )
     own, data = model.spec, dataset.spec
     for what, expected, found in (
@@ -65,78 +42,89 @@ def open_data(model: VQVAE2d, selection: DataSelection) -> HDF5Dataset:
     ):
         if expected != found:
             raise ValueError(
-                f"{selection.data_path} has {what} {found}, the checkpoint was trained on {expected}; "
+                f"{options.data_path} has {what} {found}, the checkpoint was trained on {expected}; "
                 "choose data like those of the training, or --fields"
             )
     return dataset
 
 
-@contextmanager
+class SampleBatches(Dataset[tuple[int, Tensor]]):
+    """Batches (first sample, fields (b, c, h, w)) of a dataset."""
+
+    def __init__(self, dataset: HDF5Dataset, num_samples: int, batch_size: int) -> None:
+        """Remember them.
+
+        Args:
+            dataset: the samples.
+            num_samples: how many of them.
+            batch_size: samples in all batches but the last.
+        """
+        self._dataset, self._num_samples, self._batch_size = dataset, num_samples, batch_size
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return -(-self._num_samples // self._batch_size)
+
+    def rows(self, index: int) -> range:
+        """Return the samples of a batch."""
+        start = index * self._batch_size
+        return range(start, min(start + self._batch_size, self._num_samples))
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        """Read a batch."""
+        rows = self.rows(index)
+        return rows.start, collate_frames(self._dataset.__getitems__(list(rows)))
+
+
 def encode_data(
-    tokenizer: VQVAETokenizer, dataset: HDF5Dataset, compute: Compute, parent: Path | None = None
-) -> Iterator[Encoded | None]:
-    """Encode every sample once, by `Trainer.predict`.
+    tokenizer: VQVAETokenizer,
+    dataset: HDF5Dataset,
+    ranks: Ranks,
+    *,
+    num_samples: int,
+    batch_size: int,
+    num_workers: int = 0,
+    write: Callable[[int, NDArray[np.integer[Any]]], None] | None = None,
+) -> tuple[NDArray[np.int64], ...]:
+    """Encode every sample once; all processes call it, and each takes a share of the batches.
+
+    The tokenizer, which needs no vocabulary, is left on the device. Batches are the same for any number of
+    processes, and so are the codes: see `VQVAETokenizer.predict_batch_size`.
 
     Args:
-        tokenizer: needs no vocabulary.
+        tokenizer: with the trained model.
         dataset: the samples.
-        compute: devices and batches.
-        parent: folder for the codes, which all processes must see; the system's temporary one by default.
+        ranks: the processes, started.
+        num_samples: the first so many, the same number in all processes.
+        batch_size: samples in a batch.
+        num_workers: processes that read ahead.
+        write: called with the number of the first sample and the codes (n, L) of each batch of this process.
 
-    Yields:
-        The codes in sample order, valid inside the `with` block; None in all processes but the first.
-
-    Raises:
-        ValueError: if there are fewer samples than processes.
+    Returns:
+        S arrays (K_k,), occurrences of each code in all samples.
     """
-    # Equal batch shapes, whatever the number of processes: see VQVAETokenizer.predict_batch_size.
-    batch_size = min(compute.batch_size, dataset.n_samples)
+    batch_size = min(batch_size, num_samples)
     tokenizer.predict_batch_size = batch_size
-    loader = DataLoader(
-        dataset, batch_size=batch_size, num_workers=compute.num_workers, collate_fn=collate_frames
+    ranks.to_device(tokenizer)
+    areas, sizes = [h * w for h, w in tokenizer.model.scales], tokenizer.model.vocab_sizes
+    counts = [np.zeros(size, dtype=np.int64) for size in sizes]
+    batches = SampleBatches(dataset, num_samples, batch_size)
+    share = range(ranks.rank, len(batches), ranks.num_ranks)
+    part = f", process 0 of {ranks.num_ranks}" if ranks.num_ranks > 1 else ""
+    progress = Progress(
+        sum(len(batches.rows(index)) for index in share), unit="sample", description=f"tokens{part}"
     )
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".tokens_") as folder:
-        writer = CodeShardWriter(Path(folder) / "shards")
-        trainer = make_trainer(compute, writer)
-        if dataset.n_samples < trainer.world_size:
-            raise ValueError(
-                f"{dataset.n_samples} samples are too few for {trainer.world_size} processes; lower --devices"
-            )
-        trainer.predict(tokenizer, loader, return_predictions=False)
-        if not trainer.is_global_zero:
-            yield None
-            return
-        codes = merge_shards(writer.folder, dataset.n_samples)
-        yield Encoded(codes, total_counts(tokenizer.model, codes), trainer.strategy.root_device)
 
+    def keep(start: int, codes: Tensor) -> None:
+        values = codes.numpy()
+        for total, count in zip(counts, count_codes(values, areas, sizes), strict=True):
+            total += count
+        if write is not None:
+            write(start, values)
+        if ranks.rank == 0:
+            progress.update(len(values))
 
-def make_trainer(compute: Compute, writer: CodeShardWriter) -> Trainer:
-    """Build a trainer that predicts only.
-
-    Raises:
-        ValueError: if this machine lacks the devices.
-    """
-    try:
-        return Trainer(
-            devices=compute.devices,
-            accelerator=compute.accelerator,
-            strategy=compute.strategy,
-            callbacks=[writer],
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=sys.stderr.isatty(),
-        )
-    # What Lightning raises for devices that are no numbers, not there, or not supported by the installation.
-    except (MisconfigurationException, TypeError, ImportError) as error:
-        raise ValueError(f"{error}; change --devices, --accelerator or --strategy") from error
-
-
-def total_counts(model: VQVAE2d, codes: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], ...]:
-    """Count the occurrences of each code, S arrays (K_k,), block by block."""
-    areas = [h * w for h, w in model.scales]
-    totals = [np.zeros(size, dtype=np.int64) for size in model.vocab_sizes]
-    for start in range(0, len(codes), COUNT_BLOCK):
-        counts = count_codes(codes[start : start + COUNT_BLOCK], areas, model.vocab_sizes)
-        totals = [a + b for a, b in zip(totals, counts, strict=True)]
-    return tuple(totals)
+    ranks.predict(lambda x: tokenizer.predict_step(x, 0), batches, keep, num_workers=num_workers)
+    if ranks.rank == 0:
+        progress.close()
+    return tuple(ranks.sum(torch.from_numpy(count)).cpu().numpy() for count in counts)

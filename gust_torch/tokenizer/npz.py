@@ -7,7 +7,6 @@ samples: a set of tokens larger than memory can be written from a memory-mapped 
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gust_torch.tokenizer.vocabulary import Vocabulary
+from solvers.common.files import path_aside
 
 __all__ = [
     "FORMAT_VERSION",
@@ -87,18 +87,14 @@ def write_tokens(
     Raises:
         FileExistsError: if `path` exists and `overwrite` is false.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=DEFLATE_LEVEL) as archive:
-            for key, array in small_arrays(vocabulary, source).items():
-                write_member(archive, key, array.shape, array.dtype, iter([array]))
-            write_indices(archive, codes, vocabulary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        refuse_existing(path, overwrite=overwrite)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    refuse_existing(path, overwrite=overwrite)
+    with (
+        path_aside(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=DEFLATE_LEVEL) as archive,
+    ):
+        for key, array in small_arrays(vocabulary, source).items():
+            write_member(archive, key, array.shape, array.dtype, iter([array]))
+        write_indices(archive, codes, vocabulary)
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:

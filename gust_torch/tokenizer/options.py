@@ -1,47 +1,97 @@
-"""Which samples to encode, and how; free of torch, so that command lines can show the defaults at once."""
+"""Options of the commands on a checkpoint and its data; free of torch, so that --help answers at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Compute", "DataSelection"]
+__all__ = ["DataOptions", "InfoOptions", "SaveOptions", "TokenOptions"]
 
 
 @dataclass(frozen=True)
-class DataSelection:
-    """Which samples to encode; the names are those of `HDF5Dataset`.
+class DataOptions:
+    """A checkpoint, the samples to put through it, and how.
 
     Attributes:
-        data_path: a file, a glob, or a list of these.
-        fields: field names; None for the channels of the checkpoint.
+        checkpoint: checkpoint of scripts/train.py.
+        data_path: files in the common format, or a glob.
+        fields: field names; by default those of the checkpoint.
         sample_start: first sample.
-        sample_stop: one past the last sample; None for the end.
+        sample_stop: one past the last sample; by default the end.
+        batch_size: samples in a batch, for each device.
+        num_workers: reading processes for each device.
+        accelerator: cpu, gpu, mps, ...
     """
 
-    data_path: str | Sequence[str]
-    fields: Sequence[str] | None = None
+    checkpoint: str
+    data_path: tuple[str, ...]
+    fields: tuple[str, ...] | None = None
     sample_start: int = 0
     sample_stop: int | None = None
-
-
-@dataclass(frozen=True)
-class Compute:
-    """How to encode; the names are those of `lightning.pytorch.Trainer` and `torch.utils.data.DataLoader`.
-
-    Raises:
-        ValueError: if batch_size or num_workers is too small.
-    """
-
     batch_size: int = 32
     num_workers: int = 0
-    devices: str = "auto"
     accelerator: str = "auto"
-    strategy: str = "auto"
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check the numbers, and take "[buoyancy,vorticity]" as scripts/train.py does.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
+        if not self.data_path:
+            raise ValueError("--data-path names no file; give one or more")
         if self.batch_size < 1 or self.num_workers < 0:
             raise ValueError(
                 f"expected batch_size >= 1 and num_workers >= 0, got {self.batch_size} and {self.num_workers}"
             )
+        if self.fields is not None:
+            names = " ".join(self.fields).strip("[]").replace(",", " ").split()
+            object.__setattr__(self, "fields", tuple(names))
+
+
+@dataclass(frozen=True)
+class TokenOptions(DataOptions):
+    """What both commands of the tokenizer take.
+
+    Attributes:
+        fit_from: use the vocabulary of this token file; unseen codes take a neighbor.
+        devices: number of devices, or a list such as 0,2.
+        strategy: Lightning strategy such as ddp.
+    """
+
+    fit_from: str | None = None
+    devices: str = "auto"
+    strategy: str = "auto"
+
+
+@dataclass(frozen=True)
+class InfoOptions(TokenOptions):
+    """Of `info`.
+
+    Attributes:
+        check_samples: evenly spaced samples to decode again.
+    """
+
+    check_samples: int = 256
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
+        super().__post_init__()
+        if self.check_samples < 1:
+            raise ValueError(f"expected check_samples >= 1, got {self.check_samples}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveOptions(TokenOptions):
+    """Of `save`.
+
+    Attributes:
+        output: token file to write.
+        overwrite: replace an existing --output.
+    """
+
+    output: str
+    overwrite: bool = False

@@ -1,121 +1,246 @@
-"""From a data file to a token file."""
+"""What the commands do: from a data file to a token file, and a look at what the tokens are like."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.data.loader import collate_frames
+from gust_torch.metrics.errors import vrmse
+from gust_torch.predict import Ranks, RowFile, allocate_rows
 from gust_torch.tokenizer.encode import encode_data, open_data
 from gust_torch.tokenizer.npz import TokenSource, read_vocabulary, refuse_existing, write_tokens
-from gust_torch.tokenizer.options import Compute, DataSelection
+from gust_torch.tokenizer.options import InfoOptions, SaveOptions, TokenOptions
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
-from gust_torch.tokenizer.usage import ScaleUsage, scale_usage
+from gust_torch.tokenizer.usage import BitRate, ScaleUsage, bit_rate, scale_usage
 from gust_torch.tokenizer.vocabulary import Vocabulary, describe_unseen
-from solvers.common.files import file_sha256
+from solvers.common.files import WriterLock, file_sha256
 from solvers.common.provenance import provenance
 
-__all__ = ["Saved", "load_with_vocabulary", "save_tokens"]
+__all__ = ["Encoded", "RoundTrip", "TokenInfo", "check_round_trip", "save_tokens", "token_info"]
 
 
 @dataclass(frozen=True)
-class Saved:
-    """What `save_tokens` wrote.
+class Encoded:
+    """What a pass over data found.
 
     Attributes:
         num_samples: n.
-        vocabulary: the numbering in the file.
-        usages: code usage of each scale in these data.
-        unseen: a line for each scale with codes outside a reused vocabulary.
+        vocabulary: the numbering in force, new or reused.
+        counts: S arrays (K_k,), occurrences of each original code.
     """
 
     num_samples: int
     vocabulary: Vocabulary
-    usages: tuple[ScaleUsage, ...]
-    unseen: list[str]
+    counts: tuple[NDArray[np.int64], ...]
+
+    @property
+    def usages(self) -> tuple[ScaleUsage, ...]:
+        """Code usage of each scale in these data."""
+        return scale_usage(self.vocabulary.scales, self.counts)
+
+    @property
+    def unseen(self) -> list[str]:
+        """A line for each scale with codes outside a reused vocabulary."""
+        return describe_unseen(self.vocabulary, self.vocabulary.unseen_counts(self.counts), self.num_samples)
 
 
-def save_tokens(
-    checkpoint: str,
-    selection: DataSelection,
-    output: str,
-    *,
-    fit_from: str | None = None,
-    compute: Compute | None = None,
-    overwrite: bool = False,
-) -> Saved | None:
-    """Encode a data file, each sample once, and write the token file.
+@dataclass(frozen=True)
+class RoundTrip:
+    """Comparison of decode(encode(x)) with reconstruct(x).
 
-    Args:
-        checkpoint: a training checkpoint.
-        selection: the samples.
-        output: the `.npz` to write.
-        fit_from: token file whose vocabulary to reuse; by default the codes that occur make up a new one.
-        compute: devices and batches.
-        overwrite: whether `output` may be replaced.
+    Attributes:
+        num_samples: samples whose codes the vocabulary holds, which were compared.
+        num_skipped: samples with a code outside the vocabulary, for which equality is not expected.
+        max_difference: largest absolute difference, in field units; 0 where the two agree bit for bit.
+        vrmse: of reconstruct(x) against x, a value for each field, mean over all samples looked at.
+    """
+
+    num_samples: int
+    num_skipped: int
+    max_difference: float
+    vrmse: dict[str, float]
+
+    @property
+    def exact(self) -> bool:
+        """Whether the two agree bit for bit; a NaN is not agreement."""
+        return self.max_difference == 0.0
+
+
+@dataclass(frozen=True)
+class TokenInfo:
+    """Everything that `info` prints.
+
+    Attributes:
+        encoded: codes of all samples.
+        rate: bits per pixel.
+        round_trip: exactness and reconstruction error.
+    """
+
+    encoded: Encoded
+    rate: BitRate
+    round_trip: RoundTrip
+
+
+def save_tokens(options: SaveOptions) -> Encoded | None:
+    """Encode data, each sample once, and write the token file.
 
     Returns:
         What was written; None in all processes but the first.
 
     Raises:
         ValueError: if checkpoint, data or vocabulary do not fit together; names the remedy.
-        FileExistsError: if `output` exists and `overwrite` is false.
-        FileNotFoundError: if the folder of `output` or `fit_from` does not exist.
+        OSError: if the output exists and may not be replaced, is being written by another process, has no
+            folder or no room on the disk.
     """
-    target = Path(output)
+    target = Path(options.output)
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"no folder {target.parent} for --output {output}; create it first")
-    refuse_existing(target, overwrite=overwrite)
-    tokenizer, vocabulary = load_with_vocabulary(checkpoint, fit_from)
-    dataset = open_data(tokenizer.model, selection)
-    with encode_data(tokenizer, dataset, compute or Compute(), parent=target.parent) as encoded:
-        if encoded is None:
+        raise FileNotFoundError(f"no folder {target.parent} for --output {target}; create it first")
+    refuse_existing(target, overwrite=options.overwrite)
+    tokenizer, vocabulary = load_with_vocabulary(options)
+    dataset = open_data(tokenizer.model, options)
+    with make_ranks(options) as ranks, codes_file(target, tokenizer, dataset, ranks) as path:
+        encoded = encode(tokenizer, vocabulary, dataset, options, ranks, path)
+        if ranks.rank:
             return None
-        if vocabulary is None:
-            vocabulary = Vocabulary.from_counts(tokenizer.model.scales, tokenizer.codebooks, encoded.counts)
-        source = describe_source(checkpoint, tokenizer, selection, dataset, fit_from)
-        write_tokens(target, encoded.codes, vocabulary, source, overwrite=overwrite)
-        unseen = describe_unseen(vocabulary, vocabulary.unseen_counts(encoded.counts), dataset.n_samples)
-        usages = scale_usage(vocabulary.scales, encoded.counts)
-    return Saved(dataset.n_samples, vocabulary, usages, unseen)
+        source = describe_source(options, tokenizer, dataset, encoded.num_samples)
+        codes = np.load(path, mmap_mode="r")
+        write_tokens(target, codes, encoded.vocabulary, source, overwrite=options.overwrite)
+    return encoded
 
 
-def load_with_vocabulary(checkpoint: str, fit_from: str | None) -> tuple[VQVAETokenizer, Vocabulary | None]:
+def token_info(options: InfoOptions) -> TokenInfo | None:
+    """Encode data and look at their tokens; nothing is written.
+
+    Returns:
+        The findings; None in all processes but the first.
+
+    Raises:
+        ValueError: if checkpoint, data or vocabulary do not fit together.
+    """
+    tokenizer, vocabulary = load_with_vocabulary(options)
+    dataset = open_data(tokenizer.model, options)
+    with make_ranks(options) as ranks:
+        ranks.start()
+        encoded = encode(tokenizer, vocabulary, dataset, options, ranks)
+        if ranks.rank:
+            return None
+    tokenizer.use_vocabulary(encoded.vocabulary)
+    spec = tokenizer.model.spec
+    return TokenInfo(
+        encoded,
+        rate=bit_rate(encoded.usages, spec.num_channels, spec.grid),
+        round_trip=check_round_trip(tokenizer, dataset, options.check_samples),
+    )
+
+
+def make_ranks(options: TokenOptions) -> Ranks:
+    """Choose the devices.
+
+    Raises:
+        ValueError: if this machine lacks them.
+    """
+    return Ranks(devices=options.devices, accelerator=options.accelerator, strategy=options.strategy)
+
+
+@contextmanager
+def codes_file(target: Path, tokenizer: VQVAETokenizer, dataset: HDF5Dataset, ranks: Ranks) -> Iterator[Path]:
+    """Start the processes and yield the path of a hidden .npy for all original codes, beside the output.
+
+    The output is locked meanwhile. What a killed process left of such a file is replaced.
+    """
+    ranks.start()
+    path = target.with_name(f".{target.name}.codes")
+    locks: list[WriterLock] = []
+
+    def prepare() -> None:
+        locks.append(WriterLock(target))
+        shape = (len(dataset), tokenizer.tokens_per_sample)
+        allocate_rows(path, shape, np.dtype(tokenizer.code_dtype))
+
+    try:
+        ranks.agree(prepare)
+        yield path
+    finally:
+        for lock in locks:  # of the first process
+            path.unlink(missing_ok=True)
+            lock.release()
+
+
+def load_with_vocabulary(options: TokenOptions) -> tuple[VQVAETokenizer, Vocabulary | None]:
     """Load a checkpoint and, where named, a vocabulary that was built on its codebooks.
 
     Raises:
         ValueError: if they do not belong together.
     """
-    tokenizer = VQVAETokenizer.from_checkpoint(checkpoint)
-    if fit_from is None:
+    tokenizer = VQVAETokenizer.from_checkpoint(options.checkpoint)
+    if options.fit_from is None:
         return tokenizer, None
-    vocabulary = read_vocabulary(fit_from)
-    vocabulary.require_codebooks(tokenizer.codebooks, source=fit_from)
+    vocabulary = read_vocabulary(options.fit_from)
+    vocabulary.require_codebooks(tokenizer.codebooks, source=options.fit_from)
     return tokenizer, vocabulary
 
 
-def describe_source(
-    checkpoint: str,
+def encode(
     tokenizer: VQVAETokenizer,
-    selection: DataSelection,
+    vocabulary: Vocabulary | None,
     dataset: HDF5Dataset,
-    fit_from: str | None,
+    options: TokenOptions,
+    ranks: Ranks,
+    path: Path | None = None,
+) -> Encoded:
+    """Encode all samples, into a file where one is named, and number the codes that occur.
+
+    Args:
+        tokenizer: with the trained model.
+        vocabulary: the numbering, if one is reused.
+        dataset: the samples.
+        options: how to load.
+        ranks: the processes.
+        path: .npy for the codes (n, L).
+    """
+    rows = None if path is None else RowFile(path)
+    num_samples = ranks.agree(lambda: len(dataset) if rows is None else rows.shape[0])
+    counts = encode_data(
+        tokenizer,
+        dataset,
+        ranks,
+        num_samples=num_samples,
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
+        write=None if rows is None else rows.write,
+    )
+    if rows is not None:
+        rows.close()
+    if vocabulary is None:
+        vocabulary = Vocabulary.from_counts(tokenizer.model.scales, tokenizer.codebooks, counts)
+    return Encoded(num_samples, vocabulary, counts)
+
+
+def describe_source(
+    options: SaveOptions, tokenizer: VQVAETokenizer, dataset: HDF5Dataset, num_samples: int
 ) -> TokenSource:
     """Gather what a token file says of its origin."""
     model = tokenizer.model
-    paths = [selection.data_path] if isinstance(selection.data_path, str) else list(selection.data_path)
     config: dict[str, Any] = {
         "architecture": model.architecture(),
         "spec": model.spec.to_dict(),
         "provenance": {
-            "checkpoint": str(checkpoint),
-            "checkpoint_sha256": file_sha256(Path(checkpoint)),
-            "data_path": [str(path) for path in paths],
+            "checkpoint": options.checkpoint,
+            "checkpoint_sha256": file_sha256(Path(options.checkpoint)),
+            "data_path": list(options.data_path),
             "fields": list(dataset.spec.names),
-            "sample_start": selection.sample_start,
-            "sample_stop": selection.sample_start + dataset.n_samples,
-            "vocabulary_from": fit_from,
+            "sample_start": options.sample_start,
+            "sample_stop": options.sample_start + num_samples,
+            "vocabulary_from": options.fit_from,
             **provenance(),
         },
     }
@@ -123,7 +248,41 @@ def describe_source(
         field_names=model.spec.names,
         mean=model.mean.flatten().cpu().numpy(),
         std=model.std.flatten().cpu().numpy(),
-        trajectory=dataset.trajectories,
-        time=dataset.times,
+        trajectory=dataset.trajectories[:num_samples],
+        time=dataset.times[:num_samples],
         config=config,
+    )
+
+
+def check_round_trip(tokenizer: VQVAETokenizer, dataset: HDF5Dataset, num_samples: int) -> RoundTrip:
+    """Decode evenly spaced samples from their tokens and without them, in batches as the encoding pass had.
+
+    Args:
+        tokenizer: with a vocabulary, on the device of the encoding pass.
+        dataset: the samples.
+        num_samples: how many to look at.
+    """
+    n = dataset.n_samples
+    chosen = np.unique(np.linspace(0, n - 1, min(num_samples, n)).round().astype(int))
+    batch_size = tokenizer.predict_batch_size or len(chosen)
+    original = torch.from_numpy(tokenizer.vocabulary.unified_to_original)
+    errors: list[torch.Tensor] = []
+    gaps: list[torch.Tensor] = []
+    for start in range(0, len(chosen), batch_size):
+        rows = chosen[start : start + batch_size]
+        # A short batch is filled up, so that no kernel rounds differently than in the encoding pass.
+        padded = np.pad(rows, (0, batch_size - len(rows)), mode="edge")
+        x = collate_frames(dataset.__getitems__(padded.tolist()))
+        tokens = tokenizer.encode(x)
+        decoded, direct = tokenizer.decode(tokens), tokenizer.reconstruct(x)
+        held = (original[tokens.cpu()] == tokenizer.tokenize(x).cpu()).all(dim=1)[: len(rows)]
+        gaps.append((decoded - direct).abs().amax(dim=(1, 2, 3)).cpu()[: len(rows)][held])
+        errors.append(vrmse(direct, x.to(direct))[: len(rows)].cpu())
+    gap = torch.cat(gaps)
+    means = torch.cat(errors).mean(dim=0).tolist()
+    return RoundTrip(
+        num_samples=len(gap),
+        num_skipped=len(chosen) - len(gap),
+        max_difference=float(gap.max()) if len(gap) else 0.0,
+        vrmse=dict(zip(dataset.spec.names, means, strict=True)),
     )
