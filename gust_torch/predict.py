@@ -115,6 +115,13 @@ class Ranks:
             raise failure
         return value
 
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum over all processes, in all of them."""
+        if self.num_ranks == 1:
+            return values
+        total: Tensor = self._fabric.all_reduce(self.to_device(values), reduce_op="sum")  # type: ignore[assignment]
+        return total
+
     def wait(self) -> None:
         """Wait for all processes."""
         if self.num_ranks == 1:

@@ -2,25 +2,17 @@
 
 from time import perf_counter
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from gust_torch.analysis.command import AnalyzeOptions
 from gust_torch.analysis.output import write_analysis
 from gust_torch.analysis.passes import analyze
 from gust_torch.analysis.report import describe, summarize
-from gust_torch.data.hdf5_dataset import HDF5Dataset
-from gust_torch.identity import check_spec, warn_of_scale
-from gust_torch.tokenizer.encode import open_data
-from gust_torch.tokenizer.options import DataSelection
+from gust_torch.tokenizer.encode import open_data, warn_of_other_scale
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 from solvers.common.progress import Progress
 from solvers.common.provenance import provenance
 from solvers.common.urls import redact
-
-# So many are compared with the training's values before the pass begins.
-SAMPLES = 16
 
 
 def analyze_checkpoint(options: AnalyzeOptions) -> str:
@@ -36,15 +28,8 @@ def analyze_checkpoint(options: AnalyzeOptions) -> str:
     """
     device = choose_device(options.accelerator)
     model = VQVAETokenizer.from_checkpoint(options.checkpoint).model
-    dataset = open_data(
-        model,
-        DataSelection(options.data_path, options.fields, options.sample_start, options.sample_stop),
-    )
-    source = redact(", ".join(options.data_path))
-    check_spec(model.spec, dataset.spec, source=source)
-    other_scale = warn_of_scale(
-        model.std.flatten().cpu().numpy(), _deviations(dataset), dataset.spec.names, source=source
-    )
+    dataset = open_data(model, options)
+    other_scale = warn_of_other_scale(model, dataset, options)
     # Before the pass, not after it: a folder that cannot be made would waste it.
     options.output_dir.mkdir(parents=True, exist_ok=True)
     start = perf_counter()
@@ -73,14 +58,6 @@ def analyze_checkpoint(options: AnalyzeOptions) -> str:
     }
     files = write_analysis(analysis, metrics, options.output_dir)
     return "\n".join([*describe(analysis, model, seconds), *map(str, files)])
-
-
-def _deviations(dataset: HDF5Dataset) -> NDArray[np.float64]:
-    """Return the standard deviation of each channel over some evenly spaced samples."""
-    some = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), SAMPLES)).round().astype(int))
-    values = np.stack([np.asarray(dataset[int(i)], dtype=np.float64) for i in some])
-    deviations: NDArray[np.float64] = values.std(axis=(0, 2, 3))
-    return deviations
 
 
 def choose_device(accelerator: str) -> torch.device:

@@ -16,7 +16,7 @@ from gust_torch.metrics.errors import vrmse
 from gust_torch.metrics.histogram import ValueHistogram
 from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.spec import FieldSpec
-from gust_torch.tokenizer.options import Compute
+from gust_torch.tokenizer.options import DataOptions
 
 NUM_EXAMPLES = 3
 
@@ -68,8 +68,8 @@ def analyze(
     model: VQVAE2d,
     dataset: HDF5Dataset,
     *,
-    batch_size: int = Compute.batch_size,
-    num_workers: int = Compute.num_workers,
+    batch_size: int = DataOptions.batch_size,
+    num_workers: int = DataOptions.num_workers,
     device: torch.device | str = "cpu",
     on_batch: Callable[[int], None] = lambda samples: None,
 ) -> Analysis:

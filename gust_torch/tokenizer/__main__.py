@@ -23,27 +23,27 @@ PROG = "python -m gust_torch.tokenizer"
 COLUMNS = ("scale", "tokens", "codes in use", "perplexity", "perplexity/K", "bits/token")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run the command line; errors become one line and exit code 1."""
     given = list(sys.argv[1:] if argv is None else argv)
     if not given or given[0] not in COMMANDS:
         asked = bool(given) and given[0] in ("-h", "--help")
-        print(overview(), file=sys.stdout if asked else sys.stderr)
+        print(overview(prog), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
-    return run_command(lambda: COMMANDS[given[0]](given[1:]), stopped="stopped; nothing was written")
+    return run_command(
+        lambda: COMMANDS[given[0]](given[1:], f"{prog} {given[0]}"), stopped="stopped; nothing was written"
+    )
 
 
-def overview() -> str:
+def overview(prog: str) -> str:
     """Describe the commands."""
     lines = [f"  {name:6}{command.__doc__}" for name, command in COMMANDS.items()]
-    return "\n".join([f"usage: {PROG} {{{','.join(COMMANDS)}}} [FLAGS]", "", str(__doc__), *lines])
+    return "\n".join([f"usage: {prog} {{{','.join(COMMANDS)}}} [FLAGS]", "", str(__doc__), *lines])
 
 
-def save(arguments: Sequence[str]) -> int:
+def save(arguments: Sequence[str], prog: str) -> int:
     """Encode data and write a token file."""
-    options = parse(
-        SaveOptions, arguments, prog=f"{PROG} save", description=str(save.__doc__), underscores=True
-    )
+    options = parse(SaveOptions, arguments, prog=prog, description=str(save.__doc__), underscores=True)
     # Here and in info: torch and Lightning take seconds to import, which --help need not wait for.
     from gust_torch.tokenizer.pipeline import save_tokens
 
@@ -54,11 +54,9 @@ def save(arguments: Sequence[str]) -> int:
     return 0
 
 
-def info(arguments: Sequence[str]) -> int:
+def info(arguments: Sequence[str], prog: str) -> int:
     """Print code usage, bits per pixel and the round trip; exit code 1 where that is not exact."""
-    options = parse(
-        InfoOptions, arguments, prog=f"{PROG} info", description=str(info.__doc__), underscores=True
-    )
+    options = parse(InfoOptions, arguments, prog=prog, description=str(info.__doc__), underscores=True)
     from gust_torch.tokenizer.pipeline import token_info
 
     silence_lightning()
@@ -72,7 +70,7 @@ def info(arguments: Sequence[str]) -> int:
     return 1
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"info": info, "save": save}
+COMMANDS: dict[str, Callable[[Sequence[str], str], int]] = {"info": info, "save": save}
 
 
 def describe_info(info: TokenInfo) -> str:

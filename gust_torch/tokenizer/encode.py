@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -13,20 +14,25 @@ from torch.utils.data import Dataset
 
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.data.loader import collate_frames
+from gust_torch.identity import check_spec, warn_of_scale
 from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.predict import Ranks
 from gust_torch.tokenizer.options import DataOptions
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer, count_codes
 from solvers.common.progress import Progress
+from solvers.common.urls import redact
 
-__all__ = ["encode_data", "open_data"]
+__all__ = ["encode_data", "open_data", "warn_of_other_scale"]
+
+SCALE_SAMPLES = 16
 
 
 def open_data(model: VQVAE2d, options: DataOptions) -> HDF5Dataset:
     """Open the samples and check that the model was made for such fields.
 
     Raises:
-        ValueError: if the data cannot be read, or their channels, grid or boundaries differ from the model's.
+        ValueError: if the data cannot be read, or their channels, grid, boundaries or lengths differ from the
+            model's.
     """
     dataset = HDF5Dataset(
         options.data_path,
@@ -34,18 +40,29 @@ def open_data(model: VQVAE2d, options: DataOptions) -> HDF5Dataset:
         sample_start=options.sample_start,
         sample_stop=options.sample_stop,
     )
-    own, data = model.spec, dataset.spec
-    for what, expected, found in (
-        ("channels", ", ".join(own.names), ", ".join(data.names)),
-        ("grid", "{}x{}".format(*own.grid), "{}x{}".format(*data.grid)),
-        ("boundaries", ", ".join(own.boundary), ", ".join(data.boundary)),
-    ):
-        if expected != found:
-            raise ValueError(
-                f"{options.data_path} has {what} {found}, the checkpoint was trained on {expected}; "
-                "choose data like those of the training, or --fields"
-            )
+    remedy = "give data like those of its training, or other --fields"
+    check_spec(model.spec, dataset.spec, source=_source(options), remedy=remedy)
     return dataset
+
+
+def warn_of_other_scale(model: VQVAE2d, dataset: HDF5Dataset, options: DataOptions) -> list[str]:
+    """Warn of channels whose values are of another order than the training's, as in other units.
+
+    Looks at some evenly spaced samples.
+
+    Returns:
+        The names of these channels.
+    """
+    some = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), SCALE_SAMPLES)).round().astype(int))
+    values = collate_frames(dataset.__getitems__(some.tolist())).double()
+    found = values.std(dim=(0, 2, 3), correction=0).numpy()
+    trained = model.std.flatten().cpu().numpy()
+    return warn_of_scale(trained, found, dataset.spec.names, source=_source(options))
+
+
+def _source(options: DataOptions) -> str:
+    """Name the data for people."""
+    return redact(", ".join(options.data_path))
 
 
 class SampleBatches(Dataset[tuple[int, Tensor]]):
@@ -111,20 +128,20 @@ def encode_data(
     batches = SampleBatches(dataset, num_samples, batch_size)
     share = range(ranks.rank, len(batches), ranks.num_ranks)
     part = f", process 0 of {ranks.num_ranks}" if ranks.num_ranks > 1 else ""
-    progress = Progress(
-        sum(len(batches.rows(index)) for index in share), unit="sample", description=f"tokens{part}"
-    )
-
-    def keep(start: int, codes: Tensor) -> None:
-        values = codes.numpy()
-        for total, count in zip(counts, count_codes(values, areas, sizes), strict=True):
-            total += count
-        if write is not None:
-            write(start, values)
+    total = sum(len(batches.rows(index)) for index in share)
+    with ExitStack() as stack:
+        progress: Progress | None = None
         if ranks.rank == 0:
-            progress.update(len(values))
+            progress = stack.enter_context(Progress(total, unit="sample", description=f"tokens{part}"))
 
-    ranks.predict(lambda x: tokenizer.predict_step(x, 0), batches, keep, num_workers=num_workers)
-    if ranks.rank == 0:
-        progress.close()
+        def keep(start: int, codes: Tensor) -> None:
+            values = codes.numpy()
+            for count, found in zip(counts, count_codes(values, areas, sizes), strict=True):
+                count += found
+            if write is not None:
+                write(start, values)
+            if progress is not None:
+                progress.update(len(values))
+
+        ranks.predict(lambda x: tokenizer.predict_step(x, 0), batches, keep, num_workers=num_workers)
     return tuple(ranks.sum(torch.from_numpy(count)).cpu().numpy() for count in counts)

@@ -12,13 +12,13 @@ class DataOptions:
     """A checkpoint, the samples to put through it, and how.
 
     Attributes:
-        checkpoint: checkpoint of scripts/train.py.
-        data_path: files in the common format, or a glob.
-        fields: field names; by default those of the checkpoint.
-        sample_start: first sample.
-        sample_stop: one past the last sample; by default the end.
-        batch_size: samples in a batch, for each device.
-        num_workers: reading processes for each device.
+        checkpoint: checkpoint of scripts/train.py
+        data_path: files in the common format, or a glob
+        fields: field names; by default those of the checkpoint
+        sample_start: first sample
+        sample_stop: one past the last sample; by default the end
+        batch_size: samples in a batch, for each device
+        num_workers: reading processes for each device
         accelerator: cpu, gpu, mps, ...
     """
 
@@ -53,9 +53,9 @@ class TokenOptions(DataOptions):
     """What both commands of the tokenizer take.
 
     Attributes:
-        fit_from: use the vocabulary of this token file; unseen codes take a neighbor.
-        devices: number of devices, or a list such as 0,2.
-        strategy: Lightning strategy such as ddp.
+        fit_from: use the vocabulary of this token file; unseen codes take a neighbor
+        devices: number of devices, or a list such as 0,2
+        strategy: Lightning strategy such as ddp
     """
 
     fit_from: str | None = None
@@ -68,7 +68,7 @@ class InfoOptions(TokenOptions):
     """Of `info`.
 
     Attributes:
-        check_samples: evenly spaced samples to decode again.
+        check_samples: evenly spaced samples to decode again
     """
 
     check_samples: int = 256
@@ -89,8 +89,8 @@ class SaveOptions(TokenOptions):
     """Of `save`.
 
     Attributes:
-        output: token file to write.
-        overwrite: replace an existing --output.
+        output: token file to write
+        overwrite: replace an existing --output
     """
 
     output: str

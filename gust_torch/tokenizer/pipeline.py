@@ -16,7 +16,7 @@ from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.data.loader import collate_frames
 from gust_torch.metrics.errors import vrmse
 from gust_torch.predict import Ranks, RowFile, allocate_rows
-from gust_torch.tokenizer.encode import encode_data, open_data
+from gust_torch.tokenizer.encode import encode_data, open_data, warn_of_other_scale
 from gust_torch.tokenizer.npz import TokenSource, read_vocabulary, refuse_existing, write_tokens
 from gust_torch.tokenizer.options import InfoOptions, SaveOptions, TokenOptions
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
@@ -107,6 +107,7 @@ def save_tokens(options: SaveOptions) -> Encoded | None:
     refuse_existing(target, overwrite=options.overwrite)
     tokenizer, vocabulary = load_with_vocabulary(options)
     dataset = open_data(tokenizer.model, options)
+    warn_of_other_scale(tokenizer.model, dataset, options)
     with make_ranks(options) as ranks, codes_file(target, tokenizer, dataset, ranks) as path:
         encoded = encode(tokenizer, vocabulary, dataset, options, ranks, path)
         if ranks.rank:
@@ -128,6 +129,7 @@ def token_info(options: InfoOptions) -> TokenInfo | None:
     """
     tokenizer, vocabulary = load_with_vocabulary(options)
     dataset = open_data(tokenizer.model, options)
+    warn_of_other_scale(tokenizer.model, dataset, options)
     with make_ranks(options) as ranks:
         ranks.start()
         encoded = encode(tokenizer, vocabulary, dataset, options, ranks)
