@@ -69,9 +69,14 @@ class FieldSpec:
     def differences(self, other: "FieldSpec") -> list[str]:
         """Return what of channels, grid and domain is different in `other`, in words."""
         differences = [
-            f"{name} {getattr(self, name)}, got {getattr(other, name)}"
-            for name in ("names", "grid", "boundary", "grid_y")
-            if getattr(self, name) != getattr(other, name)
+            f"{what} {there}, got {now}"
+            for what, there, now in (
+                ("names", " ".join(self.names), " ".join(other.names)),
+                ("grid", "{}x{}".format(*self.grid), "{}x{}".format(*other.grid)),
+                ("boundary", " ".join(self.boundary), " ".join(other.boundary)),
+                ("grid_y", self.grid_y, other.grid_y),
+            )
+            if there != now
         ]
         if not np.allclose(other.lengths, self.lengths, rtol=LENGTH_TOLERANCE, atol=0.0):
             differences.append(f"lengths {self.lengths}, got {other.lengths}")

@@ -178,11 +178,11 @@ def test_errors_are_one_line_with_a_remedy(
 
     assert "missing.ckpt" in info(checkpoint=tmp_path / "missing.ckpt")
     assert "missing.h5" in info(data=tmp_path / "missing.h5")
-    assert "names ('buoyancy', 'vorticity'), got ('vorticity',)" in info("--fields", "vorticity")
+    assert "names buoyancy vorticity, got vorticity" in info("--fields", "vorticity")
     write_data(tmp_path / "grid.h5", frames[..., :4])
-    assert "grid (16, 8), got (16, 4)" in info(data=tmp_path / "grid.h5")
+    assert "grid 16x8, got 16x4" in info(data=tmp_path / "grid.h5")
     write_data(tmp_path / "walls.h5", frames, boundary_y="periodic")
-    assert "boundary ('periodic', 'wall'), got ('periodic', 'periodic')" in info(data=tmp_path / "walls.h5")
+    assert "boundary periodic wall, got periodic periodic" in info(data=tmp_path / "walls.h5")
     assert "batch_size >= 1" in info("--batch_size", "0")
     for devices in ("0", "x"):
         assert "change --devices, --accelerator" in info("--devices", devices)
