@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.plugins.environments import mpi
 from torch.utils.data import Dataset
 
 from gust_torch.predict import Ranks, RowFile, allocate_rows
+from gust_torch.terminal import MPI_LAUNCHED, silence_lightning
 
 
 class Batches(Dataset):
@@ -69,3 +71,15 @@ def test_a_file_that_may_not_be_so_large(tmp_path: Path) -> None:
 def test_what_this_machine_lacks_is_told(options: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"give auto|change --devices"):
         Ranks(**{"accelerator": "cpu", **options})
+
+
+def test_mpi_is_started_under_mpirun_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in MPI_LAUNCHED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(mpi, "_MPI4PY_AVAILABLE", True)
+    with monkeypatch.context() as patch:
+        patch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+        silence_lightning()
+        assert mpi._MPI4PY_AVAILABLE
+    silence_lightning()
+    assert not mpi._MPI4PY_AVAILABLE
