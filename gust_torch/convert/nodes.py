@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from gust_torch.convert.families import Array, Family
-from solvers.common.hdf5.reader import open_hdf5
+from solvers.common.hdf5.reader import open_error, open_hdf5
 from solvers.common.hdf5.storage import storage_problem
 from solvers.common.hdf5.structure import NUMBERS, Contents, Rule
 
@@ -31,6 +31,21 @@ def open_source(path: Path) -> Iterator[h5py.File]:
         yield file
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what HDF5 says of damage that only shows while it reads into a refusal.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # the last two of types
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        raise open_error(path, error) from error
+
+
 def sample_nodes(file: h5py.File, family: Family, max_samples: int | None) -> Nodes:
     """Return the file itself, or the first `max_samples` groups by name, which need not be contiguous.
 
@@ -40,12 +55,17 @@ def sample_nodes(file: h5py.File, family: Family, max_samples: int | None) -> No
     if not family.groups:
         return [("", file)]
     contents = Contents(file, file.filename)
-    names = [name for name in sorted(file) if not isinstance(file.get(name), h5py.Dataset)][:max_samples]
+    names = [name for name in sorted(file, key=str) if not isinstance(file.get(name), h5py.Dataset)][
+        :max_samples
+    ]
     if not names:
         raise ValueError(
             f"{file.filename}: no sample groups (0000, 0001, ...), nothing to convert; download it again"
         )
-    return [(name, contents.look(name, Rule(group=True))) for name in names]
+    groups = [(name, contents.look(name, Rule(group=True))) for name in names]
+    if lost := [name for name, group in groups if group is None]:
+        raise ValueError(f"{file.filename}: /{lost[0]} is listed and not there; {AGAIN}")
+    return groups
 
 
 def field_dataset(node: h5py.Group, array: Array) -> h5py.Dataset:

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from gust_torch.convert.families import Array
-from gust_torch.convert.nodes import Nodes, field_dataset, open_source, place, sample_nodes
+from gust_torch.convert.nodes import Nodes, field_dataset, open_source, place, reading, sample_nodes
 from gust_torch.convert.source import Source
 from solvers.common.hdf5.structure import fill_values
 
@@ -96,6 +96,10 @@ class SourceReader:
         Raises:
             ValueError: Data cannot be read, or hold NaN, Inf or values beyond float32; with the position.
         """
+        with reading(self.source.path):
+            return self._read(span)
+
+    def _read(self, span: Span) -> Block:
         fields: dict[str, np.ndarray] = {}
         for array in self.source.family.arrays:
             values = self._read_array(array, span)
@@ -160,7 +164,9 @@ def open_reader(source: Source) -> Iterator[SourceReader]:
         ValueError: The file cannot be opened.
     """
     with open_source(source.path) as file:
-        yield SourceReader(source, sample_nodes(file, source.family, len(source.samples)))
+        with reading(source.path):
+            nodes = sample_nodes(file, source.family, len(source.samples))
+        yield SourceReader(source, nodes)
 
 
 def _read(node: h5py.Group, array: Array, selection: tuple[slice, ...]) -> np.ndarray:

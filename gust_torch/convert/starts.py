@@ -105,7 +105,9 @@ def _repeated_axes(source: Source, fields: Mapping[str, np.ndarray]) -> set[str]
         for values in fields.values():
             ends = np.take(values, [0, 1, -2, -1], axis=axis).swapaxes(0, axis)
             pairs = np.abs([ends[3] - ends[0], ends[1] - ends[0], ends[2] - ends[1]])
-            differs |= pairs.reshape(3, -1).max(axis=1) > np.array([1e-5, 1e-3, 1e-3]) * np.std(values)
+            differs |= pairs.reshape(3, -1).max(axis=1) > np.array([1e-5, 1e-3, 1e-3]) * np.std(
+                values, dtype=np.float64
+            )
         if differs.tolist() == [False, True, True]:
             axes.add(name)
     return axes

@@ -259,6 +259,42 @@ def test_attributes_that_make_no_sense(sources, refused, family: str, name: str,
     assert words in line
 
 
+FUZZ = """
+import logging, os, signal, sys
+from pathlib import Path
+import numpy as np
+from gust_torch.convert.families import get_family
+from gust_torch.convert.reader import open_reader
+from gust_torch.convert.source import describe_source
+
+logging.disable()
+family, path, rng = get_family(sys.argv[1]), Path(sys.argv[2]), np.random.default_rng(1)
+whole, refused = path.read_bytes(), 0
+for _ in range(80):
+    data = bytearray(whole)
+    for position in rng.integers(0, min(len(data), 6000), rng.integers(1, 9)):
+        data[position] = rng.integers(256)
+    path.write_bytes(data)
+    try:
+        with open_reader(describe_source(path, family)) as reader:
+            list(reader.blocks())
+    except ValueError as error:
+        refused += 1
+        if str(path) not in str(error) or len(str(error).splitlines()) != 1:
+            raise
+print(refused)
+"""
+
+
+@pytest.mark.parametrize("family", ["burgers1d", "shallow_water2d", "navier_stokes2d"])
+def test_damage_anywhere_is_a_refusal(sources, family: str) -> None:
+    path = sources.family(family)
+    command = [sys.executable, "-c", FUZZ, family, str(path)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert finished.returncode == 0, finished.stderr
+    assert int(finished.stdout) > 20
+
+
 @pytest.mark.parametrize("link", [h5py.ExternalLink("o.h5", "/"), h5py.SoftLink("/nowhere")])
 def test_sample_groups_that_are_elsewhere(sources, refused, link) -> None:
     def change(file: h5py.File) -> None:

@@ -1,8 +1,10 @@
 """Shards of meshes and particles: what becomes of good ones, and what is said of bad ones."""
 
+import io
 import os
 import pickle
 import signal
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 pytest.importorskip("zarr")
 
 from gust_torch.convert import graphs
+from gust_torch.convert.shards import read_shard
 from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind
 from gust_torch.data.graphs.stores import open_reader
 from gust_torch.data.graphs.synthetic import random_mesh
@@ -235,6 +238,73 @@ def test_nothing_is_unpickled(convert, tmp_path) -> None:
     code, errors = convert("darcy2d_mesh")
     assert code == 1
     assert "key 'extra' cannot be read: an object array, which is never unpickled" in errors
+
+
+def test_the_same_shard_twice(convert, tmp_path, caplog) -> None:
+    write_meshes(tmp_path / "raw", 3)
+    folder = tmp_path / "raw/2D/Darcy/Train"
+    with np.load(folder / "mesh_00001.npz") as file:  # packed in another way
+        np.savez_compressed(folder / "mesh_00001 (1).npz", **file)
+    code, errors = convert("darcy2d_mesh")
+    assert code == 1
+    assert "mesh_00001.npz" in errors
+    assert "mesh_00001 (1).npz" in errors
+    assert convert("darcy2d_mesh", "--skip-bad")[0] == 0
+    assert "skipped 1 of 4 shards" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["._mesh_00001.npz", ".mesh.npz"])
+def test_hidden_shards_are_passed_over(convert, tmp_path, name: str) -> None:
+    write_meshes(tmp_path / "raw", 3)
+    (tmp_path / "raw/2D/Darcy/Train" / name).write_bytes(b"\0\5\x16\7 Mac OS X")
+    assert convert("darcy2d_mesh")[0] == 0
+
+
+def test_arrays_along_edges_and_lists_of_nodes_are_carried(convert, tmp_path) -> None:
+    samples = {}
+    for index, arrays in enumerate(write_meshes(tmp_path / "raw", 3)):
+        extras = {
+            "edge_attr": np.random.default_rng(index).random((len(arrays["edges"]), 2), dtype=np.float32),
+            "boundary_nodes": np.arange(5 + index),
+        }
+        name = f"mesh_{index:05d}.npz"
+        edit(tmp_path / "raw/2D/Darcy/Train" / name, **extras)
+        samples[name] = arrays | extras
+    assert convert("darcy2d_mesh", "--splits", "1", "0", "0", "--verify")[0] == 0
+    assert len(assert_holds(tmp_path / "out" / "darcy2d_mesh_train.zarr", MESH, samples)) == 3
+
+
+def test_a_size_that_is_not_there_is_not_allocated(convert, tmp_path) -> None:
+    write_meshes(tmp_path / "raw", 1)
+    path = tmp_path / "raw/2D/Darcy/Train/mesh_00000.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": (10**12, 2)}
+    )
+    edit(path, coords=None)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("coords.npy", header.getvalue() + bytes(64))
+    code, errors = convert("darcy2d_mesh")
+    assert code == 1
+    assert "key 'coords' cannot be read: it says shape (1000000000000, 2)" in errors
+
+
+def test_damage_anywhere_is_a_refusal(tmp_path) -> None:
+    write_meshes(tmp_path, 1)
+    path = tmp_path / "2D/Darcy/Train/mesh_00000.npz"
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    refused = []
+    for _ in range(300):
+        data = bytearray(whole)
+        for position in rng.integers(0, len(data), rng.integers(1, 9)):
+            data[position] = rng.integers(256)
+        path.write_bytes(data[: rng.integers(1, len(data))] if rng.random() < 0.2 else data)
+        try:
+            read_shard(path, MESH)
+        except ValueError as error:  # anything else fails the test
+            refused.append(str(error))
+    assert len(refused) > 250
+    assert all(str(path) in message for message in refused)
 
 
 def test_existing_stores(convert, tmp_path) -> None:
