@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 class FetchOptions:
     """Which datasets, where they come from, and where to."""
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional]
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME ...")]
     """Datasets of the registry."""
     root: Path = Path("data/pdebench")
     """Where their files go."""
@@ -83,51 +83,28 @@ class FetchOptions:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Put packaged datasets of the registry into a folder; a second run does nothing."""
-    options = parse(
-        FetchOptions, arguments, prog="python scripts/fetch_datasets.py", description=main.__doc__ or ""
-    )
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    return run_command(lambda: _fetch(options))
+    return run_command(lambda: _main(arguments))
 
 
-def _fetch(options: FetchOptions) -> None:
+def _main(arguments: Sequence[str] | None) -> int:
     """Fetch, and print a line for each dataset."""
-    fetch(options, report=lambda done: print(done.line()))
+    prog = "python scripts/fetch_datasets.py"
+    options = parse(FetchOptions, arguments, prog=prog, description=main.__doc__ or "")
+    if not options.names:
+        print(f"usage: {prog} NAME ... (--help lists the options)", file=sys.stderr)
+        return 2
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    fetch(options)
+    return 0
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """A dataset that is in its place.
-
-    Attributes:
-        name: The dataset.
-        files: Its files and folders.
-        size: Their bytes.
-        source: "fetched", "from cache" or "up to date".
-    """
-
-    name: str
-    files: tuple[Path, ...]
-    size: int
-    source: str
-
-    def line(self) -> str:
-        """One line about it."""
-        names = " ".join(path.name for path in self.files)
-        return f"{self.name}: {names}, {format_bytes(self.size)}, {self.files[0].parent}, {self.source}"
-
-
-def fetch(
-    options: FetchOptions, *, report: Callable[[Fetched], object] = lambda fetched: None
-) -> list[Fetched]:
+def fetch(options: FetchOptions, *, report: Callable[[str], object] = print) -> None:
     """Put datasets into a folder, side by side; those that are there already cost nothing.
 
     Args:
         options: Which, from where, and where to.
-        report: Called for each dataset that is in place, in the order of the names, also where others failed.
-
-    Returns:
-        What is in place now.
+        report: Given a line for each dataset that is in place, in the order of the names, also where others
+            failed: "burgers1d_subset_v1: burgers1d_train.h5, 99.2 MB, data/pdebench, fetched".
 
     Raises:
         ValueError: A name is unknown, a file is in the way, a disk is too small, or a dataset cannot be had.
@@ -153,7 +130,17 @@ def fetch(
         return FROM_CACHE if cached else FETCHED
 
     outcomes = _side_by_side(put, wanted, options.workers, missing + unpacked) if wanted else {}
-    return _finish(entries, options.root, outcomes, report)
+    failed = [outcome for outcome in outcomes.values() if isinstance(outcome, Exception)]
+    for entry in entries:
+        outcome = outcomes.get(entry.name, UP_TO_DATE)
+        if not isinstance(outcome, Exception):
+            files = " ".join(entry.splits.values())
+            report(f"{entry.name}: {files}, {format_bytes(entry.unpacked)}, {options.root}, {outcome}")
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        lines = "; ".join(one_line(error) for error in failed)
+        raise ValueError(f"{len(failed)} of {len(entries)} datasets could not be fetched: {lines}")
 
 
 def _side_by_side(
@@ -179,30 +166,6 @@ def _side_by_side(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return outcomes
-
-
-def _finish(
-    entries: Sequence[DatasetEntry],
-    root: Path,
-    outcomes: Mapping[str, Outcome],
-    report: Callable[[Fetched], object],
-) -> list[Fetched]:
-    """Report what is in place, then raise what went wrong."""
-    done, failed = [], []
-    for entry in entries:
-        outcome = outcomes.get(entry.name, UP_TO_DATE)
-        if isinstance(outcome, Exception):
-            failed.append(outcome)
-            continue
-        files = tuple(root / member for member in entry.splits.values())
-        done.append(Fetched(entry.name, files, entry.unpacked, outcome))
-        report(done[-1])
-    if len(failed) == 1:
-        raise failed[0]
-    if failed:
-        lines = "; ".join(one_line(error) for error in failed)
-        raise ValueError(f"{len(failed)} of {len(entries)} datasets could not be fetched: {lines}")
-    return done
 
 
 def _refuse_shared(entries: Sequence[DatasetEntry]) -> None:

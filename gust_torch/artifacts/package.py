@@ -7,6 +7,7 @@ packed (and with the same compressor, which the manifest names): its sha256 name
 import gzip
 import hashlib
 import importlib.metadata
+import inspect
 import itertools
 import json
 import logging
@@ -57,7 +58,7 @@ log = logging.getLogger(__name__)
 class PackageOptions:
     """What is packed, and where to."""
 
-    name: Annotated[str, tyro.conf.Positional]
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """Of the data set, such as burgers1d_subset_v1; begins with the task."""
     root: Path = Path("data/pdebench")
     """Where the files are."""
@@ -84,18 +85,19 @@ class PackageOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Pack train, val and test files of a task into OUT/NAME.tar.gz.
 
-    Describes it in OUT/NAME.manifest.json, and prints the registry's entry on standard output.
+    It is described in OUT/NAME.manifest.json; the registry's entry comes on standard output.
     """
+    return run_command(lambda: _main(arguments), stopped="stopped; nothing was written")
+
+
+def _main(arguments: Sequence[str] | None) -> None:
+    """Pack, print the entry, and register it where asked."""
+    description = inspect.cleandoc(main.__doc__ or "")
     options = parse(
-        PackageOptions, arguments, prog="python scripts/package_dataset.py", description=main.__doc__ or ""
+        PackageOptions, arguments, prog="python scripts/package_dataset.py", description=description
     )
     logging.basicConfig(format="%(message)s", stream=sys.stderr)  # other packages: warnings only
     logging.getLogger("gust_torch").setLevel(logging.INFO)
-    return run_command(lambda: _pack(options), stopped="stopped; nothing was written")
-
-
-def _pack(options: PackageOptions) -> None:
-    """Pack, print the entry, and register it where asked."""
     metadata = None if options.metadata is None else parse_metadata(options.metadata)
     if options.artifact is None and options.register:
         raise ValueError(

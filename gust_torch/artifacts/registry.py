@@ -518,7 +518,9 @@ def _check(path: Path, data: bytes, expected: Mapping[Any, object]) -> None:
 class CheckOptions:
     """Which registry is checked."""
 
-    file: Annotated[Path, tyro.conf.Positional] = field(default_factory=default_registry)
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="[FILE]")] = field(
+        default_factory=default_registry
+    )
     """The registry."""
 
 

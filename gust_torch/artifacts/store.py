@@ -122,56 +122,33 @@ class StoredArtifact:
 
 
 class RemoteFile(Protocol):
-    """A stored file, to be read."""
+    """A stored file, to be read; a ValueError says that it cannot be.
 
-    @property
-    def name(self) -> str:
-        """File name without folders, such as "burgers1d_subset_v1.tar.gz"."""
+    Attributes:
+        name: File name without folders, such as "burgers1d_subset_v1.tar.gz".
+        size: Bytes; None where the store does not tell.
+        supports_ranges: Whether `read` works.
+    """
 
-    @property
-    def size(self) -> int | None:
-        """Bytes; None where the store does not tell."""
-
-    @property
-    def supports_ranges(self) -> bool:
-        """Whether `read` works."""
+    name: str
+    size: int | None
+    supports_ranges: bool
 
     def read(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Read bytes start to stop, not including stop, of each span; at the same time where the store can.
-
-        Raises:
-            ValueError: The store cannot be reached or gives fewer bytes.
-        """
+        """Read bytes start to stop, without stop, of each span; at the same time where the store can."""
 
     def download(self, path: Path) -> None:
-        """Write the whole file to `path`; after an error `path` may be incomplete.
-
-        Raises:
-            ValueError: The store cannot be reached.
-        """
+        """Write the whole file to `path`; after an error `path` may be incomplete."""
 
 
 class Store(Protocol):
     """A place that takes artifacts."""
 
     def check(self, name: str, file: str) -> None:
-        """Find out whether a file of this name can be stored, before time is spent on its bytes.
-
-        Args:
-            name: Name of the artifact.
-            file: Name of the file, without folders.
-
-        Raises:
-            ValueError: A name that no reference may hold, no login, no such bucket, no permission, or the
-                store cannot be reached.
-        """
+        """Find out whether a file can be stored, before time is spent on its bytes; ValueError where not."""
 
     def put(self, upload: Upload) -> StoredArtifact:
-        """Store a file; readers see all of it or nothing.
-
-        Raises:
-            ValueError: As for `check`; the file changed meanwhile; its bytes are stored with other metadata.
-        """
+        """Store a file; readers see all of it or nothing. The same bytes with other metadata are refused."""
 
 
 def open_store(
@@ -221,13 +198,7 @@ def open_reference(reference: str, *, cache_dir: Path = DEFAULT_CACHE) -> Remote
 
 
 class FsspecFile:
-    """A `RemoteFile` behind a URL.
-
-    Attributes:
-        name: Last part of the URL.
-        size: Bytes; None where a web server does not tell.
-        supports_ranges: Whether pieces of it can be read.
-    """
+    """A `RemoteFile` behind a URL."""
 
     def __init__(self, url: str) -> None:
         """Look the file up.

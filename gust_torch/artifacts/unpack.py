@@ -201,11 +201,7 @@ class MemberNames:
     """
 
     def __init__(self, expected: Collection[str]) -> None:
-        """Start with none.
-
-        Args:
-            expected: Split files and folders, such as "burgers1d_train.h5".
-        """
+        """Start with none of the expected files and folders, such as "burgers1d_train.h5"."""
         self._expected = tuple(expected)
         self._spellings: dict[str, str] = {}
         self._folders: dict[str, bool] = {}  # name -> whether it is a folder
@@ -216,20 +212,17 @@ class MemberNames:
         return [name for name in self._expected if name not in self._folders]
 
     def add(self, name: str, *, folder: bool) -> None:
-        """Note a member.
-
-        Raises:
-            ValueError: The name is not allowed, or not beside those noted before.
-        """
-        _check_plain(name)
+        """Note a member; a ValueError says that its name is not allowed, or not beside those before."""
+        if problem := name_problem(name):
+            raise ValueError(f"its name {problem}")
         top, _, below = name.partition("/")
+        is_store = top.endswith(GRAPHS)
         if top not in self._expected:
             raise ValueError(f"it is none of the dataset's files ({', '.join(self._expected)})")
-        is_store = top.endswith(GRAPHS)
-        if not below and folder != is_store:
-            raise ValueError(f"it must be a {'folder' if is_store else 'file'}")
         if below and not is_store:
             raise ValueError(f"only {GRAPHS} folders have members below them")
+        if not below and folder != is_store:
+            raise ValueError(f"it must be a {'folder' if is_store else 'file'}")
         if name in self._folders and not (folder and self._folders[name]):
             raise ValueError("it comes twice")
         self._note(name, folder)
@@ -249,17 +242,17 @@ class MemberNames:
         self._folders[name] = folder
 
 
-def _check_plain(name: str) -> None:
-    """Refuse names that are not relative POSIX paths of ordinary characters."""
+def name_problem(name: str) -> str | None:
+    """Say why a name is no relative POSIX path of ordinary characters; None where it is."""
     parts = name.split("/")
     if not name.isprintable() or any("\ud800" <= character <= "\udfff" for character in name):
-        raise ValueError("its name has characters that cannot be printed")
+        return "has characters that cannot be printed"
     if "\\" in name or ":" in name:
-        raise ValueError("its name has a backslash or a colon")
+        return "has a backslash or a colon"
     if name.startswith("/"):
-        raise ValueError("its name is absolute")
+        return "is absolute"
     if any(part in ("", ".", "..") for part in parts):
-        raise ValueError("its name has an empty part, '.' or '..'")
+        return "has an empty part, '.' or '..'"
     if len(name.encode()) > _MAX_NAME_BYTES or any(len(part.encode()) > _MAX_PART_BYTES for part in parts):
-        limits = f"{_MAX_PART_BYTES} bytes a part or {_MAX_NAME_BYTES} in all"
-        raise ValueError(f"its name is longer than {limits}")
+        return f"is longer than {_MAX_PART_BYTES} bytes a part or {_MAX_NAME_BYTES} in all"
+    return None

@@ -1,5 +1,6 @@
 """Uploads one file as an artifact; whatever can be wrong is found before a byte is sent."""
 
+import inspect
 import json
 import os
 from collections.abc import Sequence
@@ -33,11 +34,11 @@ _REMEDY = """write it like '{"samples": 20}'"""
 class UploadOptions:
     """What is uploaded, and where to."""
 
-    name: Annotated[str, tyro.conf.Positional]
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """Name of the artifact, such as burgers1d-subset."""
-    type: Annotated[str, tyro.conf.Positional]
+    type: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TYPE")]
     """Its type, such as dataset or model."""
-    file: Annotated[Path, tyro.conf.Positional]
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """The file to upload."""
     metadata: str = "{}"
     """A JSON object that describes the file, or @FILE with one."""
@@ -59,13 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Logins come from the environment: WANDB_API_KEY or `wandb login`; AWS_ACCESS_KEY_ID,
     AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL.
     """
-    options = parse(
-        UploadOptions, arguments, prog="python scripts/upload_artifact.py", description=main.__doc__ or ""
-    )
     return run_command(
-        lambda: print(upload_artifact(options).report()),
-        stopped="stopped; nothing was stored, the same command starts again",
+        lambda: _main(arguments), stopped="stopped; nothing was stored, the same command starts again"
     )
+
+
+def _main(arguments: Sequence[str] | None) -> None:
+    """Upload, and print where to."""
+    description = inspect.cleandoc(main.__doc__ or "")
+    options = parse(
+        UploadOptions, arguments, prog="python scripts/upload_artifact.py", description=description
+    )
+    print(upload_artifact(options).report())
 
 
 def upload_artifact(options: UploadOptions) -> StoredArtifact:

@@ -31,13 +31,7 @@ _one_at_a_time = threading.RLock()
 
 
 class WandbFile:
-    """A `RemoteFile` in a W&B artifact; read as a whole, wandb offers no ranges.
-
-    Attributes:
-        name: Name of the file in the artifact, without folders.
-        size: Bytes.
-        supports_ranges: False.
-    """
+    """A `RemoteFile` in a W&B artifact; read as a whole, wandb offers no ranges."""
 
     supports_ranges = False
 

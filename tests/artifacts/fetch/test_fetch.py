@@ -227,6 +227,11 @@ def test_one_failure_spares_the_others(
     assert "lost.tar.gz" in errors
 
 
+def test_without_a_name(capsys: pytest.CaptureFixture[str], command: Callable[[list[str]], int]) -> None:
+    assert command([]) == 2
+    assert "NAME ..." in capsys.readouterr().err
+
+
 def test_help_is_quick(capsys: pytest.CaptureFixture[str], command: Callable[[list[str]], int]) -> None:
     with pytest.raises(SystemExit):
         command(["--help"])
