@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
+
 from gust_torch.stages import print_settings, run, say, training_falls_short, wanted_end
 from solvers.common.cli import run_command
 from solvers.common.hdf5_utils import read_hdf5_info
@@ -42,7 +44,11 @@ def make(out: Path) -> None:
         "tokens": lambda: run(*tokens),
         "analysis": lambda: run(*analysis, "--output_dir", out / "analysis", output=report),
     }
-    request = {"spinup": list(spinup), "data": list(frames[:-1]), "model": Path(CONFIG).read_text()}
+    request = {
+        "spinup": list(spinup),
+        "data": list(frames[:-1]),
+        "model": yaml.safe_load(Path(CONFIG).read_text()),
+    }
     with Stage(out, request) as stage:
         stage.begin()
         for name, step in steps.items():

@@ -229,7 +229,10 @@ class Dataset:
             say(f"{self.task} is steady: no operator to train")
             return
         for split in ("train", "val"):
-            wait_for(settings.latent_cache / f"{self.task}_{split}" / "index.json", settings)
+            path = settings.latent_cache / f"{self.task}_{split}" / "index.json"
+            wait_for(
+                path, settings, f"{settings.data_root} needs a split {split!r}, and STAGES the stage cache"
+            )
         inputs = {
             "dataset": self.sha256,
             "autoencoder": file_sha256(checkpoint_of(self.folder("autoencoder"))),
@@ -244,7 +247,9 @@ class Dataset:
             return
         settings, model = self.settings, checkpoint_of(self.folder("operator"))
         paths = find_splits(settings.data_root, self.task)
-        path = paths.get("test") or paths["val"]
+        path = paths.get("test") or paths.get("val")
+        if path is None:
+            raise ValueError(f"{settings.data_root} holds neither a test nor a val split of {self.task}")
         request = {
             "dataset": self.sha256, "data": str(path), "operator": file_sha256(model),
             "flags": " ".join(settings.evaluate_flags),
@@ -343,8 +348,14 @@ class Dataset:
             )  # fmt: skip
 
 
-def wait_for(path: Path, settings: Settings) -> None:
-    """Let other nodes than the first wait for what it makes, unless it fails meanwhile."""
+def wait_for(path: Path, settings: Settings, remedy: str = "") -> None:
+    """Let other nodes than the first wait for what it makes, unless it fails meanwhile.
+
+    Raises:
+        ValueError: It failed; or this is the first node, for which nobody makes it.
+    """
+    if settings.is_first and not path.exists():
+        raise ValueError(f"no {path}; {remedy}")
     if not path.exists():
         say(f"waiting for node 0 to make {path}")
     while not path.exists():

@@ -1,5 +1,6 @@
 """Commands in a row: exit codes, signals, and whether a training came to its end."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -131,6 +132,34 @@ def test_a_training_that_stopped_is_not_done(
     assert Stage(folder, {}).is_done is False  # of another request
     assert (read_record(folder) or {})["done"]
     assert [command[-1] == "last" for command in commands] == [False, True]
+
+
+def test_the_first_node_waits_for_nobody(dataset: remote.Dataset) -> None:
+    with pytest.raises(ValueError, match=r"no .*burgers1d_train.*stage cache"):
+        dataset.operator()
+
+
+def test_other_nodes_wait_until_the_first_one_fails(
+    dataset: remote.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(dataset.settings, node_rank=1)
+    settings.runs.mkdir()
+    for path, time_ns in ((settings.failed, 2), (settings.started, 1)):
+        path.touch()
+        os.utime(path, ns=(time_ns, time_ns))
+    monkeypatch.setattr(remote, "POLL_SECONDS", 0.01)
+    with pytest.raises(ValueError, match="node 0 failed"):
+        remote.wait_for(settings.runs / "never", settings)
+    os.utime(settings.failed, ns=(0, 0))  # of an earlier run
+    waited = []
+
+    def make(seconds: float) -> None:
+        waited.append(seconds)
+        (settings.runs / "made").touch()
+
+    monkeypatch.setattr(remote.time, "sleep", make)
+    remote.wait_for(settings.runs / "made", settings)
+    assert len(waited) == 1
 
 
 def test_the_mark_of_a_failure_goes_with_a_success(

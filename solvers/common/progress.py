@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 DEFAULT_INTERVAL_SECONDS = 10.0
 DEFAULT_COLUMNS, DEFAULT_ROWS = 80, 24
-LINE = "{desc}{n_fmt}/{total_fmt}{unit} ({percentage:.1f} %), {rate_fmt}, ETA {remaining}{postfix}"
+LINE = "{desc}{n_fmt}/{total_fmt}{unit} ({percentage:.1f} %), {rate_noinv_fmt}, ETA {remaining}{postfix}"
 
 
 class Interrupt:

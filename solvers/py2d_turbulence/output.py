@@ -118,6 +118,9 @@ def read_checkpoint(path: Path) -> Saved:
     """
     checkpoint = load_checkpoint(path)
     parameters, meta, arrays = _parameters(path, checkpoint), checkpoint.meta, checkpoint.arrays
+    shape = parameters["NX"], parameters["NX"] // 2 + 1
+    if any(arrays.get(name, np.empty(0)).shape != shape for name in ("omega_hat", "advection_hat")):
+        raise ValueError(f"{path}: expected two states {shape}; it is damaged, start anew with --overwrite")
     state = State(arrays["omega_hat"], arrays["advection_hat"], int(str(meta["step"])))
     return Saved(parameters, state, int(str(meta["num_samples"])), str(meta["backend"]), arrays)
 

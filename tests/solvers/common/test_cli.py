@@ -4,12 +4,17 @@ import dataclasses
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+import tyro
 
-from solvers.common.cli import one_line, parse, run_command
+from solvers.common.cli import ExistingRun, find_resumed, one_line, parse, run_command
 
 
 def _raise(error: BaseException) -> None:
@@ -145,3 +150,49 @@ def test_a_command_line_becomes_a_dataclass(capsys: pytest.CaptureFixture[str]) 
     shown = capsys.readouterr().out
     assert "Points along an axis" in shown
     assert "What it is called" in shown
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A solver's command line in small."""
+
+    output_dir: Path
+    existing: Annotated[ExistingRun, tyro.conf.arg(name="")] = field(default_factory=ExistingRun)
+
+
+def test_a_run_is_replaced_or_continued_not_both(capsys: pytest.CaptureFixture[str]) -> None:
+    def given(*flags: str) -> ExistingRun:
+        return parse(Arguments, ["--output_dir", "x", *flags], prog="run", description="").existing
+
+    assert given() == ExistingRun()
+    assert given("--overwrite") == ExistingRun(overwrite=True)
+    assert given("--resume") == ExistingRun(resume=True)
+    with pytest.raises(SystemExit) as caught:
+        given("--resume", "--overwrite")
+    assert caught.value.code == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--output_dir", "--output-dir"])
+def test_the_folder_of_a_resumed_run_is_found_among_other_flags(flag: str) -> None:
+    others = ["--NX", "32", "--fields", "a", "b", "--help"]
+    assert find_resumed([flag, "x", *others, "--resume"]) == Path("x")
+    assert find_resumed(["--resume", f"{flag}=x", *others]) == Path("x")
+    assert find_resumed([flag, "x", *others]) is None
+    assert find_resumed(["--resume"]) is None
+
+
+def test_no_module_needs_what_only_unix_has() -> None:
+    """Locks are those of `filelock`: all of the solvers' modules but Dedalus's import without `fcntl`."""
+    code = """
+import importlib, pkgutil, sys
+for name in ("fcntl", "termios", "resource", "pwd", "grp"):
+    sys.modules[name] = None
+import solvers
+for module in pkgutil.walk_packages(solvers.__path__, "solvers."):
+    if module.name.rpartition(".")[2] not in ("generate_rbc", "sampling", "simulate"):
+        importlib.import_module(module.name)
+import solvers.py2d_turbulence.simulate, gust_torch.remote, gust_torch.demo
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

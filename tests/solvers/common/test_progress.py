@@ -80,6 +80,30 @@ def test_a_terminal_gets_a_bar_with_eta_rate_and_diagnostics(columns: int) -> No
     assert "\r" in shown
 
 
+def test_log_lines_stand_above_the_bar() -> None:
+    """Each at the start of a line that the bar has left."""
+    code = (
+        "import logging\nfrom solvers.common.progress import Progress\n"
+        "logging.basicConfig(level='INFO', format='%(message)s')\n"
+        "with Progress(2, description='run') as progress:\n"
+        "    progress.update()\n    logging.info('a message')\n    progress.update()\n"
+    )
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    subprocess.run([sys.executable, "-c", code], stderr=follower, check=True)
+    os.close(follower)
+    shown = ""
+    with suppress(OSError):
+        while data := os.read(leader, 1 << 16):
+            shown += data.decode()
+    os.close(leader)
+    before, after = shown.split("a message")
+    assert before.endswith("\r")
+    assert not before.rpartition("\r")[0].rpartition("\r")[2].strip()  # wiped
+    assert after.startswith("\r\n")
+    assert "2/2" in after
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_the_first_signal_is_noted_and_handlers_return(number: signal.Signals, code: int) -> None:
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
