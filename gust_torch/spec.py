@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
-BOUNDARIES = ("periodic", "wall")
-GRIDS = ("uniform", "chebyshev")
+from solvers.common.hdf5.axes import domain
+from solvers.common.hdf5.schema import BOUNDARIES, GRIDS
 
 # The JAX code's files say `omega`; every other name is used as it stands in the file.
 SYNONYMS = {"omega": "vorticity"}
 
-# float32 coordinates of a grid of 4096 points are exact to about 5e-4 of a spacing.
-COORDINATE_TOLERANCE = 1e-2
 LENGTH_TOLERANCE = 1e-4
 
 
@@ -140,73 +138,13 @@ class FieldSpec:
         Raises:
             ValueError: Metadata or coordinates that make no sense.
         """
-        missing = [axis for axis in ("x", "y") if axis not in coordinates]
-        if missing:
-            raise ValueError(f"coordinates/{missing[0]} is missing; write the grid points' positions there")
-        chebyshev = "grid_y" not in metadata and _chebyshev_span(coordinates["y"]) is not None
-        grid_y = str(metadata.get("grid_y", "chebyshev" if chebyshev else "uniform"))
-        boundary = (
-            str(metadata.get("boundary_x", "periodic")),
-            str(metadata.get("boundary_y", "wall" if chebyshev else "periodic")),
-        )
-        lengths = [
-            float(metadata[f"length_{axis}"])
-            if f"length_{axis}" in metadata
-            else axis_length(coordinates[axis], boundary[i], grid_y if axis == "y" else "uniform", axis)
-            for i, axis in enumerate(("x", "y"))
-        ]
+        boundary, grid_y, lengths = domain(coordinates, metadata)
         forcing = [float(metadata[key]) for key in ("fkx", "fky") if key in metadata]
         return cls(
             names=tuple(names),
             grid=(len(coordinates["x"]), len(coordinates["y"])),
             boundary=boundary,
-            lengths=(lengths[0], lengths[1]),
+            lengths=lengths,
             grid_y=grid_y,
             forcing_wavenumber=max(forcing) if forcing and max(forcing) > 0 else None,
         )
-
-
-def axis_length(nodes: np.ndarray, boundary: str, grid: str, axis: str) -> float:
-    """Domain length along an axis from its nodes x_i, i = 0 .. n-1, spaced by dx.
-
-    periodic: n dx. Uniform wall: n dx where the nodes are cell centers (x_0 = dx/2, from a wall at 0),
-    x_{n-1} - x_0 where they include the walls. Chebyshev: Gauss nodes leave out the walls,
-    x_{n-1} - x_0 = L cos(pi / 2n), which is inverted; Lobatto nodes include them. The nodes tell which they
-    are.
-
-    Raises:
-        ValueError: Fewer than two nodes, nodes that do not increase, or nodes that are not those of the grid.
-    """
-    x = np.asarray(nodes, dtype=np.float64)
-    n = x.size
-    remedy = f"write the metadata attribute length_{axis}, or correct coordinates/{axis}"
-    if x.ndim != 1 or n < 2 or not np.all(np.diff(x) > 0):
-        raise ValueError(f"coordinates/{axis} must hold two or more increasing values; {remedy}")
-    if grid == "chebyshev":
-        length = _chebyshev_span(x)
-        if length is None:
-            raise ValueError(f"coordinates/{axis} are not Chebyshev nodes although grid_y says so; {remedy}")
-        return length
-    span = float(x[-1] - x[0])
-    dx = span / (n - 1)
-    if float(np.abs((x - x[0]) / dx - np.arange(n)).max()) > COORDINATE_TOLERANCE * max(1, n / 4096):
-        raise ValueError(f"coordinates/{axis} are not equidistant although the grid is uniform; {remedy}")
-    cell_centered = abs(x[0] - dx / 2) < COORDINATE_TOLERANCE * dx
-    return n * dx if boundary == "periodic" or cell_centered else span
-
-
-def _chebyshev_span(nodes: np.ndarray) -> float | None:
-    """Distance of the walls if these are Chebyshev nodes, Gauss or Lobatto, between them; else None."""
-    x = np.asarray(nodes, dtype=np.float64)
-    n = x.size
-    if n < 4 or not np.all(np.diff(x) > 0):  # three Lobatto nodes are equidistant
-        return None
-    span = float(x[-1] - x[0])
-    unit = 2 * (x - x[0]) / span - 1
-    i = np.arange(n)
-    wall_gap = math.cos(math.pi / (2 * n))
-    gauss, lobatto = -np.cos(np.pi * (i + 0.5) / n) / wall_gap, -np.cos(np.pi * i / (n - 1))
-    for reference, scale in ((gauss, wall_gap), (lobatto, 1.0)):
-        if float(np.abs(unit - reference).max()) < COORDINATE_TOLERANCE / n:
-            return span / scale
-    return None

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from gust_torch.spec import FieldSpec, axis_length
+from gust_torch.spec import FieldSpec
+from solvers.common.hdf5.axes import axis_length
 
 
 def test_round_trip_through_json() -> None:
@@ -46,10 +47,37 @@ def test_channel_knows_the_synonym() -> None:
 
 
 def test_metadata_win_over_coordinates() -> None:
-    coordinates = {"x": np.arange(8.0), "y": np.arange(4.0)}
+    coordinates = {"x": np.arange(8.0) / 2, "y": (np.arange(4.0) + 0.5) / 4 - 7}
     metadata = {"boundary_y": "wall", "length_x": 4.0, "length_y": 1.0, "fkx": 4, "fky": 2}
     spec = FieldSpec.from_metadata(["vorticity"], coordinates, metadata)
     assert spec == FieldSpec(("vorticity",), (8, 4), ("periodic", "wall"), (4.0, 1.0), "uniform", 4.0)
+
+
+@pytest.mark.parametrize(
+    ("x", "metadata", "word"),
+    [
+        (np.arange(8.0), {"length_x": 4.0}, "length_x 4 contradicts"),
+        (np.linspace(0, 1, 33), {"length_x": 1.0}, "both ends"),
+        (np.arange(8.0), {"length_x": -8.0}, "positive"),
+        (np.arange(8.0), {"length_x": "long"}, "positive"),
+        (np.arange(8.0) ** 2, {"length_x": 56.0}, "not equidistant"),
+        (np.arange(8.0) ** 2, {}, "not equidistant"),
+        (np.arange(8.0), {"boundary_x": "wall", "length_x": 5.0}, "contradicts"),
+    ],
+)
+def test_coordinates_and_lengths_that_contradict_each_other(
+    x: np.ndarray, metadata: dict[str, object], word: str
+) -> None:
+    with pytest.raises(ValueError, match=word):
+        FieldSpec.from_metadata(["vorticity"], {"x": x, "y": np.arange(4.0)}, metadata)
+
+
+@pytest.mark.parametrize("first", [0.0, 0.5, 1.0])
+def test_uniform_nodes_between_walls_may_hold_the_walls(first: float) -> None:
+    number = {0.0: 9, 0.5: 8, 1.0: 7}[first]
+    coordinates = {"x": first + np.arange(number), "y": np.arange(4.0)}
+    metadata = {"boundary_x": "wall", "length_x": 8.0}
+    assert FieldSpec.from_metadata(["vorticity"], coordinates, metadata).lengths[0] == 8.0
 
 
 def test_defaults_without_metadata() -> None:

@@ -147,19 +147,14 @@ def num_times(file: h5py.File) -> int:
     (NaN)."""
     time = file[schema.TIME]
     count = len(time)
-    if not is_complete(file):
-        while count and np.isnan(time[count - 1]):
-            count -= 1
+    while count and not is_complete(file) and np.isnan(time[count - 1]):
+        count -= 1
     return count
 
 
 def is_complete(file: h5py.File) -> bool:
     """Whether no writer can be at work: the file says so, or it says nothing (foreign and older files)."""
-    metadata = file.get(schema.METADATA)
-    if metadata is None or "complete" not in metadata.attrs:
-        return True
-    value = plain_value(metadata.attrs["complete"])
-    return value.lower() not in ("false", "no", "0", "") if isinstance(value, str) else bool(value)
+    return not Contents(file, file.filename).is_growing
 
 
 def read_hdf5_info(path: str | os.PathLike[str]) -> HDF5Info:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import h5py
@@ -11,6 +12,8 @@ import numpy as np
 
 from solvers.common.hdf5 import schema
 from solvers.common.hdf5.schema import missing_filter
+
+logger = logging.getLogger(__name__)
 
 NUMBERS = "fiub"
 """Kinds of NumPy types that can be read as real numbers."""
@@ -64,6 +67,11 @@ RULES = {
 }
 
 
+def rule_of(name: str) -> Rule:
+    """Return what the table says of a path ("fields/omega")."""
+    return RULES.get(name) or RULES[f"{name.partition('/')[0]}/*"]
+
+
 class Contents:
     """The objects of a file by path: each is opened once and is what the table says, or a ValueError
     tells.
@@ -99,15 +107,70 @@ class Contents:
         Raises:
             ValueError: It is something else, or of a shape or type that cannot be read, or scaled.
         """
-        folder = name.partition("/")[0]
-        if self.group(folder) is None:
-            return None
-        return self._look(name, RULES.get(name) or RULES[f"{folder}/*"])
+        return None if self.group(name.partition("/")[0]) is None else self._look(name, rule_of(name))
 
     def names(self, group: str) -> list[str]:
         """Return the names in a group, whatever they are; [] where there is no such group."""
         found = self.group(group)
         return [] if found is None else list(found)
+
+    @property
+    def metadata(self) -> dict[str, schema.MetadataValue]:
+        """Attributes of /metadata as python values; those that cannot be read are left out."""
+        values: dict[str, schema.MetadataValue] = {}
+        if (group := self.group(schema.METADATA)) is None:
+            return values
+        for name in group.attrs:
+            try:
+                values[name] = schema.plain_value(group.attrs[name])
+            except (OSError, RuntimeError, TypeError, ValueError) as error:
+                logger.debug("%s: metadata %s is left out: %s", self.path, name, error)
+        return values
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether a writer is at work, or was stopped at it: the file says that it is not complete."""
+        value = self.metadata_value("complete", True)
+        return value.lower() in ("false", "no", "0", "") if isinstance(value, str) else not value
+
+    def count(self, fields: Sequence[str], *, more: Sequence[str] = ()) -> int:
+        """Return how many samples are complete in all of some fields, the time and the trajectory ids.
+
+        Of a file that is not complete, the last ones may lack a part of their data and do not count:
+        the time is committed last, and times at its end that a resumed run was about to drop are NaN.
+
+        Args:
+            fields: Names of fields.
+            more: Full names of other datasets that grow.
+
+        Raises:
+            ValueError: The file claims to be complete, but its datasets have different lengths; or one
+                cannot be read.
+        """
+        names = [*(f"{schema.FIELDS}/{name}" for name in fields), schema.TIME, schema.TRAJECTORY, *more]
+        found = {name: self.dataset(name) for name in names}
+        lengths = {name: int(item.shape[0]) for name, item in found.items() if item is not None}
+        count = min(lengths.values(), default=0)
+        if not self.is_growing:
+            if len(set(lengths.values())) > 1:
+                shown = ", ".join(f"/{name} {length}" for name, length in lengths.items())
+                raise ValueError(
+                    f"{self.path}: different numbers of samples: {shown}; choose fields of one length, "
+                    f"or write the "
+                    "file again"
+                )
+            return count
+        time = found[schema.TIME]
+        while time is not None and count and np.isnan(time[count - 1]):
+            count -= 1
+        return count
+
+    def metadata_value(self, name: str, default: schema.MetadataValue) -> schema.MetadataValue:
+        """Return one attribute of /metadata; the default where it is absent."""
+        group = self.group(schema.METADATA)
+        if group is None or not h5py.h5a.exists(group.id, name.encode()):
+            return default
+        return schema.plain_value(group.attrs[name])
 
     def is_same(self, first: str, second: str) -> bool:
         """Whether two paths name one object (hard or soft links)."""
@@ -198,12 +261,31 @@ _EXTERNAL = "copy the data into this file, or say allow_external=True if you tru
 
 def form_problems(name: str, dataset: h5py.Dataset, rule: Rule) -> Iterator[str]:
     """Yield what the format wants otherwise in a dataset that can be read all the same."""
-    if dataset.ndim != rule.ranks[-1] and dataset.ndim == 0:
-        yield f"/{name}: expected {rule.shape}, found a single number"
+    if dataset.ndim == 0:
+        yield f"/{name}: expected {rule.shape} {rule.dtype.name}, found a single number"
     if dataset.dtype == rule.dtype or (rule.dtype.kind == "i" and dataset.dtype.kind == "i"):
         return
     wanted = "an integer type" if rule.dtype.kind == "i" else rule.dtype.name
     yield f"/{name}: expected {wanted}, found {dataset.dtype}"
+
+
+def check_float32(values: np.ndarray, where: str) -> np.ndarray:
+    """Return values as float32.
+
+    Raises:
+        ValueError: Some are finite but beyond float32.
+    """
+    if values.dtype.kind != "f" or values.dtype.itemsize <= schema.FIELD_DTYPE.itemsize:
+        return values.astype(schema.FIELD_DTYPE, copy=False)
+    with np.errstate(over="ignore"):
+        cast = values.astype(schema.FIELD_DTYPE)
+    if (np.isinf(cast) & np.isfinite(values)).any():
+        raise ValueError(
+            f"{where}: values up to {np.abs(values[np.isfinite(values)]).max():.3g} are beyond float32, "
+            f"which ends "
+            "at 3.4e38; use other units"
+        )
+    return cast
 
 
 def fill_values(dataset: h5py.Dataset) -> list[float]:

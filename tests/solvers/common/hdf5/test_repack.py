@@ -89,7 +89,7 @@ def test_a_field_of_wrong_rank_is_refused_and_nothing_is_left(tmp_path: Path) ->
     with h5py.File(tmp_path / "flat.h5", "w") as file:
         file["fields/u"] = np.zeros((5, 4), np.float32)
     before = (tmp_path / "flat.h5").read_bytes()
-    with pytest.raises(ValueError, match=r"field 'u': expected \(n_samples, H, W\)"):
+    with pytest.raises(ValueError, match=r"/fields/u: expected \(n_samples, H, W\)"):
         repack(tmp_path / "flat.h5")
     assert (tmp_path / "flat.h5").read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["flat.h5"]
@@ -139,3 +139,97 @@ def test_an_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert (
             error == f"error: {tmp_path / 'absent.h5'}: expected an HDF5 file, found none; check the path\n"
         )
+
+
+def _replace(path: Path, name: str, values: np.ndarray) -> None:
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        file[name] = values
+
+
+@pytest.mark.parametrize(
+    "times", [np.arange(4.0)[None], np.arange(4.0)[:, None], np.arange(3.0), np.arange(5.0)]
+)
+def test_no_frame_is_dropped_unasked(write_file: Write, times: np.ndarray) -> None:
+    path = write_file(4)
+    _replace(path, "coordinates/time", times)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="time"):
+        repack(path)
+    assert path.read_bytes() == before
+    assert validate(path) != []
+
+
+def test_frames_that_are_not_stored_are_not_written_as_zeros(write_file: Write) -> None:
+    path = write_file(4)
+    with h5py.File(path, "r+") as file:
+        del file["fields/vorticity"]
+        file.create_dataset("fields/vorticity", (4, 8, 6), "f4", chunks=(1, 8, 6))[:2] = 1
+    with pytest.raises(ValueError, match=r"/fields/vorticity: sample 2 was never written"):
+        repack(path)
+
+
+def test_a_virtual_dataset_becomes_a_real_one(write_file: Write, tmp_path: Path) -> None:
+    path = write_file(4)
+    with h5py.File(path, "r+") as file:
+        frames = file["fields/vorticity"][:]
+        with h5py.File(tmp_path / "source.h5", "w") as source:
+            source["d"] = frames
+        del file["fields/vorticity"]
+        layout = h5py.VirtualLayout(frames.shape, "f4")
+        layout[:] = h5py.VirtualSource("source.h5", "d", frames.shape)
+        file.create_virtual_dataset("fields/vorticity", layout)
+    repack(path)
+    (tmp_path / "source.h5").unlink()
+    with open_file(path) as file:
+        np.testing.assert_array_equal(file["fields/vorticity"], frames)
+
+
+def test_values_that_would_change_their_meaning_are_refused(write_file: Write) -> None:
+    path = write_file(4)
+    _replace(path, "fields/vorticity", np.full((4, 8, 6), 1e300))
+    with pytest.raises(ValueError, match="beyond float32"):
+        repack(path)
+    _replace(path, "fields/vorticity", np.ones((4, 8, 6), np.int16))
+    with h5py.File(path, "r+") as file:
+        file["fields/vorticity"].attrs["scale_factor"] = 0.01
+    with pytest.raises(ValueError, match="scale_factor"):
+        repack(path)
+
+
+def test_two_names_of_one_dataset_and_groups_that_contain_themselves_stay_so(write_file: Write) -> None:
+    path = write_file(4)
+    with h5py.File(path, "r+") as file:
+        file["fields/omega"] = file["fields/vorticity"]
+        file["notes/loop"] = file.create_group("notes") if "notes" not in file else file["notes"]
+        file["root"] = file["/"]
+        file["nowhere"] = h5py.SoftLink("/nothing")
+    size = path.stat().st_size
+    repack(path)
+    assert path.stat().st_size < 2 * size
+    with open_file(path) as file:
+        assert file["fields/omega"] == file["fields/vorticity"]
+        assert file["root"] == file["/"]
+
+
+LIMITED = """
+import resource, sys
+from solvers.common.hdf5.commands import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+sys.exit(main(["repack", sys.argv[1], "--compression", sys.argv[3]]))
+"""
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize("limit", [500, 3_000, 100_000, 181_000])
+def test_a_full_disk_is_one_line_and_no_crash(seed_file: Path, limit: int, compression: str) -> None:
+    before = seed_file.read_bytes()
+    command = [sys.executable, "-c", LIMITED, str(seed_file), str(limit), compression]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode == 0:  # gzip came below the limit
+        assert (compression, limit) == ("gzip", 181_000)
+        return
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(f"error: {seed_file}: file too large")
+    assert seed_file.read_bytes() == before
+    assert [item.name for item in seed_file.parent.iterdir()] == ["seed.h5"]

@@ -58,7 +58,10 @@ VIOLATIONS: list[tuple[Callable[[h5py.File], object], str]] = [
     (lambda f: f["coordinates/trajectory"].__setitem__(5, 2), r"ids from 0 to 1 .*, found 0 to 2"),
     (lambda f: _replace(f, "scalars/energy", np.zeros(6, "i4")), "energy: expected float64, found int32"),
     (lambda f: f.__setitem__("parameters/nu", [1.0]), "parameters: expected equal lengths"),
-    (lambda f: f.__setitem__("parameters/nu", 1.0), r"nu: expected \(n_trajectories,\) float64, found \(\)"),
+    (
+        lambda f: f.__setitem__("parameters/nu", 1.0),
+        r"nu: expected \(n_trajectories,\) float64, found a single",
+    ),
     (lambda f: f["metadata"].attrs.__delitem__("solver"), "expected the attribute 'solver', found none"),
     (_set("format_version", 2), "expected format_version 1, found 2"),
     (_set("boundary_x", "open"), r"boundary_x to be one of \('periodic', 'wall'\), found 'open'"),
