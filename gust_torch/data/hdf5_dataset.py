@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gust_torch.data.files import PathLike, common_parameters, common_spec, expand_paths, read_header
+from gust_torch.data.handles import FileHandles
 from gust_torch.data.loader import FrameBatch
-from gust_torch.data.readers import FileHandles
-from gust_torch.data.samples import concatenate_trajectories, window_frames
+from gust_torch.data.samples import check_times, concatenate_trajectories, window_frames
 from gust_torch.data.statistics import channel_statistics, evenly_spaced
 
 
@@ -37,6 +37,7 @@ class HDF5Dataset(Dataset[Tensor]):
         sample_stop: int | None = None,
         n_steps: int = 1,
         stride: int = 1,
+        allow_external: bool = False,
     ) -> None:
         """Open the files' headers.
 
@@ -51,6 +52,8 @@ class HDF5Dataset(Dataset[Tensor]):
                 that lie wholly inside the range are used.
             n_steps: Frames in an item.
             stride: Frames from one of an item's frames to the next.
+            allow_external: Follow HDF5 links and external storage to other files. They may name any
+                file that you can read, so allow it only for files that you trust.
 
         Raises:
             ValueError: A file that is missing, truncated or does not fit the others, a field that is not
@@ -59,16 +62,18 @@ class HDF5Dataset(Dataset[Tensor]):
         if n_steps < 1 or stride < 1:
             raise ValueError(f"expected n_steps >= 1 and stride >= 1, got {n_steps} and {stride}")
         self.n_steps, self.stride = n_steps, stride
-        self._sources = [read_header(path, fields) for path in expand_paths(data_path)]
+        paths = expand_paths(data_path)
+        self._sources = [read_header(path, fields, allow_external=allow_external) for path in paths]
         self.spec = common_spec(self._sources)
         self._starts = [0, *np.cumsum([source.num_frames for source in self._sources]).tolist()]
         trajectories = concatenate_trajectories([source.trajectory for source in self._sources])
+        times = np.concatenate([source.time for source in self._sources])
+        where = self._sources[0].name
         # (n_samples, n_steps) frame numbers over the concatenation
-        self._frames = window_frames(
-            trajectories, n_steps, stride, sample_start, sample_stop, where=self._sources[0].path
-        )
+        frames = window_frames(trajectories, n_steps, stride, sample_start, sample_stop, where=where)
+        self._frames = frames[check_times(times[frames], where=where)]
         self.trajectories = trajectories[self._frames[:, 0]]
-        times = np.concatenate([source.time for source in self._sources])[self._frames]
+        times = times[self._frames]
         self.times = times[:, 0] if n_steps == 1 else times
         self._handles = FileHandles(self._sources)
         # A pass over the values costs a quarter of reading them, so each process looks at a frame once.
@@ -189,11 +194,10 @@ class HDF5Dataset(Dataset[Tensor]):
             ValueError: Names the file and the remedy.
         """
         try:
-            for reader in self._handles.readers(index):
-                reader.read(frames, rows, out)
-        except OSError as error:
+            self._handles.file(index).read(frames, rows, out)
+        except (OSError, RuntimeError) as error:
             raise ValueError(
-                f"{self._sources[index].path}: frames {frames[0]} to {frames[-1]} cannot be read ({error}); "
+                f"{self._sources[index].name}: frames {frames[0]} to {frames[-1]} cannot be read ({error}); "
                 "the file is truncated or damaged: copy it again, or leave them out by sample_start/_stop"
             ) from error
 
@@ -214,7 +218,7 @@ class HDF5Dataset(Dataset[Tensor]):
         row, channel = np.argwhere(~np.isfinite(values).all(axis=(2, 3)))[0].tolist()
         index = bisect.bisect_right(self._starts, frames[row]) - 1
         raise ValueError(
-            f"{self._sources[index].path}: {self.spec.names[channel]} holds NaN or Inf in frame "
+            f"{self._sources[index].name}: {self.spec.names[channel]} holds NaN or Inf in frame "
             f"{frames[row] - self._starts[index]}; the run blew up there: leave the frame out by "
             "sample_start/sample_stop, or repeat the run with a smaller dt"
         )

@@ -1,11 +1,16 @@
 """Which frames make up a sample (windows along trajectories), and which samples validate (without a leak)."""
 
+import logging
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
+logger = logging.getLogger(__name__)
+
 MAX_DEFAULT_GAP = 256
+# Relative difference from which steps are told apart.
+UNEVEN_STEPS = 1e-3
 
 
 def concatenate_trajectories(trajectories: Sequence[np.ndarray]) -> np.ndarray:
@@ -66,6 +71,38 @@ def window_frames(
         )
     windows = grouped[first[:, None] + stride * np.arange(n_steps)]
     return windows[np.argsort(windows[:, 0], kind="stable")]
+
+
+def check_times(times: np.ndarray, *, where: str) -> np.ndarray:
+    """Which windows go forward in time throughout; the others are left out, as at the end of a trajectory.
+
+    Says so, and says where time steps are uneven.
+
+    Args:
+        times: (n, n_steps) of the windows' frames; NaN where there are none.
+        where: The data, for messages.
+
+    Returns:
+        (n,) bool.
+
+    Raises:
+        ValueError: Time steps back in every window.
+    """
+    steps = np.diff(times, axis=1)
+    goes_back = np.any(steps <= 0, axis=1)
+    if goes_back.any():
+        first = int(np.flatnonzero(goes_back)[0])
+        told = (
+            f"coordinates/time steps back or stands still within a trajectory, first in "
+            f"{times[first].tolist()}"
+        )
+        if goes_back.all():
+            raise ValueError(f"{where}: {told}; number the trajectories, or correct the times")
+        logger.warning("%s: %s; %d windows are left out", where, told, int(goes_back.sum()))
+    steps = steps[~goes_back]
+    if steps.size and (shortest := float(steps.min())) < (longest := float(steps.max())) * (1 - UNEVEN_STEPS):
+        logger.warning("%s: time steps are uneven, from %.6g to %.6g", where, shortest, longest)
+    return np.logical_not(goes_back)
 
 
 def split_samples(

@@ -215,12 +215,12 @@ def test_ragged_fields(tmp_path: Path) -> None:
         file["coordinates/x"], file["coordinates/y"] = np.arange(6.0), np.arange(4.0)
     with pytest.raises(ValueError, match=r"ragged\.h5.*different grids"):
         HDF5Dataset(path, fields=["a", "b"])
-    with pytest.raises(ValueError, match=r"ragged\.h5.*'a': 3, 'c': 2"):
+    with pytest.raises(ValueError, match=r"ragged\.h5.*/fields/a 3, /fields/c 2"):
         HDF5Dataset(path, fields=["a", "c"])
     assert len(HDF5Dataset(path, fields=["a"])) == 3
     with h5py.File(path, "r+") as file:
         file["coordinates/time"] = np.arange(4.0)
-    with pytest.raises(ValueError, match=r"ragged\.h5.*'time': 4"):
+    with pytest.raises(ValueError, match=r"ragged\.h5.*time 4"):
         HDF5Dataset(path, fields=["a"])
     with h5py.File(path, "r+") as file:
         file.create_group("metadata").attrs["complete"] = False  # still being written
@@ -240,7 +240,7 @@ def test_grid_and_coordinates_disagree(tmp_path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["fields/a"] = np.zeros((3, 6, 4), np.float32)
         file["coordinates/x"], file["coordinates/y"] = np.arange(4.0), np.arange(6.0)
-    with pytest.raises(ValueError, match=r"grid\.h5.*\(6, 4\).*\(4, 6\)"):
+    with pytest.raises(ValueError, match=r"grid\.h5: coordinates/x has 4 entries.* 6"):
         HDF5Dataset(path)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.data.loader import collate_frames
-from gust_torch.data.readers import FieldReader, runs
+from gust_torch.data.readers import DirectReader, runs
 
 FRAMES = np.random.default_rng(1).standard_normal((40, 8, 6)).astype(np.float32)
 INDICES = [3, 39, 4, 5, 17, 0, 17, 6]
@@ -40,9 +40,8 @@ def test_layouts(tmp_path: Path, layout: dict, direct: bool) -> None:
     path = write_bare(tmp_path / "a.h5", **layout)
     dataset = HDF5Dataset(path)
     assert np.array_equal(collate_frames(dataset.__getitems__(INDICES))[:, 0], FRAMES[INDICES])
-    with h5py.File(path, "r") as file:
-        reader = FieldReader(file, "omega", [(0, None)])
-        assert (reader._direct is not None) == direct
+    (reader,) = dataset._handles.file(0).readers
+    assert isinstance(reader, DirectReader) == direct
     assert np.isnan(dataset.times).all()
     assert dataset.trajectories.tolist() == [0] * 40
 
@@ -51,18 +50,18 @@ def test_layouts(tmp_path: Path, layout: dict, direct: bool) -> None:
 def test_files_of_our_writer(write_file, compression) -> None:
     dataset = HDF5Dataset(write_file("a.h5", {"vorticity": FRAMES}, compression=compression))
     assert np.array_equal(collate_frames(dataset.__getitems__(INDICES))[:, 0], FRAMES[INDICES])
-    readers = dataset._handles.readers(0)
-    assert (readers[0]._direct is not None) == (compression is None)
+    (reader,) = dataset._handles.file(0).readers
+    assert isinstance(reader, DirectReader) == (compression is None)
 
 
-def test_frames_that_were_never_stored_are_fill_values(tmp_path: Path) -> None:
-    path = write_bare(tmp_path / "a.h5", chunks=(1, 8, 6), maxshape=(None, 8, 6))
+@pytest.mark.parametrize("frames_per_chunk", [1, 4])
+def test_frames_that_were_never_stored_are_told(tmp_path: Path, frames_per_chunk: int) -> None:
+    path = write_bare(tmp_path / "a.h5", chunks=(frames_per_chunk, 8, 6), maxshape=(None, 8, 6))
     with h5py.File(path, "r+") as file:
         file["fields/omega"].resize(50, axis=0)
         file["fields/omega"][49] = 1.0
-    dataset = HDF5Dataset(path)
-    batch = collate_frames(dataset.__getitems__([49, 45, 3]))[:, 0].numpy()
-    assert np.array_equal(batch, np.stack([np.ones((8, 6)), np.zeros((8, 6)), FRAMES[3]]))
+    with pytest.raises(ValueError, match=r"a\.h5: /fields/omega: sample 40 was never written"):
+        HDF5Dataset(path)
 
 
 def test_damaged_chunk_is_named(tmp_path: Path) -> None:
@@ -81,11 +80,3 @@ def test_damaged_chunk_is_named(tmp_path: Path) -> None:
 def test_runs() -> None:
     assert runs([3, 4, 5, 9, 9, 10]) == [(0, 3), (3, 4), (4, 6)]
     assert runs([7]) == [(0, 1)]
-
-
-def test_unstored_chunks_of_several_frames(tmp_path: Path) -> None:
-    path = write_bare(tmp_path / "a.h5", chunks=(4, 8, 6), maxshape=(None, 8, 6))
-    with h5py.File(path, "r+") as file:
-        file["fields/omega"].resize(50, axis=0)
-    batch = collate_frames(HDF5Dataset(path).__getitems__([49, 3]))[:, 0].numpy()
-    assert np.array_equal(batch, np.stack([np.zeros((8, 6)), FRAMES[3]]))

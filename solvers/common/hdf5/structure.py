@@ -130,8 +130,10 @@ class Contents:
     @property
     def is_growing(self) -> bool:
         """Whether a writer is at work, or was stopped at it: the file says that it is not complete."""
-        value = self.metadata_value("complete", True)
-        return value.lower() in ("false", "no", "0", "") if isinstance(value, str) else not value
+        value = self.metadata_value("complete")
+        if isinstance(value, str):
+            return value.lower() in ("false", "no", "0", "")
+        return value is not None and not value
 
     def count(self, fields: Sequence[str], *, more: Sequence[str] = ()) -> int:
         """Return how many samples are complete in all of some fields, the time and the trajectory ids.
@@ -165,11 +167,11 @@ class Contents:
             count -= 1
         return count
 
-    def metadata_value(self, name: str, default: schema.MetadataValue) -> schema.MetadataValue:
-        """Return one attribute of /metadata; the default where it is absent."""
+    def metadata_value(self, name: str) -> schema.MetadataValue | None:
+        """Return one attribute of /metadata; None where it is absent."""
         group = self.group(schema.METADATA)
         if group is None or not h5py.h5a.exists(group.id, name.encode()):
-            return default
+            return None
         return schema.plain_value(group.attrs[name])
 
     def is_same(self, first: str, second: str) -> bool:
