@@ -35,15 +35,16 @@ def storage_problem(
     if 0 in shape or rows == 0:
         return None
     properties = dataset.id.get_create_plist()
-    if properties.get_external_count():
-        return _external_problem(dataset, properties, allowed=allow_external and not here)
-    if dataset.is_virtual:
-        return _virtual_problem(dataset, here=here)
-    if properties.get_layout() == h5py.h5d.COMPACT:
+    layout = properties.get_layout()
+    if layout == h5py.h5d.COMPACT:
         return None
-    if dataset.chunks is None:
+    if layout == h5py.h5d.VIRTUAL:
+        return _virtual_problem(dataset, here=here)
+    if layout == h5py.h5d.CONTIGUOUS:
+        if properties.get_external_count():
+            return _external_problem(dataset, properties, allowed=allow_external and not here)
         return None if dataset.id.get_offset() is not None else "it was allocated but never written"
-    chunks = dataset.chunks
+    chunks = properties.get_chunk()
     if rows == shape[0] and dataset.id.get_num_chunks() == math.prod(
         -(-n // c) for n, c in zip(shape, chunks, strict=True)
     ):
