@@ -1,6 +1,7 @@
 """Lightning data module over common-format files: leak-free split, shuffled blocks, resumable epochs."""
 
 import dataclasses
+import logging
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +16,11 @@ from gust_torch.spec import FieldSpec
 
 # A sequential read of this size keeps disks and networks busy.
 READ_BYTES = 1 << 20
+# Trajectories whose ends are read to look for copies.
+MAX_COMPARED = 4096
+MAX_COMPARED_REMOTE = 64
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +115,7 @@ class FieldDataModule(LightningDataModule):
             gap=self.gap,
             seed=self.seed,
         )
+        _check_distinct(self.dataset, train, val)
         return Split(train, val)
 
     @cached_property
@@ -157,6 +164,41 @@ class FieldDataModule(LightningDataModule):
             return self.block_size
         frame_bytes = 4 * int(np.prod((self.spec.num_channels, *self.spec.grid)))
         return max(1, min(READ_BYTES // frame_bytes, self.batch_size // 4))
+
+
+def _check_distinct(dataset: HDF5Dataset, train: np.ndarray, val: np.ndarray) -> None:
+    """Compare the first and last frames of all trajectories, where that costs little.
+
+    Raises:
+        ValueError: Two trajectories are copies: validation would see what was trained on.
+    """
+    held_out = set(np.unique(dataset.trajectories[val]).tolist())
+    trained = set(np.unique(dataset.trajectories[train]).tolist())
+    most = MAX_COMPARED if dataset.is_local else MAX_COMPARED_REMOTE
+    if not held_out - trained or len(held_out | trained) > most:
+        return
+    ends = dataset.trajectory_ends()
+    whole: dict[tuple[int, str, str], int] = {}
+    for trajectory, count, first, last in ends:
+        other = whole.setdefault((count, first, last), trajectory)
+        if other != trajectory:
+            raise ValueError(
+                f"{dataset.where(trajectory)}: trajectory {trajectory} repeats trajectory {other}, "
+                f"which is in "
+                f"{dataset.where(other)}: {count} frames, the first and last are equal, so validation "
+                f"would see "
+                "what was trained on; leave one out"
+            )
+    starts = {first for trajectory, _, first, _ in ends if trajectory in trained}
+    if shared := sum(first in starts for trajectory, _, first, _ in ends if trajectory in held_out):
+        logger.warning(
+            "%d of %d validation trajectories start with the same frame as one that is trained on: a "
+            "sweep over "
+            "parameters from common initial conditions? They are not independent; split them by initial "
+            "condition, "
+            "as the converter does, and give training and validation files apart",
+            shared, len(held_out),
+        )  # fmt: skip
 
 
 def _subset(dataset: HDF5Dataset, indices: np.ndarray) -> Subset[Tensor]:

@@ -48,7 +48,7 @@ class OpenFile:
             return DirectReader(self._descriptor, source.places[field], channels[0][0])
         if self._file is None:
             self._file = open_source(source.path)
-        return FieldReader(self._file, field, channels)
+        return FieldReader(self._file, field, channels, source.name)
 
     def _again(self, source: SourceFile) -> SourceFile:
         """Return the header of a file that was written to since: frames may lie elsewhere."""

@@ -1,6 +1,9 @@
 """Frames, or windows of frames, of files in the common HDF5 format, read when asked for."""
 
 import bisect
+import contextlib
+import hashlib
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +16,15 @@ from gust_torch.data.handles import FileHandles
 from gust_torch.data.loader import FrameBatch
 from gust_torch.data.samples import check_times, concatenate_trajectories, window_frames
 from gust_torch.data.statistics import channel_statistics, evenly_spaced
+
+logger = logging.getLogger(__name__)
+
+# What netCDF writes into cells that nobody has written.
+NETCDF_FILL = 9.969209968386869e36
+# A batch whose sum is below this holds neither that nor NaN or Inf.
+LARGE = 1e30
+# Of the first and last row of a periodic axis, against the difference of neighbors: the same values.
+SAME_ENDS = 1e-4
 
 
 class HDF5Dataset(Dataset[Tensor]):
@@ -79,6 +91,8 @@ class HDF5Dataset(Dataset[Tensor]):
         # A pass over the values costs a quarter of reading them, so each process looks at a frame once.
         self._is_checked = np.zeros(self._starts[-1], bool)
         self._statistics: tuple[Tensor, Tensor] | None = None
+        self._has_fills = any(source.fills for source in self._sources)
+        self._warn_of_both_ends()
         self.normalized = normalize
         if normalize:
             self.statistics()  # once here, not once in each worker
@@ -212,13 +226,81 @@ class HDF5Dataset(Dataset[Tensor]):
         if self._is_checked[frames].all():
             return
         # Huge but finite values may overflow the sum, hence the second look.
-        if np.isfinite(torch.from_numpy(values).sum().item()) or np.isfinite(values).all():
-            self._is_checked[frames] = True
-            return
-        row, channel = np.argwhere(~np.isfinite(values).all(axis=(2, 3)))[0].tolist()
-        index = bisect.bisect_right(self._starts, frames[row]) - 1
-        raise ValueError(
-            f"{self._sources[index].name}: {self.spec.names[channel]} holds NaN or Inf in frame "
-            f"{frames[row] - self._starts[index]}; the run blew up there: leave the frame out by "
-            "sample_start/sample_stop, or repeat the run with a smaller dt"
-        )
+        total = abs(torch.from_numpy(values).sum().item())
+        if not total < LARGE or self._has_fills:
+            self._look_closely(frames, values)
+        self._is_checked[frames] = True
+
+    def _look_closely(self, frames: list[int], values: np.ndarray) -> None:
+        """Raise where frames hold NaN, Inf or what stands for missing cells.
+
+        Raises:
+            ValueError: Names the file, frame and channel.
+        """
+        for row, frame in enumerate(frames):
+            index = bisect.bisect_right(self._starts, frame) - 1
+            source = self._sources[index]
+            for i, channel in enumerate(source.channels):
+                where = f"{source.name}: {channel.name} holds"
+                place = f"frame {frame - self._starts[index]}"
+                if not np.isfinite(values[row, i]).all():
+                    raise ValueError(
+                        f"{where} NaN or Inf in {place}; the run blew up there: leave the frame out by "
+                        "sample_start/sample_stop, or repeat the run with a smaller dt"
+                    )
+                for fill in (NETCDF_FILL, *source.fills.get(channel.field, ())):
+                    missing = np.argwhere(values[row, i] == np.float32(fill))
+                    if len(missing):
+                        raise ValueError(
+                            f"{where} {len(missing)} missing cells (the fill value {fill:g}) in "
+                            f"{place}, the first at "
+                            f"{tuple(missing[0].tolist())}; fill them in, or leave the frame out by "
+                            "sample_start/sample_stop"
+                        )
+
+    def _warn_of_both_ends(self) -> None:
+        """Tell of a periodic axis whose last row repeats the first: both ends of the period are in
+        the file.
+        """
+        frame = np.empty((1, self.spec.num_channels, *self.spec.grid), np.float32)
+        with contextlib.suppress(ValueError):  # a frame that cannot be read is told when it is asked for
+            self._read_file(0, [0], [0], frame)
+            for axis, name in enumerate(("x", "y")):
+                values = np.moveaxis(frame[0], 1 + axis, 0)
+                if self.spec.boundary[axis] != "periodic" or len(values) < 4 or np.ptp(values[:2]) == 0:
+                    continue
+                step = np.abs(values[1] - values[0]).max()
+                if np.abs(values[-1] - values[0]).max() < SAME_ENDS * step:
+                    logger.warning(
+                        "%s: along %s, which is periodic, the last grid points repeat the first; leave "
+                        "them out, or "
+                        "the domain is a cell too long (%g)", self._sources[0].name, name,
+                        self.spec.lengths[axis],
+                    )  # fmt: skip
+
+    def trajectory_ends(self) -> list[tuple[int, int, str, str]]:
+        """Trajectory id, number of items, and digests of the first and last item's first frames, for each.
+
+        Trajectories without any structure (constants) are left out.
+        """
+        ids, first, counts = np.unique(self.trajectories, return_index=True, return_counts=True)
+        last = len(self) - 1 - np.unique(self.trajectories[::-1], return_index=True)[1]
+        ends = []
+        for trajectory, count, *items in zip(ids, counts, first, last, strict=True):
+            frames = [self._read([int(self._frames[item, 0])])[0] for item in items]
+            if any(np.ptp(channel) > 0 for channel in frames[0]):
+                begin, end = (
+                    hashlib.blake2b(frame.tobytes(), digest_size=16).hexdigest() for frame in frames
+                )
+                ends.append((int(trajectory), int(count), begin, end))
+        return ends
+
+    def where(self, trajectory: int) -> str:
+        """Name the file that a trajectory is in."""
+        frame = int(self._frames[np.flatnonzero(self.trajectories == trajectory)[0], 0])
+        return self._sources[bisect.bisect_right(self._starts, frame) - 1].name
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all files are on this machine."""
+        return all(source.stamp is not None for source in self._sources)

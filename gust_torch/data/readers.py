@@ -30,11 +30,11 @@ ChannelMap = list[tuple[int, int | None]]
 class FieldReader:
     """Frames of one field through h5py, written to some channels of a batch."""
 
-    def __init__(self, file: h5py.File, field: str, channels: ChannelMap) -> None:
-        """Args: file: open for reading. field: its name. channels: which of a batch it fills."""
+    def __init__(self, file: h5py.File, field: str, channels: ChannelMap, where: str = "") -> None:
+        """Args: file: open for reading. field: its name. channels: it fills. where: path for messages."""
         self._channels = channels
         self._dataset = _with_chunk_cache(file["fields"][field])
-        self._where = f"/fields/{field}"
+        self._where = f"{where}: /fields/{field}"
 
     def read(self, frames: list[int], rows: list[int], out: np.ndarray) -> None:
         """Read frames, in increasing order, into rows of `out` (n, c, h, w) float32.
