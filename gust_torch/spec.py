@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from solvers.common.hdf5.axes import domain
-from solvers.common.hdf5.schema import BOUNDARIES, GRIDS
+from solvers.common.hdf5.axes import BOUNDARIES, GRIDS, domain
 
 # The JAX code's files say `omega`; every other name is used as it stands in the file.
 SYNONYMS = {"omega": "vorticity"}

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+BOUNDARIES = ("periodic", "wall")
+GRIDS = ("uniform", "chebyshev")
+
 # float32 coordinates of a grid of 4096 points are exact to about 5e-4 of a spacing.
 COORDINATE_TOLERANCE = 1e-2
 # Of a stated length, in spacings: half of what one more or one less grid point makes is clear enough.

@@ -33,8 +33,6 @@ FIELD_DTYPE = np.dtype("<f4")
 TIME_DTYPE = np.dtype("<f8")
 TRAJECTORY_DTYPE = np.dtype("<i4")
 
-BOUNDARIES = ("periodic", "wall")
-GRIDS = ("uniform", "chebyshev")
 REQUIRED_METADATA = (
     "format_version",
     "solver",

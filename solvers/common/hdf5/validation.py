@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from solvers.common.hdf5 import schema
-from solvers.common.hdf5.axes import domain
+from solvers.common.hdf5.axes import BOUNDARIES, GRIDS, domain
 from solvers.common.hdf5.reader import is_complete, num_times, open_file
 from solvers.common.hdf5.storage import storage_problem
 from solvers.common.hdf5.structure import Contents, form_problems, rule_of
@@ -224,7 +224,7 @@ def _check_metadata(contents: Contents) -> Iterator[str]:
         for name in schema.REQUIRED_METADATA:
             if name not in metadata:
                 yield f"/metadata: expected the attribute {name!r}, found none"
-    allowed = {"boundary_x": schema.BOUNDARIES, "boundary_y": schema.BOUNDARIES, "grid_y": schema.GRIDS}
+    allowed = {"boundary_x": BOUNDARIES, "boundary_y": BOUNDARIES, "grid_y": GRIDS}
     for name, choices in allowed.items():
         if name in metadata and metadata[name] not in choices:
             yield f"/metadata: expected {name} to be one of {choices}, found {metadata[name]!r}"
