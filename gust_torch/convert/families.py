@@ -72,6 +72,7 @@ class Family:
             none and the config gives the grid.
         time_key: Key of the times; "" for a steady problem (one frame a trajectory, time 0).
         note: What a user must know before using the frames, logged and stored.
+        start_fields: Fields of the first frame that tell which trajectories start alike; () for all.
         domain: Lengths where neither coordinates nor a config give them; None for one unit a cell.
         ups: Whether these are files of the universal simulator, see `ups.py`.
     """
@@ -88,6 +89,7 @@ class Family:
     coordinates: tuple[str, ...] = ("x-coordinate",)
     time_key: str = "t-coordinate"
     note: str = ""
+    start_fields: tuple[str, ...] = ()
     domain: tuple[float, float] | None = None
     ups: bool = False
 
@@ -176,6 +178,7 @@ FAMILIES: tuple[Family, ...] = (
         boundary="wall",
         boundary_note="u = 0 on the boundary",
         coordinates=("x-coordinate", "y-coordinate"),
+        start_fields=("nu",),
         time_key="",
         note="steady problem, one frame a trajectory; the generator stops at t = 1.75, so that small beta is "
         "not fully steady",

@@ -41,6 +41,8 @@ class Options:
         for name, value in (("limit", self.limit), ("samples", self.samples)):
             if value is not None and value < 1:
                 raise ValueError(f"--{name} is {value}, expected at least 1; leave it out to take all")
+        if self.seed < 0:
+            raise ValueError(f"--seed is {self.seed}, expected 0 or more")
 
 
 @dataclass(frozen=True)

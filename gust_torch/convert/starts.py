@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 def trajectory_keys(sources: Sequence[Source], by: str) -> list[Hashable]:
     """Key of each trajectory in the order of the sources; those of one key belong into one split.
 
-    Trajectories are compared by their first frames, to the bit. Where a first frame is the same everywhere in
-    space, and says nothing, the middle and the last one decide.
+    Trajectories are compared by their first frames, to the bit: by the fields that the family names. Where
+    these are the same everywhere in space, and say nothing, the middle and the last frame decide.
 
     Args:
         sources: Checked sources.
@@ -33,18 +33,20 @@ def trajectory_keys(sources: Sequence[Source], by: str) -> list[Hashable]:
     """
     for source in sources:
         _refuse_repeated_points(source)
-    starts = [list(_frames(source, 0)) for source in sources]
+    starts = [list(_frames(source, 0, source.family.start_fields)) for source in sources]
     counts = Counter(digest for source in starts for digest, _ in source)
     keys: list[Hashable] = []
     seen: dict[bytes, tuple[Source, int]] = {}
     for number, (source, found) in enumerate(zip(sources, starts, strict=True)):
-        wholes = _wholes(source, found) if any(counts[digest] > 1 for digest, _ in found) else None
+        wholes = _wholes(source) if any(counts[digest] > 1 for digest, _ in found) else None
         copies = []
         for index, (digest, is_flat) in enumerate(found):
-            whole = wholes[index] if wholes is not None and counts[digest] > 1 else None
-            decides = whole is not None and (is_flat or by == "trajectory")
-            keys.append(digest if by == "group" and not decides else whole if decides else (number, index))
-            if whole is not None and not is_flat:
+            if wholes is None or counts[digest] == 1:
+                keys.append((number, index))
+                continue
+            whole, says_nothing = wholes[index]
+            keys.append(whole if is_flat or by == "trajectory" else digest)
+            if not says_nothing:
                 first = seen.setdefault(whole, (source, index))
                 if first[0] is not source:
                     _refuse_copy(*first, source, index)
@@ -60,12 +62,13 @@ def trajectory_keys(sources: Sequence[Source], by: str) -> list[Hashable]:
     return keys
 
 
-def _frames(source: Source, time: int) -> Iterator[tuple[bytes, bool]]:
-    """Digest of one frame of each trajectory, and whether all of its fields are the same everywhere."""
+def _frames(source: Source, time: int, names: Sequence[str] = ()) -> Iterator[tuple[bytes, bool]]:
+    """Digest of one frame of each trajectory, and whether it is flat; of all or named fields."""
     edges = block_edges(source.num_trajectories, source.frame_bytes, source.chunk[0], BLOCK_BYTES)
     with open_reader(source) as reader:
         for first, last in pairwise(edges):
-            fields = list(reader.read(Span(first, last, time, time + 1)).fields.values())
+            read = reader.read(Span(first, last, time, time + 1)).fields
+            fields = [read[name] for name in names or read]
             for index in range(last - first):
                 frames = [values[index, 0] for values in fields]
                 yield _digest(frames), all((frame == frame[:1, :1]).all() for frame in frames)
@@ -113,11 +116,13 @@ def _repeated_axes(source: Source, fields: Mapping[str, np.ndarray]) -> set[str]
     return axes
 
 
-def _wholes(source: Source, starts: Sequence[tuple[bytes, bool]]) -> list[bytes]:
-    """Digests of the first, the middle and the last frame of each trajectory."""
-    later = {source.num_frames // 2, source.num_frames - 1} - {0}
-    frames = [starts, *(_frames(source, time) for time in sorted(later))]
-    return [b"".join(digest for digest, _ in found) for found in zip(*frames, strict=True)]
+def _wholes(source: Source) -> list[tuple[bytes, bool]]:
+    """Digest of the first, the middle and the last frame of each trajectory, and whether all are flat."""
+    times = sorted({0, source.num_frames // 2, source.num_frames - 1})
+    return [
+        (b"".join(digest for digest, _ in frames), all(is_flat for _, is_flat in frames))
+        for frames in zip(*(_frames(source, time) for time in times), strict=True)
+    ]
 
 
 def _digest(arrays: Sequence[np.ndarray]) -> bytes:

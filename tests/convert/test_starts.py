@@ -44,6 +44,30 @@ def test_states_of_a_sweep_stay_together(sources, out: Path, sweep) -> None:
         assert sorted(set(file["parameters/nu"])) == sorted(SWEEP)
 
 
+def test_inputs_of_a_steady_sweep_stay_together(sources, out: Path) -> None:
+    path = sources.darcy()
+    other = Path(shutil.copy(path, path.with_name("2D_DarcyFlow_beta0.1_Train.hdf5")))
+    with h5py.File(other, "r+") as file:
+        file["tensor"][...] *= 0.1
+        file.attrs["beta"] = 0.1
+    convert_family("darcy2d", sources.root, out, Options())
+    inputs = {}
+    for split in ("train", "val", "test"):
+        with h5py.File(out / f"darcy2d_{split}.h5") as file:
+            inputs[split] = {frame.tobytes() for frame in file["fields/nu"]}
+            assert len(file["fields/nu"]) == 2 * len(inputs[split])
+    assert not inputs["train"] & (inputs["val"] | inputs["test"])
+
+
+def test_a_copy_of_states_without_structure_is_refused(sources, out: Path) -> None:
+    path = sources.burgers()
+    with h5py.File(path, "r+") as file:
+        file["tensor"][:, 0] = 0.5
+    shutil.copy(path, path.with_name("other_Nu0.01.hdf5"))
+    with pytest.raises(ValueError, match="same data"):
+        convert_family("burgers1d", sources.root, out, Options())
+
+
 def test_split_by_trajectory(sources, out: Path, sweep) -> None:
     convert_family("burgers1d", sources.root, out, Options(split_by="trajectory"))
     assert held_out_starts(out) != [0, 0]
