@@ -47,11 +47,13 @@ COMMANDS = {
         ("save",),
         ("save", "info", "export"),
     ),
-    "analyze": Command("spectra and errors of what tokens decode to", "gust_torch.analysis.cli:main"),
-    "convert": Command("PDEBench grids, meshes and particles to our formats", "gust_torch.convert.cli:main"),
-    "precompute": Command("fill a cache with an autoencoder's latents", "gust_torch.precompute.cli:main"),
-    "evaluate": Command("errors of a latent operator's rollouts", "gust_torch.evaluation.cli:main"),
-    "package": Command("pack a data set into a tarball", "gust_torch.artifacts.packaging.cli:main"),
+    "analyze": Command("spectra and errors of what tokens decode to", "gust_torch.analysis.command:main"),
+    "convert": Command(
+        "PDEBench grids, meshes and particles to our formats", "gust_torch.convert.commands:main"
+    ),
+    "precompute": Command("fill a cache with an autoencoder's latents", "gust_torch.precompute.command:main"),
+    "evaluate": Command("errors of a latent operator's rollouts", "gust_torch.evaluation.command:main"),
+    "package": Command("pack a data set into a tarball", "gust_torch.artifacts.package:main"),
     "upload": Command("upload a file to W&B, S3 or a folder", "gust_torch.artifacts.upload:main"),
     "fetch": Command("fetch packaged data sets, verified", "gust_torch.artifacts.fetch:main"),
     "info": Command("what an HDF5 file holds", FORMAT, ("info",)),
