@@ -20,6 +20,7 @@ class DataOptions:
         batch_size: samples in a batch, for each device
         num_workers: reading processes for each device
         accelerator: cpu, gpu, mps, ...
+        config_path: as the JAX code has it; not needed, since a checkpoint holds its own configuration
     """
 
     checkpoint: str
@@ -30,6 +31,7 @@ class DataOptions:
     batch_size: int = 32
     num_workers: int = 0
     accelerator: str = "auto"
+    config_path: str | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers, and take "[buoyancy,vorticity]" as scripts/train.py does.
