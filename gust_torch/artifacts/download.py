@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import TypeVar
 
 from gust_torch.artifacts.registry import DatasetEntry
@@ -110,6 +111,12 @@ class ByteProgress(Progress):
     def __enter__(self) -> "ByteProgress":
         super().__enter__()
         return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        nothing = None if self._bytes >= _MEGABYTE else Stopped  # no line about so little
+        super().__exit__(kind or nothing, error, traceback)
 
 
 class ArtifactCache:

@@ -63,7 +63,7 @@ def _secret_problem(url: str) -> str | None:
     # A password may have a slash in it, as keys of S3 often do.
     if at and scheme.lower() not in LOCAL and (":" in login or (http and "/" not in login)):
         return (
-            "has a password in its URL; take it out, credentials come from the environment "
+            "has a password in it; take it out, credentials come from the environment "
             "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3)"
         )
     if re.search("[?#]", url):

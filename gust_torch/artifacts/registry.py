@@ -100,7 +100,7 @@ class DatasetEntry:
         """
         values = {**{key: getattr(self, key) for key in ENTRY_KEYS}, "artifact": artifact or self.artifact}
         keys = [key for key in ENTRY_KEYS if values[key] or key != "metadata"]
-        return f"{self.name}:\n" + "".join(f"  {key}: {_yaml(values[key])}\n" for key in keys)
+        return f"{_yaml(self.name)}:\n" + "".join(f"  {key}: {_yaml(values[key])}\n" for key in keys)
 
 
 ENTRY_KEYS = tuple(item.name for item in fields(DatasetEntry) if item.name != "name")

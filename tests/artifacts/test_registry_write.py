@@ -60,6 +60,15 @@ def test_appended_behind_a_line_without_end(registry: Path) -> None:
     assert registry.read_bytes() == before + b"\n\n" + make_entry("third").to_yaml().encode()
 
 
+@pytest.mark.parametrize("name", ["1e5", "123", "null", "No", "0x1F", "2024-01-01", "1d_x", "a.b-c"])
+def test_names_that_look_like_other_values(registry: Path, name: str) -> None:
+    assert register(registry, make_entry(name), overwrite=False)
+    assert load_registry(registry)[name] == make_entry(name)
+    assert not register(registry, make_entry(name), overwrite=False)
+    assert register(registry, make_entry(name, size=9), overwrite=True)
+    assert check_registry(registry) == []
+
+
 def test_a_new_or_empty_file(tmp_path: Path) -> None:
     path = tmp_path / "new" / "registry.yaml"
     assert register(path, make_entry("third"), overwrite=False)

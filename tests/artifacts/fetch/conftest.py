@@ -102,6 +102,7 @@ def run(
         code = command(place.arguments(*words))
         output, errors = capfd.readouterr()
         assert code == 0, errors
+        assert "0/0 MB" not in errors
         return output
 
     return call
