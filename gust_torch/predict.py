@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
@@ -96,7 +97,7 @@ class Ranks:
         """Return what process 0 gets from `plan`, in all processes.
 
         Raises:
-            ValueError: As process 0 did; the others end without words.
+            ValueError: As process 0 did; the others end without words. Or one of them has ended.
             OSError: Likewise.
         """
         if self.num_ranks == 1:
@@ -108,7 +109,8 @@ class Ranks:
             except (ValueError, OSError) as error:
                 result = None, error
         value: Value
-        value, failure = self._fabric.broadcast(result)
+        with _others_alive():
+            value, failure = self._fabric.broadcast(result)
         if failure is not None:
             if self.rank:
                 sys.exit(0)  # with an error code, Lightning would kill process 0 before it can say why
@@ -123,13 +125,18 @@ class Ranks:
         return total
 
     def wait(self) -> None:
-        """Wait for all processes."""
+        """Wait for all processes.
+
+        Raises:
+            ValueError: One of them has ended.
+        """
         if self.num_ranks == 1:
             return
-        work = torch.distributed.barrier(async_op=True)
-        while not work.is_completed():  # a signal gets through, as it would not while torch waits
-            time.sleep(POLL_SECONDS)
-        work.wait()
+        with _others_alive():
+            work = torch.distributed.barrier(async_op=True)
+            while not work.is_completed():  # a signal gets through, as it would not while torch waits
+                time.sleep(POLL_SECONDS)
+            work.wait()
 
     def predict(
         self,
@@ -191,6 +198,17 @@ class Ranks:
                 process.kill()  # they may wait for us in a collective, where no other signal reaches them
         if kind is Interrupted:
             raise KeyboardInterrupt from None
+
+
+@contextmanager
+def _others_alive() -> Iterator[None]:
+    """Say in one line that another process died, which torch tells of its connections."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError(
+            "another process of this command has ended, see above; the same command continues"
+        ) from error
 
 
 def _write(
