@@ -63,8 +63,6 @@ class GraphData(Data):
     @property
     def laplacian(self) -> Laplacian:
         """Sparse CSR (n, n), block-diagonal in a batch."""
-        if "laplacian_data" not in self:
-            raise AttributeError("this item has no Laplacian")
         indptr = self.laplacian_indptr
         if "ptr" in self:  # a batch has each part's pointers, n + 1 of them
             inner = torch.ones_like(indptr, dtype=torch.bool)
@@ -122,7 +120,8 @@ def make_item(kind: Kind, arrays: Sample, schema: Schema) -> GraphData:
         if column.axis == "step":
             item[name] = _node_first(arrays[name])
         elif column.axis == "edge":
-            item[name] = torch.from_numpy(arrays[name])[rows]
+            values = torch.from_numpy(arrays[name])
+            item[name] = torch.cat((values, values)) if rows is None else values[rows]
         elif column.axis == name:
             item[name] = _indices(arrays[name])
         else:
@@ -151,7 +150,7 @@ def _particles(arrays: Sample) -> GraphData:
     )
 
 
-def both_ways(edges: np.ndarray, num_nodes: int) -> tuple[Tensor, Tensor]:
+def both_ways(edges: np.ndarray, num_nodes: int) -> tuple[Tensor, Tensor | None]:
     """Every pair in both directions, once each.
 
     Args:
@@ -160,18 +159,15 @@ def both_ways(edges: np.ndarray, num_nodes: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         (2, e') int64, and (e',) int64: the row of `edges` that each of them comes from, that of the given
-        direction before that of the other.
+        direction before that of the other. None where that is all of them, and all of them again.
     """
-    first, second = edges.astype(np.int64).T
-    codes = first * num_nodes + second
-    rows = np.tile(np.arange(len(edges)), 2)
-    if not ((first < second).all() and (codes[1:] > codes[:-1]).all()):
-        both = np.concatenate([codes, second * num_nodes + first])
-        _, chosen = np.unique(both, return_index=True)
-        pairs = np.stack(np.divmod(both[chosen], num_nodes)) if len(chosen) else np.zeros((2, 0), np.int64)
-        return torch.from_numpy(pairs), torch.from_numpy(rows[chosen])
-    forth = torch.from_numpy(np.stack([first, second]))
-    return torch.cat((forth, forth.flip(0)), dim=1), torch.from_numpy(rows)
+    pairs = _indices(edges).T
+    codes = edges[:, 0].astype(np.int64) * num_nodes + edges[:, 1]
+    if (edges[:, 0] < edges[:, 1]).all() and (codes[1:] > codes[:-1]).all():
+        return torch.cat((pairs, pairs.flip(0)), dim=1), None
+    both = np.concatenate([codes, edges[:, 1].astype(np.int64) * num_nodes + edges[:, 0]])
+    unique, chosen = np.unique(both, return_index=True)
+    return torch.from_numpy(np.stack(np.divmod(unique, num_nodes))), torch.from_numpy(chosen % len(edges))
 
 
 def _node_first(array: np.ndarray) -> Tensor:

@@ -18,6 +18,14 @@ from gust_torch.data.graphs.schema import KINDS, Column, Kind, Schema
 _RADIUS = ("neighbors", "radius")
 
 
+# What zarr and its codecs raise where files are not what they should be.
+DAMAGE = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OSError, MemoryError)
+# Arrays that declare more are compared with what is stored before memory is taken.
+LARGE = 1 << 26
+# No codec makes coordinates and indices smaller by this factor.
+BEST_RATIO = 1000
+
+
 class Reader:
     """Samples of one group of a store; every sample is checked as the converter checks shards.
 
@@ -45,8 +53,8 @@ class Reader:
                 for name, array in self._arrays(index, skip).items()
             }
             reasons, _ = faults(self._kind, arrays, known=skip)
-        except ValueError as error:
-            raise ValueError(f"{self._where}: sample {self._name(index)}: {error}") from error
+        except DAMAGE as error:
+            raise ValueError(f"{self._where}: sample {self._name(index)}: {_said(error)}") from error
         if reasons:
             raise ValueError(
                 f"{self._where}: sample {self._name(index)}: {'; '.join(reasons)}; repair the store, or "
@@ -98,9 +106,8 @@ def open_reader(
         raise ValueError(f"{where} is unfinished, its writer did not end; convert again")
     try:
         return RaggedReader(node, folder, kind, where, cache_bytes)
-    except (KeyError, TypeError, ValueError, MemoryError) as error:
-        said = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise ValueError(f"{where} is damaged: {said}; convert again") from error
+    except DAMAGE as error:
+        raise ValueError(f"{where} is damaged: {_said(error)}; convert again") from error
 
 
 class RaggedReader(Reader):
@@ -122,7 +129,7 @@ class RaggedReader(Reader):
         """
         super().__init__(kind, where)
         self._axes: dict[str, str] = dict(node.attrs["axes"])
-        self.num_samples = int(node.attrs["num_samples"])
+        self.num_samples = node.attrs["num_samples"]
         axes = {*self._axes.values(), "node", SOURCE} - {"sample"}
         self._offsets = {axis: _read_offsets(node, axis, self.num_samples) for axis in sorted(axes)}
         cache = ChunkCache(cache_bytes)
@@ -171,7 +178,7 @@ def _read_offsets(node: Any, axis: str, num_samples: int) -> np.ndarray:
         ValueError: They are not.
     """
     table = node[f"offsets/{axis}"]
-    if num_samples < 1 or table.shape != (num_samples + 1,):
+    if type(num_samples) is not int or num_samples < 1 or table.shape != (num_samples + 1,):
         raise ValueError(f"num_samples is {num_samples}, offsets of {axis!r} have shape {table.shape}")
     table[-1:]  # memory is taken only where the last chunk is there, too
     offsets = np.asarray(table[:]).astype(np.int64)
@@ -214,9 +221,12 @@ class GroupsReader(Reader):
             if name in skip:
                 continue
             try:
-                arrays[name] = np.asarray((opened.pop(path) if path in opened else sample[path])[...])
+                array = opened.pop(path) if path in opened else sample[path]
             except KeyError as error:
                 raise ValueError(f"it has no array {path!r}; is it a store of {self._kind.name}?") from error
+            if array.nbytes > LARGE and array.nbytes > BEST_RATIO * array.nbytes_stored():
+                raise ValueError(f"array {path!r} of shape {array.shape} lacks chunks; copy the store again")
+            arrays[name] = np.asarray(array[...])
         arrays.update({name: np.asarray(array[...]) for name, array in opened.items() if name not in skip})
         folder, radius = _RADIUS
         if self._kind.name == "particles" and folder in sample and radius in sample[folder].attrs:
@@ -249,10 +259,19 @@ def _open_group(
         root: Any = zarr.open_group(store, mode="r")
         if group in root and isinstance(root[group], zarr.Group):
             return root[group], folder
+        found: Sequence[str] = sorted(root.group_keys())
     except FileNotFoundError as error:
         raise ValueError(f"{path}: not a Zarr group; check the path, or convert the data again") from error
-    found: Sequence[str] = sorted(root.group_keys())
+    except DAMAGE as error:
+        raise ValueError(f"{path}: damaged, {_said(error)}; copy the store again") from error
     raise ValueError(f"{path}: no group {group!r}, the store has {', '.join(found) or 'none'}; give group=")
+
+
+def _said(error: Exception) -> str:
+    """Return what went wrong, in words."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return str(error) or type(error).__name__
 
 
 def _without_gaps(base: Any, kind: Kind) -> Any:

@@ -130,7 +130,7 @@ def test_an_index_that_was_changed_is_noticed(write_store, meshes) -> None:
         opened(path)[0]
 
 
-@pytest.mark.parametrize("value", [10**12, 6, 0, -1, "five", None])
+@pytest.mark.parametrize("value", [10**12, 6, 0, -1, 5.0, "five", None])
 def test_a_number_of_samples_that_is_not_so(write_store, meshes, value: object) -> None:
     path = write_store(meshes)
     zarr.open_group(path, mode="r+")[MESH.group].attrs["num_samples"] = value
@@ -232,3 +232,51 @@ def test_a_batch_gives_its_items_back(write_store, meshes) -> None:
         assert torch.equal(part.edge_index, item.edge_index)
         assert torch.equal(part.face, item.face)
     assert torch.equal(batch[1].laplacian.to_dense(), dataset[1].laplacian.to_dense())
+
+
+@pytest.mark.parametrize("layout", ["groups", "ragged"])
+@pytest.mark.parametrize("name", ["", "mesh_poisson", "coords"])
+@pytest.mark.parametrize("damage", ["text", "empty object", "pipe", "gone"])
+def test_damaged_metadata(write_store, meshes, layout: str, name: str, damage: str) -> None:
+    path = write_store(meshes, layout=layout)
+    array = "mesh_poisson/coords" if layout == "ragged" else "mesh_poisson/sample_00000/coords"
+    file = path / (array if name == "coords" else name) / "zarr.json"
+    if (name, damage) == ("", "empty object"):
+        return  # zarr needs nothing of it
+    file.unlink()
+    if damage == "pipe":
+        os.mkfifo(file)
+    elif damage != "gone":
+        file.write_text("{}" if damage == "empty object" else "[no json")
+    with pytest.raises(ValueError, match=r"store\.zarr"):
+        opened(path)[0]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip"])
+def test_damaged_chunks_of_other_programs(write_store, meshes, damage: str) -> None:
+    path = write_store(meshes, layout="groups")
+    chunk = path / MESH.group / "sample_00000/coords/c/0/0"
+    data = chunk.read_bytes()
+    chunk.write_bytes(data[:-9] if damage == "truncate" else bytes([255 - data[0]]) + data[1:])
+    with pytest.raises(ValueError, match="'sample_00000'"):
+        opened(path)[0]
+
+
+def test_declared_sizes_take_no_memory(write_store, meshes) -> None:
+    path = write_store(meshes, layout="groups")
+    zarr.open_group(path, mode="r+")[f"{MESH.group}/sample_00000/coords"].resize((10**11, 2))
+    with pytest.raises(ValueError, match=r"'coords' of shape .* lacks chunks"):
+        opened(path)[0]
+
+
+def test_particles_come_out_of_their_batch(write_store, particles) -> None:
+    samples = [
+        arrays | {name: arrays[name][:2] for name in ("positions", "velocities")} for arrays in particles
+    ]
+    dataset = opened(write_store(samples), PARTICLES)
+    batch = Batch.from_data_list([dataset[i] for i in range(4)])
+    for item, part in zip(dataset, batch.to_data_list(), strict=True):
+        assert torch.equal(part.positions, item.positions)
+        assert torch.equal(part.edge_index, item.edge_index)
+    with pytest.raises(AttributeError, match="laplacian"):
+        _ = batch.laplacian
