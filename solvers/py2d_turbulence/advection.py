@@ -107,7 +107,7 @@ def row_ranges(workspace: Workspace) -> list[tuple[int, int]]:
 
 
 def even_ranges(length: int, largest: int) -> list[tuple[int, int]]:
-    """Cuts 0..length into the fewest [start, stop) of at most `largest`, in an even number where that fits.
+    """Cut 0..length into the fewest [start, stop) of at most `largest`, in an even number where that fits.
 
     They are nearly equal in width: threads then have the same to do, and FFTW few cases to plan.
     """
@@ -153,7 +153,7 @@ class Advection:
             )
 
     def multiply(self, rank: int) -> None:
-        """Squares u + iv in this rank's rows."""
+        """Square u + iv in this rank's rows."""
         self._padding[rank].fill(0)
         for block in self._blocks[rank]:
             block.multiply()

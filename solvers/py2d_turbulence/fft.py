@@ -59,7 +59,7 @@ def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> NDArray[np.complex
 def plan(
     source: NDArray[np.complexfloating], target: NDArray[np.complexfloating], *, axis: int, inverse: bool
 ) -> Transform:
-    """Plans the transform of `source` along `axis` into `target`; planning overwrites what both hold.
+    """Plan the transform of `source` along `axis` into `target`; planning overwrites what both hold.
 
     Args:
         source: complex array or view, left unchanged by the transform unless it is `target`.

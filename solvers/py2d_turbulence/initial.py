@@ -25,7 +25,7 @@ KINETIC_ENERGY = 0.5
 
 
 def random_vorticity(num_points: int, seed: int) -> Field:
-    """Draws a smooth random field; one seed gives the same physical field at every resolution.
+    """Draw a smooth random field; one seed gives the same physical field at every resolution.
 
     Random phases and amplitudes with the energy spectrum E(k) ~ k^4 exp(-2 (k / 5)^2), which peaks at k = 5.
     They are drawn for a fixed set of wavenumbers, |kx|, |ky| <= 24; a grid that resolves fewer leaves out the
@@ -55,7 +55,7 @@ def random_vorticity(num_points: int, seed: int) -> Field:
 
 
 def read_vorticity(path: str | Path, num_points: int) -> Field:
-    """Read a vorticity field and brings it to the grid.
+    """Read a vorticity field and bring it to the grid.
 
     Args:
         path: .mat with `Omega` (n, n); .npz with `omega0` or `omega`, (n, n) or (time, n, n); .h5 of the
@@ -144,7 +144,7 @@ _READERS: dict[str, Callable[[Path], NDArray[np.generic]]] = {
 
 
 def regrid(field: NDArray[np.floating], num_points: int) -> NDArray[np.float64]:
-    """Return samples the trigonometric interpolant of a field on another grid.
+    """Sample the trigonometric interpolant of a field on another grid.
 
     On the way up nothing is lost: the new field has the old one's values where the grids meet, and going back
     restores it. On the way down wavenumbers above the new n/2 are cut off (not aliased).
@@ -162,7 +162,7 @@ def regrid(field: NDArray[np.floating], num_points: int) -> NDArray[np.float64]:
 
 
 def _resize(hat: NDArray[np.complex128], size: int, *, axis: int) -> NDArray[np.complex128]:
-    """Pad or cuts an FFT-ordered axis.
+    """Pad or cut an FFT-ordered axis.
 
     On an even grid cos(n x / 2) is the sum of the modes +n/2 and -n/2, which share one entry: it is split in
     halves on the way up, and the two entries are added on the way down.

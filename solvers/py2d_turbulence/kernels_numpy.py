@@ -83,7 +83,7 @@ def update(
     a: float,
     b: float,
 ) -> None:
-    """Advances omega_hat by one step of AB2/CN without forcing, as an increment to keep small terms exact.
+    """Advance omega_hat by one step of AB2/CN without forcing, as an increment to keep small terms exact.
 
     omega_hat += rate (-(drag + nu K^2) omega_hat + beta v_hat - a now - b before),
     v_hat = -i kx omega_hat / K^2

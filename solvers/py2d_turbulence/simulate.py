@@ -213,7 +213,7 @@ class RunLoop:
         return {"t": state.step * config.dt, "E": energy, "Z": enstrophy, "CFL": diagnostics.cfl}
 
     def _append(self, state: State, diagnostics: Diagnostics) -> None:
-        """Write a frame, and warns once if the flow has become too fast for the step."""
+        """Write a frame, and warn once if the flow has become too fast for the step."""
         config = self._config
         append_frame(self._writer, config, state, diagnostics, time=state.step * config.dt)
         limit = step_limit(config, diagnostics.cfl * DOMAIN_LENGTH / (config.NX * config.dt))

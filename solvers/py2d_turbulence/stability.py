@@ -32,7 +32,7 @@ def step_limit(config: SolverConfig, speed: float) -> float:
 
 
 def expected_speed(config: SolverConfig) -> float:
-    """Estimates max(|u| + |v|) of the flow that the forcing will drive; 0 without forcing.
+    """Estimate max(|u| + |v|) of the flow that the forcing will drive; 0 without forcing.
 
     The laminar flow has the speed U = sum of 1 / (alpha + nu k^2) over the forced waves. A turbulent one is
     slower: 2.6 sqrt(U / sqrt(k)) fits eight runs (Re 100 and 1000, alpha 0.02 to 0.5, k 2 to 8) within 30 %.

@@ -159,7 +159,7 @@ class Stepper:
             self._advection.spread(part.slab, part.omega)
 
     def _march_quietly(self, rank: int, first_step: int, num_steps: int) -> None:
-        """Return a blow-up is for the caller to see in the state; the setting holds for one thread only."""
+        """March without warnings, a setting of this thread: the caller sees a blow-up in the state."""
         with np.errstate(over="ignore", invalid="ignore"):
             self._march(rank, first_step, num_steps)
 

@@ -35,7 +35,7 @@ class Team:
             self._barrier.wait()
 
     def run(self, function: Callable[[int], None]) -> None:
-        """Run `function(rank)` on every member and returns when all are done; re-raises what one raised."""
+        """Run `function(rank)` on every member and return when all are done; raise what one raised."""
         if self._pool is None:
             function(0)
             return
