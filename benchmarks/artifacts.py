@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.timing import Row, medians
 from gust_torch.artifacts.download import ArtifactCache, Job
 from gust_torch.artifacts.fetch import FetchOptions, fetch
-from gust_torch.artifacts.package import package
+from gust_torch.artifacts.package import PackageOptions, package
 from gust_torch.artifacts.registry import DatasetEntry
 from gust_torch.artifacts.store import open_reference
 from gust_torch.artifacts.unpack import unpack
@@ -38,7 +38,7 @@ def benchmark_artifacts(megabytes: int = 48, repeats: int = 3) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="artifacts-") as name:
         folder = Path(name)
         _write_splits(folder / "source", megabytes)
-        packed = package(NAME, folder / "source", out=folder)
+        packed = package(PackageOptions(NAME, folder / "source", out=folder))
         entry = packed.entry(packed.tarball.as_uri())
         (folder / "registry.yaml").write_text(entry.to_yaml(), encoding="utf-8")
         return [
@@ -82,7 +82,7 @@ def _packing(folder: Path, entry: DatasetEntry, repeats: int) -> Row:
     seconds = medians(
         {
             "tar": _shell(f"tar -czf {out}/tar.tar.gz -C {folder}/source {members}"),
-            "ours": lambda: package(NAME, folder / "source", out=out, overwrite=True),
+            "ours": lambda: package(PackageOptions(NAME, folder / "source", out=out, overwrite=True)),
             "clean": lambda: (out / f"{NAME}.tar.gz").unlink(),
         },
         repeats=repeats,

@@ -98,7 +98,6 @@ def _main(arguments: Sequence[str] | None) -> None:
     )
     logging.basicConfig(format="%(message)s", stream=sys.stderr)  # other packages: warnings only
     logging.getLogger("gust_torch").setLevel(logging.INFO)
-    metadata = None if options.metadata is None else parse_metadata(options.metadata)
     if options.artifact is None and options.register:
         raise ValueError(
             "--register needs --artifact, the reference that scripts/upload_artifact.py prints; without "
@@ -106,16 +105,7 @@ def _main(arguments: Sequence[str] | None) -> None:
         )
     if options.artifact is not None and (problem := reference_problem(options.artifact)) is not None:
         raise ValueError(f"--artifact {problem}")
-    result = package(
-        options.name,
-        options.root,
-        out=options.out,
-        task=options.task,
-        splits=options.splits,
-        metadata=metadata,
-        workers=options.workers,
-        overwrite=options.overwrite,
-    )
+    result = package(options)
     print(result.entry_yaml(options.artifact), end="")
     if options.register and options.artifact is not None:
         path = options.registry or registry_beside(options.root)
@@ -159,31 +149,11 @@ def placeholder(name: str) -> str:
     return f"<entity>/<project>/{name.replace('_', '-')}:v0"
 
 
-def package(
-    name: str,
-    root: Path,
-    *,
-    out: Path = Path("artifacts"),
-    task: str | None = None,
-    splits: Sequence[str] | None = None,
-    metadata: Mapping[str, object] | None = None,
-    workers: int | None = None,
-    overwrite: bool = False,
-) -> Package:
+def package(options: PackageOptions) -> Package:
     """Pack train, val and test files of a task.
 
     The manifest gets its name first: a run that is killed between the two leaves a manifest that fits no
     tarball, which the next run replaces.
-
-    Args:
-        name: Of the data set; begins with the task unless `task` is given.
-        root: Folder of `TASK_train.h5` (or `.zarr`) and the others.
-        out: Folder for `NAME.tar.gz` and `NAME.manifest.json`.
-        task: Default: the longest that `name` begins with.
-        splits: Default: those that are there.
-        metadata: Default: samples, resolution, fields and parameters as the files say.
-        workers: Threads that compress; default: one a core.
-        overwrite: Whether an existing other tarball may be replaced.
 
     Returns:
         What was packed; nothing is written where this very tarball is there already.
@@ -193,38 +163,27 @@ def package(
         BlockingIOError: Another process is packing it.
         OSError: The disk is full; what was there stays.
     """
-    from gust_torch.artifacts.describe import common_kind, describe, facts  # h5py takes its time
+    from gust_torch.artifacts.describe import describe  # h5py takes its time
 
-    workers = _num_cores() if workers is None else workers
+    name, workers = options.name, _num_cores() if options.workers is None else options.workers
     if workers < 1:
         raise ValueError(f"expected workers >= 1, got {workers}")
-    task = find_task(name, root) if task is None else task
-    wanted = None if splits is None else tuple(split for split in SPLITS if split in splits)
-    sources = find_splits(root, task, wanted) or find_splits(root, task, SPLITS)
+    task = find_task(name, options.root) if options.task is None else options.task
+    wanted = options.splits and tuple(split for split in SPLITS if split in options.splits)
+    sources = find_splits(options.root, task, wanted) or find_splits(options.root, task, SPLITS)
     descriptions = {split: describe(path) for split, path in sources.items()}
-    # Name and metadata are checked before anything long begins.
-    draft = DatasetEntry(
-        name=name,
-        artifact="not-uploaded:yet",
-        kind=common_kind(sources, descriptions),
-        splits={split: path.name for split, path in sources.items()},
-        sha256="0" * 64,
-        size=1,
-        unpacked=1,
-        metadata=facts(descriptions) if metadata is None else metadata,
-    )
+    draft = _draft(options, sources, descriptions)  # name and metadata, before anything long begins
     members = [member for path in sources.values() for member in list_members(path)]
     _check_names(members, draft)
-    target, manifest = out / f"{name}.tar.gz", out / f"{name}.manifest.json"
+    target, manifest = options.out / f"{name}.tar.gz", options.out / f"{name}.manifest.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    lock = WriterLock(target)
-    try:
+    with WriterLock(target):
         noted = _existing(target, manifest, members, workers)
         written = noted is None
         if noted is not None:
             check_unchanged(members, sources.values())
             log.info("%s has these files already; nothing to do", target)
-        elif target.exists() and not overwrite:
+        elif target.exists() and not options.overwrite:
             raise ValueError(
                 f"{target} exists and has other contents, or its manifest does not fit it; give "
                 "--overwrite to replace it, or the package another name"
@@ -238,11 +197,27 @@ def package(
                 content["provenance"] = provenance()
                 with written_aside(manifest) as description:
                     description.write((json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
-    finally:
-        lock.release()
     size = sum(member.size for member in members)
     draft = replace(draft, sha256=str(noted["sha256"]), size=target.stat().st_size, unpacked=size)
     return Package(draft, target, manifest, written)
+
+
+def _draft(
+    options: PackageOptions, sources: Mapping[str, Path], descriptions: "Mapping[str, Description]"
+) -> DatasetEntry:
+    """Make the entry before there is a tarball."""
+    from gust_torch.artifacts.describe import common_kind, facts
+
+    return DatasetEntry(
+        name=options.name,
+        artifact="not-uploaded:yet",
+        kind=common_kind(sources, descriptions),
+        splits={split: path.name for split, path in sources.items()},
+        sha256="0" * 64,
+        size=1,
+        unpacked=1,
+        metadata=facts(descriptions) if options.metadata is None else parse_metadata(options.metadata),
+    )
 
 
 def _num_cores() -> int:

@@ -19,13 +19,18 @@ import yaml
 
 from gust_torch.artifacts import package as package_module
 from gust_torch.artifacts.download import Job
-from gust_torch.artifacts.package import package
+from gust_torch.artifacts.package import Package, PackageOptions, package
 from gust_torch.artifacts.registry import check_registry, load_registry
 from gust_torch.artifacts.unpack import unpack as extract
 from solvers.common.hdf5_utils import HDF5Writer
 
 NAME = "burgers1d_subset_v1"
 TRAJECTORIES = {"train": 3, "val": 2, "test": 1}
+
+
+def pack(name: str, root: Path, **options: object) -> Package:
+    """Pack with some options."""
+    return package(PackageOptions(name, root, **options))
 
 
 def write_grid(
@@ -110,7 +115,7 @@ def main(script: Callable[[str], Callable[[list[str]], int]]) -> Callable[[list[
 
 
 def test_contents(root: Path, out: Path) -> None:
-    result = package(NAME, root, out=out)
+    result = pack(NAME, root, out=out)
     assert result.written
     assert (result.draft.kind, result.tarball) == ("grid", out / f"{NAME}.tar.gz")
     assert result.draft.metadata == {
@@ -134,7 +139,7 @@ def test_contents(root: Path, out: Path) -> None:
 
 
 def test_manifest(root: Path, out: Path) -> None:
-    result = package(NAME, root, out=out)
+    result = pack(NAME, root, out=out)
     manifest = json.loads(result.manifest.read_text())
     assert manifest["format_version"] == 1
     assert (manifest["name"], manifest["task"], manifest["kind"]) == (NAME, "burgers1d", "grid")
@@ -178,12 +183,12 @@ def test_same_bytes(tmp_path: Path) -> None:
             os.utime(path, (1, 1))
         results = [
             (
-                package(NAME, first, out=tmp_path / "a", workers=1),
-                package(NAME, second, out=tmp_path / "b", workers=5),
+                pack(NAME, first, out=tmp_path / "a", workers=1),
+                pack(NAME, second, out=tmp_path / "b", workers=5),
             ),
             (
-                package("darcy2d_mesh", first, out=tmp_path / "a"),
-                package("darcy2d_mesh", second, out=tmp_path / "b"),
+                pack("darcy2d_mesh", first, out=tmp_path / "a"),
+                pack("darcy2d_mesh", second, out=tmp_path / "b"),
             ),
         ]
     finally:
@@ -198,7 +203,7 @@ def test_stores(tmp_path: Path, out: Path) -> None:
     for split in ("train", "val"):
         write_store(tmp_path / f"darcy2d_mesh_{split}.zarr")
     write_grid(tmp_path / "darcy2d_train.h5")  # a shorter task that the name begins with, too
-    result = package("darcy2d_mesh_v1", tmp_path, out=out)
+    result = pack("darcy2d_mesh_v1", tmp_path, out=out)
     assert result.draft.kind == "mesh"
     assert result.draft.splits == {"train": "darcy2d_mesh_train.zarr", "val": "darcy2d_mesh_val.zarr"}
     assert result.draft.metadata == {"samples": 8, "fields": ["pressure"], "parameters": ["beta"]}
@@ -226,7 +231,7 @@ def test_stores_of_the_converters(tmp_path: Path, out: Path) -> None:
         (tmp_path / "raw").mkdir(exist_ok=True)
         np.savez(tmp_path / "raw" / f"{index}.npz", **arrays, pressure=arrays["coords"][:, 0])
     convert_graphs("darcy2d_mesh", tmp_path / "raw", tmp_path, Options(splits=(0.5, 0.5, 0.0)))
-    result = package("darcy2d_mesh_v1", tmp_path, out=out)
+    result = pack("darcy2d_mesh_v1", tmp_path, out=out)
     assert result.draft.metadata == {"samples": 4, "fields": ["pressure"]}
     (tmp_path / "unpacked").mkdir()
     members = tuple(result.draft.splits.values())
@@ -242,7 +247,7 @@ def test_stores_of_the_converters(tmp_path: Path, out: Path) -> None:
 def test_readers(root: Path, out: Path, tmp_path: Path, reader: str) -> None:
     write_grid(root / "burgers1d_train.h5", shape=(256, 256))
     write_grid(root / "burgers1d_val.h5", shape=(256, 256))
-    result = package(NAME, root, out=out, splits=["train", "val"], workers=3)
+    result = pack(NAME, root, out=out, splits=["train", "val"], workers=3)
     target = tmp_path / "unpacked"
     target.mkdir()
     if reader == "tar":
@@ -261,10 +266,10 @@ def test_readers(root: Path, out: Path, tmp_path: Path, reader: str) -> None:
 
 
 def test_twice(root: Path, out: Path, caplog: pytest.LogCaptureFixture) -> None:
-    first = package(NAME, root, out=out)
+    first = pack(NAME, root, out=out)
     stamps = [path.stat().st_mtime_ns for path in sorted(out.iterdir())]
     with caplog.at_level("INFO", "gust_torch"):
-        second = package(NAME, root, out=out, overwrite=True)
+        second = pack(NAME, root, out=out, overwrite=True)
     assert "has these files already; nothing to do" in caplog.text
     assert not second.written
     assert second.entry_yaml() == first.entry_yaml()
@@ -273,7 +278,7 @@ def test_twice(root: Path, out: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("damage", ["other file", "tarball", "no manifest", "manifest", "other recipe"])
 def test_another_package_is_kept(root: Path, out: Path, damage: str) -> None:
-    result = package(NAME, root, out=out)
+    result = pack(NAME, root, out=out)
     good = result.tarball.read_bytes()
     manifest = result.manifest.read_text()
     if damage == "other file":
@@ -290,21 +295,21 @@ def test_another_package_is_kept(root: Path, out: Path, damage: str) -> None:
     with pytest.raises(
         ValueError, match="has other contents, or its manifest does not fit it; give --overwrite"
     ):
-        package(NAME, root, out=out)
+        pack(NAME, root, out=out)
     assert result.tarball.read_bytes() == before
-    replaced = package(NAME, root, out=out, overwrite=True)
+    replaced = pack(NAME, root, out=out, overwrite=True)
     assert replaced.written
     assert (replaced.tarball.read_bytes() == good) == (damage != "other file")
-    assert not package(NAME, root, out=out).written
+    assert not pack(NAME, root, out=out).written
 
 
 def test_after_a_kill(root: Path, out: Path) -> None:
     """What a killed run leaves: a part of the tarball, and perhaps a manifest that fits nothing yet."""
-    result = package(NAME, root, out=out)
+    result = pack(NAME, root, out=out)
     good = result.tarball.read_bytes()
     result.tarball.rename(result.tarball.with_name(f".{result.tarball.name}.part"))
     (out / f".{NAME}.tar.gz.lock").touch()
-    assert package(NAME, root, out=out).written
+    assert pack(NAME, root, out=out).written
     assert result.tarball.read_bytes() == good
     assert len(list(out.iterdir())) == 2
 
@@ -331,7 +336,7 @@ def test_changing_files(tmp_path: Path, out: Path, when: str, monkeypatch: pytes
 
     monkeypatch.setattr(package_module, "list_members", change)
     with pytest.raises((ValueError, FileNotFoundError), match=r"changed while it was packed|No such file"):
-        package("darcy2d_mesh", tmp_path, out=out)
+        pack("darcy2d_mesh", tmp_path, out=out)
     assert list(out.iterdir()) == []
 
 
@@ -340,7 +345,7 @@ def test_full_disk(
 ) -> None:
     for split in TRAJECTORIES:
         write_grid(root / f"burgers1d_{split}.h5", shape=(256, 256))
-    result = package(NAME, root, out=out, splits=["test"])
+    result = pack(NAME, root, out=out, splits=["test"])
     before = {path: path.read_bytes() for path in out.iterdir()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # writes fail as on a full disk

@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 
 from gust_torch.artifacts.describe import describe
-from gust_torch.artifacts.package import find_task, package, placeholder
+from gust_torch.artifacts.package import Package, PackageOptions, find_task, package, placeholder
 from solvers.common.hdf5_utils import HDF5Writer
+
+
+def pack(name: str, root: Path, **options: object) -> Package:
+    """Pack with some options."""
+    return package(PackageOptions(name, root, **options))
 
 
 def write_grid(
@@ -157,15 +162,15 @@ def test_splits_of_different_data(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     with pytest.raises(
         ValueError, match=r"a_val.h5: grid \(4, 4\), a_train.h5 has \(8, 4\); convert them together"
     ):
-        package("a", tmp_path, out=tmp_path / "out")
+        pack("a", tmp_path, out=tmp_path / "out")
     (tmp_path / "a_val.h5").unlink()
     write_grid(tmp_path / "a_val.h5", fields=("v",))
     with pytest.raises(ValueError, match=r"a_val.h5: fields \('v',\), a_train.h5 has \('u',\)"):
-        package("a", tmp_path, out=tmp_path / "out")
+        pack("a", tmp_path, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "a_val.h5").unlink()
     write_grid(tmp_path / "a_val.h5", note="y")
-    package("a", tmp_path, out=tmp_path / "out")
+    pack("a", tmp_path, out=tmp_path / "out")
     assert "come from different conversions; make sure that they share no trajectory" in caplog.text
 
 
@@ -180,7 +185,7 @@ def test_what_a_store_may_not_hold(tmp_path: Path, what: str) -> None:
     else:
         odd.symlink_to({"link": "/etc/passwd", "folder link": "..", "dangling": "nowhere"}[what])
     with pytest.raises(ValueError, match=r"odd: expected files and folders|a:b: .*; rename or remove it"):
-        package("a", tmp_path, out=tmp_path / "out")
+        pack("a", tmp_path, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -188,7 +193,7 @@ def test_what_a_store_may_not_hold(tmp_path: Path, what: str) -> None:
 def test_wrong_names(tmp_path: Path, name: str) -> None:
     write_grid(tmp_path / "a_train.h5")
     with pytest.raises(ValueError, match="expected a name of letters, digits"):
-        package(name, tmp_path, task="a", out=tmp_path / "out")
+        pack(name, tmp_path, task="a", out=tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +237,7 @@ def test_values_that_lie_elsewhere(tmp_path: Path, how: str, where: str) -> None
             layout[...] = h5py.VirtualSource(source, "x", shape)
             file.create_virtual_dataset(name, layout)
     with pytest.raises(ValueError, match=r"a_train\.h5") as caught:
-        package("a", tmp_path, out=tmp_path / "out")
+        pack("a", tmp_path, out=tmp_path / "out")
     assert name.rpartition("/")[2] in str(caught.value) or "metadata" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -243,7 +248,7 @@ def test_a_link_within_the_file_is_packed(tmp_path: Path) -> None:
     with h5py.File(path, "a") as file:
         file["more/again"] = file["fields/u"]
         file["more/soft"] = h5py.SoftLink("/fields/u")
-    assert package("a", tmp_path, out=tmp_path / "out").written
+    assert pack("a", tmp_path, out=tmp_path / "out").written
 
 
 def test_deep_attributes_of_a_store(tmp_path: Path) -> None:
