@@ -232,9 +232,12 @@ class DatasetRoot:
         if receipt is None or receipt.sha256 != entry.sha256:
             return False
         members = entry.splits.values()
-        return set(receipt.files) == set(members) and all(
-            receipt.holds(member, self._root / member) for member in members
-        )
+        holds = all(receipt.holds(member, self._root / member) for member in members)
+        if not holds or set(receipt.files) != set(members):
+            return False
+        if os.path.lexists(self._part(entry)):  # of a fetch that was killed in its last moment
+            shutil.rmtree(self._part(entry), ignore_errors=True)
+        return True
 
     def is_staged(self, entry: DatasetEntry) -> bool:
         """Whether a stopped fetch has unpacked everything, so that only renames are left."""

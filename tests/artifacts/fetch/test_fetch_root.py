@@ -194,6 +194,14 @@ def test_a_kill_between_two_renames_is_continued(
     assert run().endswith("up to date\n")
 
 
+def test_what_a_kill_in_the_last_moment_leaves(place: Place, run: Callable[..., str]) -> None:
+    place.add()
+    run()
+    (place.root / ".gust" / f"{place.name}.part" / "old").mkdir(parents=True)
+    assert run().endswith("up to date\n")
+    assert [path.name for path in (place.root / ".gust").iterdir()] == [f"{place.name}.json"]
+
+
 def test_a_kill_while_unpacking_starts_that_again(place: Place, run: Callable[..., str]) -> None:
     place.add()
     part = place.root / ".gust" / f"{place.name}.part" / "files"
