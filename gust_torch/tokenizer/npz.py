@@ -7,6 +7,10 @@ samples: a set of tokens larger than memory can be written from a memory-mapped 
 from __future__ import annotations
 
 import json
+import lzma
+import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -33,17 +37,50 @@ FORMAT_VERSION = 1
 # Tokens have some 9 bits of entropy in 32: level 1 halves the file at 55 MB/s, level 6 gains 3 % at 8 MB/s.
 DEFLATE_LEVEL = 1
 BLOCK_SAMPLES = 4096
+CODEBOOK, TABLE = "original_codebook_scale_", "scale_old_to_unified_"
 REQUIRED = (
     "indices_flat",
     "codebook",
     "effective_vocab_size",
+    "vocab_size",
+    "codebook_dim",
     "config_json",
     "scales",
+    "scale_offsets",
+    "scale_vocab_sizes",
     "unified_to_scale",
     "unified_to_original",
-    "scale_old_to_unified_0",
-    "original_codebook_scale_0",
+    "first_trainable_scale",
+    "trajectory",
+    "time",
+    "field_names",
+    "mean",
+    "std",
 )
+MAX_SCALE = 1 << 16
+MAX_DEFLATE = 1032  # no deflate stream grows by more
+REMEDY = "make it with python -m gust_torch.tokenizer save"
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+BAD_ARCHIVE = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What Python and numpy raise for archives and arrays that are damaged, or made to look like some."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +102,18 @@ class TokenSource:
     trajectory: NDArray[Any]
     time: NDArray[Any]
     config: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        """Check that each sample has one time and one trajectory.
+
+        Raises:
+            ValueError: if not.
+        """
+        if self.time.ndim != 1 or self.time.shape != self.trajectory.shape:
+            raise ValueError(
+                f"expected times and trajectories of shape (n,), got {self.time.shape} and "
+                f"{self.trajectory.shape}; give one of each for a sample"
+            )
 
 
 def write_tokens(
@@ -88,6 +137,8 @@ def write_tokens(
         FileExistsError: if `path` exists and `overwrite` is false.
     """
     refuse_existing(path, overwrite=overwrite)
+    if len(codes) != len(source.time):
+        raise ValueError(f"{path}: {len(codes)} samples have {len(source.time)} times; give one for each")
     with (
         path_aside(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=DEFLATE_LEVEL) as archive,
@@ -103,29 +154,37 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         raise FileExistsError(f"{path} exists; pass --overwrite to replace it, or choose another --output")
 
 
-def small_arrays(vocabulary: Vocabulary, source: TokenSource) -> dict[str, NDArray[Any]]:
-    """Return every member of the file but the token arrays, by key."""
+def small_arrays(vocabulary: Vocabulary, source: TokenSource | None) -> dict[str, NDArray[Any]]:
+    """Return every member of the file but the token arrays, by key.
+
+    Args:
+        vocabulary: the numbering.
+        source: what the tokens were made from; None leaves out what does not follow from the vocabulary.
+    """
     arrays: dict[str, NDArray[Any]] = {
         "codebook": vocabulary.codebook,
         "effective_vocab_size": np.array(vocabulary.effective_vocab_size, dtype=np.int64),
         "vocab_size": np.array(max(len(book) for book in vocabulary.codebooks), dtype=np.int64),
         "codebook_dim": np.array(vocabulary.codebook.shape[1], dtype=np.int64),
-        "config_json": np.array(json.dumps({"format_version": FORMAT_VERSION, **source.config})),
         "scales": np.array(vocabulary.scales, dtype=np.int64),
         "scale_offsets": vocabulary.scale_offsets,
         "scale_vocab_sizes": vocabulary.scale_vocab_sizes,
         "unified_to_scale": vocabulary.unified_to_scale,
         "unified_to_original": vocabulary.unified_to_original,
         "first_trainable_scale": np.array(vocabulary.first_trainable_scale, dtype=np.int64),
-        "trajectory": np.asarray(source.trajectory, dtype=np.int32),
-        "time": np.asarray(source.time, dtype=np.float64),
-        "field_names": np.array(source.field_names),
-        "mean": np.asarray(source.mean, dtype=np.float32),
-        "std": np.asarray(source.std, dtype=np.float32),
     }
+    if source is not None:
+        arrays |= {
+            "config_json": np.array(json.dumps({"format_version": FORMAT_VERSION, **source.config})),
+            "trajectory": np.asarray(source.trajectory, dtype=np.int32),
+            "time": np.asarray(source.time, dtype=np.float64),
+            "field_names": np.array(source.field_names),
+            "mean": np.asarray(source.mean, dtype=np.float32),
+            "std": np.asarray(source.std, dtype=np.float32),
+        }
     for k, (table, book) in enumerate(zip(vocabulary.old_to_unified, vocabulary.codebooks, strict=True)):
-        arrays[f"scale_old_to_unified_{k}"] = table
-        arrays[f"original_codebook_scale_{k}"] = np.asarray(book, dtype=np.float32)
+        arrays[f"{TABLE}{k}"] = table
+        arrays[f"{CODEBOOK}{k}"] = np.asarray(book, dtype=np.float32)
     return arrays
 
 
@@ -209,22 +268,20 @@ def load_tokenized_data(path: str | Path) -> Tokens:
         scales), `indices_scale_{h}x{w}` (n, h, w), `trajectory`, `time`, `field_names`, `mean`, `std`.
 
     Raises:
-        ValueError: if the file is not a token file.
+        ValueError: if the file is not a token file, or its members contradict each other.
         FileNotFoundError: if it does not exist.
     """
-    stored = read_arrays(Path(path))
-    scales = tuple((int(h), int(w)) for h, w in stored.pop("scales"))
-    values: dict[str, Any] = {"config": json.loads(str(stored.pop("config_json"))), "scales": scales}
-    values["scale_old_to_unified"] = [stored.pop(f"scale_old_to_unified_{k}") for k in range(len(scales))]
-    values["original_codebooks"] = [stored.pop(f"original_codebook_scale_{k}") for k in range(len(scales))]
-    if "field_names" in stored:
-        values["field_names"] = tuple(str(name) for name in stored.pop("field_names"))
-    start = 0
-    for h, w in scales:
-        # A view: splitting an axis never copies.
-        values[f"indices_scale_{h}x{w}"] = stored["indices_flat"][:, start : start + h * w].reshape(-1, h, w)
-        start += h * w
-    values |= {key: int(array) if array.ndim == 0 else array for key, array in stored.items()}
+    stored, vocabulary, config = _read(Path(path))
+    tokens = stored["indices_flat"]
+    _check_tokens(Path(path), tokens, stored["trajectory"], vocabulary)
+    values: dict[str, Any] = {"config": config, "scales": vocabulary.scales}
+    values["scale_old_to_unified"] = [stored.pop(f"scale_old_to_unified_{k}") for k in vocabulary.numbers]
+    values["original_codebooks"] = [stored.pop(f"original_codebook_scale_{k}") for k in vocabulary.numbers]
+    values["field_names"] = tuple(str(name) for name in stored.pop("field_names"))
+    for (h, w), part in zip(vocabulary.scales, vocabulary.split(tokens), strict=True):
+        values[f"indices_scale_{h}x{w}"] = part.reshape(-1, h, w)
+    for key in (key for key in REQUIRED if key in stored and key not in values and key != "config_json"):
+        values[key] = int(stored[key]) if stored[key].ndim == 0 else stored[key]
     return Tokens(values)
 
 
@@ -232,32 +289,166 @@ def read_vocabulary(path: str | Path) -> Vocabulary:
     """Read the vocabulary of a token file.
 
     Raises:
-        ValueError: if the file is not a token file.
+        ValueError: if the file is not a token file, or its members contradict each other.
         FileNotFoundError: if it does not exist.
     """
-    stored = read_arrays(Path(path), skip=("indices_flat",))
-    scales = tuple((int(h), int(w)) for h, w in stored["scales"])
-    of_scale = [stored["unified_to_scale"] == k for k in range(len(scales))]
+    return _read(Path(path), skip=("indices_flat",))[1]
+
+
+def _read(
+    path: Path, *, skip: tuple[str, ...] = ()
+) -> tuple[dict[str, NDArray[Any]], Vocabulary, dict[str, Any]]:
+    """Read the members, the vocabulary that they describe and the configuration, checked.
+
+    Args:
+        path: the token file.
+        skip: members to leave out; the per-scale copies of the tokens are always left out.
+
+    Raises:
+        ValueError: if the file is not a token file, or its members contradict each other.
+        FileNotFoundError: if it does not exist.
+    """
+    stored = read_arrays(path, skip=skip)
+    try:
+        config = json.loads(str(stored["config_json"]))
+        if not isinstance(config, dict) or config.get("format_version") != FORMAT_VERSION:
+            found = config.get("format_version") if isinstance(config, dict) else None
+            raise ValueError(f"it has format version {found}, this version reads {FORMAT_VERSION}")
+        vocabulary = _vocabulary(stored, config)
+        _check_members(stored, vocabulary)
+    # RecursionError: JSON nested too deeply
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{path} is not a token file of this package: {error}; {REMEDY}") from error
+    return stored, vocabulary, config
+
+
+def _check_members(stored: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> None:
+    """Compare all small members with what the vocabulary says of them.
+
+    Raises:
+        ValueError: if one contradicts it, or the descriptions of samples or fields do not fit together.
+    """
+    for key, array in small_arrays(vocabulary, None).items():
+        found = stored[key]
+        if found.shape != array.shape or found.dtype.kind != array.dtype.kind:
+            raise ValueError(f"{key} has shape {found.shape} and type {found.dtype}")
+        # Which code is the nearest may be a matter of rounding: of the tables only the range is compared.
+        is_table = key.startswith(TABLE)
+        if not is_table and not np.array_equal(found, array):
+            raise ValueError(f"{key} does not follow from the codebooks and the codes in use")
+        if is_table and found.size:
+            k = int(key.removeprefix(TABLE))
+            first, size = int(vocabulary.scale_offsets[k]), int(vocabulary.scale_vocab_sizes[k])
+            if found.min() < first or found.max() >= first + size:
+                raise ValueError(f"{key} holds tokens outside {first}..{first + size - 1}")
+    for group, kinds in ((("trajectory", "time"), "iuf"), (("field_names", "mean", "std"), "Uf")):
+        arrays = [stored[key] for key in group]
+        if any(a.ndim != 1 or a.shape != arrays[0].shape or a.dtype.kind not in kinds for a in arrays):
+            raise ValueError(f"{', '.join(group)} do not fit together")
+
+
+def _vocabulary(stored: dict[str, NDArray[Any]], config: Mapping[str, Any]) -> Vocabulary:
+    """Build the vocabulary that the members of a file describe.
+
+    Raises:
+        ValueError: if they describe none.
+    """
+    scales = stored["scales"]
+    if scales.ndim != 2 or scales.shape[1] != 2 or scales.dtype.kind not in "iu" or not scales.size:
+        raise ValueError(
+            f"scales have shape {scales.shape} and type {scales.dtype}, expected (S, 2) integers"
+        )
+    if scales.min() < 1 or scales.max() > MAX_SCALE:
+        raise ValueError(f"scales lie outside 1..{MAX_SCALE}: {scales.tolist()}")
+    count = range(len(scales))
+    missing = [key for k in count for key in (f"{CODEBOOK}{k}", f"{TABLE}{k}") if key not in stored]
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    books = [stored[f"{CODEBOOK}{k}"] for k in count]
+    if any(book.ndim != 2 or book.dtype.kind != "f" or not np.isfinite(book).all() for book in books):
+        raise ValueError("the original codebooks are no finite vectors")
+    of_scale, original = stored["unified_to_scale"], stored["unified_to_original"]
+    if (
+        of_scale.ndim != 1
+        or of_scale.shape != original.shape
+        or {of_scale.dtype.kind, original.dtype.kind} - {*"iu"}
+    ):
+        raise ValueError("unified_to_scale and unified_to_original do not fit together")
+    origin = config.get("provenance")
+    digest = origin.get("weights_sha256") if isinstance(origin, dict) else None
+    file_digest = origin.get("checkpoint_sha256") if isinstance(origin, dict) else None
     return Vocabulary(
-        scales=scales,
-        codebooks=tuple(stored[f"original_codebook_scale_{k}"] for k in range(len(scales))),
-        codes_in_use=tuple(stored["unified_to_original"][mask] for mask in of_scale),
+        scales=tuple((int(h), int(w)) for h, w in scales),
+        codebooks=tuple(books),
+        codes_in_use=tuple(original[of_scale == k].astype(np.int64) for k in count),
+        weights_sha256=None if digest is None else str(digest),
+        checkpoint_sha256=None if file_digest is None else str(file_digest),
     )
 
 
+def _check_tokens(path: Path, tokens: NDArray[Any], trajectory: NDArray[Any], vocabulary: Vocabulary) -> None:
+    """Refuse tokens that are not of their position's scale.
+
+    Raises:
+        ValueError: as said.
+    """
+    length = vocabulary.tokens_per_sample
+    if tokens.ndim != 2 or tokens.shape[1] != length or tokens.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path} is damaged: indices_flat has shape {tokens.shape} and type {tokens.dtype}, expected "
+            f"(n, {length}) integers for its scales; {REMEDY}"
+        )
+    if len(tokens) != len(trajectory):
+        raise ValueError(f"{path} is damaged: {len(tokens)} samples, {len(trajectory)} times; {REMEDY}")
+    for k, part in enumerate(vocabulary.split(tokens)):
+        first, size = int(vocabulary.scale_offsets[k]), int(vocabulary.scale_vocab_sizes[k])
+        if part.size and (part.min() < first or part.max() >= first + size):
+            h, w = vocabulary.scales[k]
+            raise ValueError(
+                f"{path} is damaged: indices_flat holds tokens {part.min()} to {part.max()} at scale {h}x{w}, "
+                f"which owns {first} to {first + size - 1}; {REMEDY}"
+            )
+
+
 def read_arrays(path: Path, *, skip: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
-    """Read the stored arrays but those in `skip` and the per-scale copies of the tokens."""
-    remedy = "make it with python -m gust_torch.tokenizer save"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; {remedy}")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is cut short or not an .npz file; {remedy}")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in REQUIRED if key not in archive.files]
-            if missing:
-                raise ValueError(f"{path} is not a token file, it lacks {', '.join(missing)}; {remedy}")
-            keys = [key for key in archive.files if key not in skip and not key.startswith("indices_scale_")]
-            return {key: archive[key] for key in keys}
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
+    """Read the stored arrays but those in `skip` and the per-scale copies of the tokens.
+
+    Raises:
+        ValueError: if the file is damaged, lacks a member or holds objects.
+        FileNotFoundError: if it does not exist.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}; {REMEDY}")
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError(f"{path} is cut short or not an .npz file; {REMEDY}")
+        try:
+            with zipfile.ZipFile(file) as archive:
+                members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+                missing = [key for key in REQUIRED if key not in members]
+                if missing:
+                    raise ValueError(f"it lacks {', '.join(missing)}")
+                keys = [key for key in members if key not in skip and not key.startswith("indices_scale_")]
+                return {key: _read_member(archive, members[key]) for key in keys}
+        except BAD_ARCHIVE as error:
+            raise ValueError(f"{path} is not a token file, or damaged: {error}; {REMEDY}") from error
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    """Read one `.npy` member; what its header claims is compared with its size before memory is taken."""
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        read_header = HEADERS.get(version)
+        if read_header is None:
+            raise ValueError(f"{info.filename} has .npy version {version}")
+        shape, _, dtype = read_header(member)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject:
+            raise ValueError(f"{info.filename} holds Python objects, which are not read")
+        if min(shape, default=0) < 0 or member.tell() + size != info.file_size:
+            raise ValueError(f"{info.filename} does not have the size that its header says")
+        if info.file_size > MAX_DEFLATE * max(info.compress_size, 1) + 64:
+            raise ValueError(f"{info.filename} says that it is larger than its bytes can tell")
+    with archive.open(info) as member:
+        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+    return array

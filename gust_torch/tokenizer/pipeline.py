@@ -17,13 +17,14 @@ from gust_torch.data.loader import collate_frames
 from gust_torch.metrics.errors import vrmse
 from gust_torch.predict import Ranks, RowFile, allocate_rows
 from gust_torch.tokenizer.encode import encode_data, open_data, warn_of_other_scale
-from gust_torch.tokenizer.npz import TokenSource, read_vocabulary, refuse_existing, write_tokens
+from gust_torch.tokenizer.npz import TokenSource, refuse_existing, write_tokens
 from gust_torch.tokenizer.options import InfoOptions, SaveOptions, TokenOptions
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 from gust_torch.tokenizer.usage import BitRate, ScaleUsage, bit_rate, scale_usage
 from gust_torch.tokenizer.vocabulary import Vocabulary, describe_unseen
 from solvers.common.files import WriterLock, file_sha256
 from solvers.common.provenance import provenance
+from solvers.common.urls import redact
 
 __all__ = ["Encoded", "RoundTrip", "TokenInfo", "check_round_trip", "save_tokens", "token_info"]
 
@@ -186,9 +187,7 @@ def load_with_vocabulary(options: TokenOptions) -> tuple[VQVAETokenizer, Vocabul
     tokenizer = VQVAETokenizer.from_checkpoint(options.checkpoint)
     if options.fit_from is None:
         return tokenizer, None
-    vocabulary = read_vocabulary(options.fit_from)
-    vocabulary.require_codebooks(tokenizer.codebooks, source=options.fit_from)
-    return tokenizer, vocabulary
+    return tokenizer, tokenizer.use_vocabulary(options.fit_from).vocabulary
 
 
 def encode(
@@ -236,13 +235,14 @@ def describe_source(
         "architecture": model.architecture(),
         "spec": model.spec.to_dict(),
         "provenance": {
-            "checkpoint": options.checkpoint,
+            "checkpoint": redact(options.checkpoint),
             "checkpoint_sha256": file_sha256(Path(options.checkpoint)),
-            "data_path": list(options.data_path),
+            "weights_sha256": tokenizer.weights_sha256,
+            "data_path": [redact(path) for path in options.data_path],
             "fields": list(dataset.spec.names),
             "sample_start": options.sample_start,
             "sample_stop": options.sample_start + num_samples,
-            "vocabulary_from": options.fit_from,
+            "vocabulary_from": options.fit_from and redact(options.fit_from),
             **provenance(),
         },
     }

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from gust_torch.checkpoint import load_model
+from gust_torch.checkpoint import load_model, model_digest
 from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.tokenizer.npz import read_vocabulary
 from gust_torch.tokenizer.vocabulary import Vocabulary, describe_unseen
+from solvers.common.files import file_sha256
 
 __all__ = ["VQVAETokenizer", "count_codes"]
 
@@ -37,6 +39,7 @@ class VQVAETokenizer(LightningModule):
         model: the VQ-VAE.
         predict_batch_size: rows that `predict_step` fills up a short batch to. Kernels may round differently
             for another batch shape, so this makes codes independent of where the batches were cut.
+        checkpoint: where the model came from, if from a file.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class VQVAETokenizer(LightningModule):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
         self.predict_batch_size = predict_batch_size
+        self.checkpoint: str | None = None
         self._tables: VocabularyTables | None = None
         if vocabulary is not None:
             self.use_vocabulary(vocabulary)
@@ -69,7 +73,9 @@ class VQVAETokenizer(LightningModule):
                 f"{path} is of the first {model.quantizer.autoencoder_steps} training steps, before its "
                 "codebooks are set; train for longer or with a smaller --model.autoencoder_steps"
             )
-        return cls(model)
+        tokenizer = cls(model)
+        tokenizer.checkpoint = os.fspath(path)
+        return tokenizer
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -103,15 +109,41 @@ class VQVAETokenizer(LightningModule):
             vocabulary: a vocabulary or the token file that holds it.
 
         Raises:
-            ValueError: if it was built on other codebooks than the model's.
+            ValueError: if it was built on other codebooks or other weights than the model's.
         """
         source = "the vocabulary"
         if not isinstance(vocabulary, Vocabulary):
             source = str(vocabulary)
             vocabulary = read_vocabulary(os.fspath(vocabulary))
         vocabulary.require_codebooks(self.codebooks, source=source)
+        self._require_weights(vocabulary, source)
         self._tables = VocabularyTables(vocabulary).to(self.model.mean.device)
         return self
+
+    def _require_weights(self, vocabulary: Vocabulary, source: str) -> None:
+        """Refuse tokens of a model with equal codebooks that encodes or decodes otherwise.
+
+        Raises:
+            ValueError: as said.
+        """
+        made_by = vocabulary.weights_sha256
+        if made_by is not None:
+            is_same = made_by == self.weights_sha256
+        elif vocabulary.checkpoint_sha256 is None or self.checkpoint is None:
+            return
+        else:  # a file of an older version
+            made_by = vocabulary.checkpoint_sha256
+            is_same = made_by == file_sha256(Path(self.checkpoint))
+        if not is_same:
+            raise ValueError(
+                f"{source} was made by a model with other weights ({made_by[:12]}), its tokens would decode "
+                "to other fields here; use the checkpoint that made it, or fit a new vocabulary"
+            )
+
+    @property
+    def weights_sha256(self) -> str:
+        """Digest of the model as it is now, weights and buffers."""
+        return model_digest(self.model)
 
     def fit(self, batches: Iterable[Tensor]) -> VQVAETokenizer:
         """Build the vocabulary of the codes that occur in the data.
@@ -130,12 +162,12 @@ class VQVAETokenizer(LightningModule):
         return self.use_vocabulary(Vocabulary.from_counts(self.model.scales, self.codebooks, counts))
 
     @torch.no_grad()
-    def tokenize(self, x: Tensor) -> Tensor:
+    def tokenize(self, x: Tensor | ArrayLike) -> Tensor:
         """Turn fields (b, c, h, w) into original codes (b, L) int64, scales concatenated coarse to fine."""
         return torch.cat([index.flatten(1) for index in self.model.tokenize(self._place(x))], dim=1)
 
     @torch.no_grad()
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor | ArrayLike) -> Tensor:
         """Turn fields (b, c, h, w) into unified tokens (b, L) int64.
 
         A code that the vocabulary lacks becomes the nearest code in use at its scale; `unseen_report` says
@@ -147,19 +179,21 @@ class VQVAETokenizer(LightningModule):
         return self._require_tables().to_tokens(self.tokenize(x))
 
     @torch.no_grad()
-    def decode(self, indices: Tensor) -> Tensor:
-        """Turn unified tokens (b, L) into fields (b, c, h, w).
+    def decode(self, indices: Tensor | ArrayLike) -> Tensor:
+        """Turn unified tokens (b, L), a tensor or an array, into fields (b, c, h, w).
 
         Raises:
             ValueError: if there is no vocabulary, or a token is not one of its position's scale.
         """
+        if not isinstance(indices, Tensor):
+            indices = torch.from_numpy(np.asarray(indices).astype(np.int64, casting="same_kind", copy=True))
         codes = self._require_tables().to_codes(indices.to(self.model.mean.device))
         parts = codes.split(self._areas, dim=1)
         shaped = [part.unflatten(1, scale) for part, scale in zip(parts, self.model.scales, strict=True)]
         return self.model.decode(shaped)
 
     @torch.no_grad()
-    def reconstruct(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor | ArrayLike) -> Tensor:
         """Pass fields (b, c, h, w) through the model without tokens."""
         return self.model.reconstruct(self._place(x))
 
@@ -181,7 +215,9 @@ class VQVAETokenizer(LightningModule):
         super().train(False)
         return self
 
-    def _place(self, x: Tensor) -> Tensor:
+    def _place(self, x: Tensor | ArrayLike) -> Tensor:
+        if not isinstance(x, Tensor):
+            x = torch.from_numpy(np.array(x, dtype=np.float32))
         # Not self.device, which goes stale when a plain module that holds the tokenizer is moved.
         return x.to(self.model.mean.device, torch.float32)
 
@@ -261,6 +297,8 @@ class VocabularyTables(nn.Module):
         length = self.vocabulary.tokens_per_sample
         if tokens.ndim != 2 or tokens.shape[1] != length:
             raise ValueError(f"expected indices of shape (b, {length}), got {tuple(tokens.shape)}")
+        if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+            raise ValueError(f"expected whole numbers as tokens, got {tokens.dtype}")
         outside = (tokens < 0) | (tokens >= len(self.token_to_code))
         safe = tokens.masked_fill(outside, 0).long()
         wrong = outside | (self.token_to_scale[safe] != self.scale_of_position)

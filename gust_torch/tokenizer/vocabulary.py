@@ -32,11 +32,15 @@ class Vocabulary:
         scales: (h_k, w_k) of each scale, coarse to fine.
         codebooks: (K_k, d) float32 vectors of each scale, as the decoder uses them.
         codes_in_use: (n_k,) ascending original code numbers of each scale, at least one.
+        weights_sha256: digest of the model whose codes they are; None where that is not known.
+        checkpoint_sha256: of that model's checkpoint; None where that is not known.
     """
 
     scales: tuple[tuple[int, int], ...]
     codebooks: tuple[FloatArray, ...]
     codes_in_use: tuple[IntArray, ...]
+    weights_sha256: str | None = None
+    checkpoint_sha256: str | None = None
 
     def __post_init__(self) -> None:
         """Check that the three sequences fit together.
@@ -49,6 +53,8 @@ class Vocabulary:
             raise ValueError(f"expected as many codebooks and code lists as scales, got {sizes}")
         for scale, book, codes in zip(self.scales, self.codebooks, self.codes_in_use, strict=True):
             name = f"scale {scale[0]}x{scale[1]}"
+            if book.ndim != 2 or book.shape[1] != self.codebooks[0].shape[1]:
+                raise ValueError(f"{name}: expected a codebook (K, d) with the d of the others")
             if codes.size == 0:
                 raise ValueError(f"{name} has no code in use; fit the vocabulary on at least one sample")
             if codes[0] < 0 or codes[-1] >= len(book) or np.any(np.diff(codes) <= 0):
@@ -70,6 +76,11 @@ class Vocabulary:
         """
         in_use = tuple(np.flatnonzero(count).astype(np.int32) for count in counts)
         return cls(tuple((int(h), int(w)) for h, w in scales), tuple(codebooks), in_use)
+
+    @property
+    def numbers(self) -> range:
+        """Numbers k of the scales."""
+        return range(self.num_scales)
 
     @property
     def num_scales(self) -> int:

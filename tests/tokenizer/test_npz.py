@@ -1,5 +1,6 @@
 """The token file: keys, dtypes, atomic writing, lazy vectors, damaged files."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -152,11 +153,12 @@ def test_vocabulary_survives_the_file(path: Path, vocabulary: Vocabulary) -> Non
 def test_existing_file_is_kept_unless_overwriting(
     path: Path, codes: np.ndarray, vocabulary: Vocabulary, source: TokenSource
 ) -> None:
+    shorter = dataclasses.replace(source, trajectory=source.trajectory[:2], time=source.time[:2])
     before = path.read_bytes()
     with pytest.raises(FileExistsError, match="pass --overwrite"):
-        write_tokens(path, codes[:2], vocabulary, source, overwrite=False)
+        write_tokens(path, codes[:2], vocabulary, shorter, overwrite=False)
     assert path.read_bytes() == before
-    write_tokens(path, codes[:2], vocabulary, source, overwrite=True)
+    write_tokens(path, codes[:2], vocabulary, shorter, overwrite=True)
     assert len(load_tokenized_data(path)["indices_flat"]) == 2
 
 
@@ -171,7 +173,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(
 
 
 def test_foreign_and_damaged_files_are_named(path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nothing\.npz does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"no file .*nothing\.npz"):
         load_tokenized_data(path.with_name("nothing.npz"))
     cut = path.with_name("cut.npz")
     cut.write_bytes(path.read_bytes()[:-500])
@@ -179,5 +181,5 @@ def test_foreign_and_damaged_files_are_named(path: Path) -> None:
         load_tokenized_data(cut)
     foreign = path.with_name("foreign.npz")
     np.savez(foreign, omega=np.zeros(3))
-    with pytest.raises(ValueError, match="is not a token file, it lacks indices_flat"):
+    with pytest.raises(ValueError, match=r"is not a token file.*lacks indices_flat"):
         read_vocabulary(foreign)
