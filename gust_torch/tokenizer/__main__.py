@@ -2,6 +2,7 @@
 
 python -m gust_torch.tokenizer info --checkpoint model.ckpt --data_path data.h5
 python -m gust_torch.tokenizer save --checkpoint model.ckpt --data_path data.h5 --output tokens.npz
+python -m gust_torch.tokenizer export --layout gust2 --tokens tokens.npz --output gust2_tokens.npz
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gust_torch.terminal import silence_lightning
-from gust_torch.tokenizer.options import InfoOptions, SaveOptions
+from gust_torch.tokenizer.options import ExportOptions, InfoOptions, SaveOptions
 from solvers.common.cli import parse, run_command
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 def overview(prog: str) -> str:
     """Describe the commands."""
-    lines = [f"  {name:6}{command.__doc__}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:8}{command.__doc__}" for name, command in COMMANDS.items()]
     return "\n".join([f"usage: {prog} {{{','.join(COMMANDS)}}} [FLAGS]", "", str(__doc__), *lines])
 
 
@@ -70,7 +72,17 @@ def info(arguments: Sequence[str], prog: str) -> int:
     return 1
 
 
-COMMANDS: dict[str, Callable[[Sequence[str], str], int]] = {"info": info, "save": save}
+def export(arguments: Sequence[str], prog: str) -> int:
+    """Write a token file anew in the layout of gust2."""
+    options = parse(ExportOptions, arguments, prog=prog, description=str(export.__doc__), underscores=True)
+    from gust_torch.tokenizer.npz import export_gust2
+
+    export_gust2(options.tokens, Path(options.output), overwrite=options.overwrite)
+    print(f"written        {options.output}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str], str], int]] = {"info": info, "save": save, "export": export}
 
 
 def describe_info(info: TokenInfo) -> str:

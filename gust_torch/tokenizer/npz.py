@@ -7,12 +7,7 @@ samples: a set of tokens larger than memory can be written from a memory-mapped 
 from __future__ import annotations
 
 import json
-import lzma
-import math
-import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,23 +16,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gust_torch.tokenizer.vocabulary import Vocabulary
-from solvers.common.files import path_aside
+from gust_torch.tokenizer.archive import REMEDY, new_archive, read_arrays, refuse_existing, write_member
+from gust_torch.tokenizer.gust2 import gust2_arrays, is_gust2, read_gust2
+from gust_torch.tokenizer.vocabulary import CODEBOOK, TABLE, Vocabulary
 
 __all__ = [
     "FORMAT_VERSION",
     "TokenSource",
     "Tokens",
+    "export_gust2",
     "load_tokenized_data",
     "read_vocabulary",
     "write_tokens",
 ]
 
 FORMAT_VERSION = 1
-# Tokens have some 9 bits of entropy in 32: level 1 halves the file at 55 MB/s, level 6 gains 3 % at 8 MB/s.
-DEFLATE_LEVEL = 1
 BLOCK_SAMPLES = 4096
-CODEBOOK, TABLE = "original_codebook_scale_", "scale_old_to_unified_"
+MAX_SCALE = 1 << 16
 REQUIRED = (
     "indices_flat",
     "codebook",
@@ -46,41 +41,17 @@ REQUIRED = (
     "codebook_dim",
     "config_json",
     "scales",
+)
+"""Members of every layout."""
+OF_VOCABULARY = (
     "scale_offsets",
     "scale_vocab_sizes",
     "unified_to_scale",
     "unified_to_original",
     "first_trainable_scale",
-    "trajectory",
-    "time",
-    "field_names",
-    "mean",
-    "std",
 )
-MAX_SCALE = 1 << 16
-MAX_DEFLATE = 1032  # no deflate stream grows by more
-REMEDY = "make it with python -m gust_torch.tokenizer save"
-HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
-BAD_ARCHIVE = (
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    lzma.LZMAError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What Python and numpy raise for archives and arrays that are damaged, or made to look like some."""
+OF_SAMPLES = ("trajectory", "time")
+OF_FIELDS = ("field_names", "mean", "std")
 
 
 @dataclass(frozen=True)
@@ -139,53 +110,44 @@ def write_tokens(
     refuse_existing(path, overwrite=overwrite)
     if len(codes) != len(source.time):
         raise ValueError(f"{path}: {len(codes)} samples have {len(source.time)} times; give one for each")
-    with (
-        path_aside(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=DEFLATE_LEVEL) as archive,
-    ):
+    with new_archive(path) as archive:
         for key, array in small_arrays(vocabulary, source).items():
             write_member(archive, key, array.shape, array.dtype, iter([array]))
         write_indices(archive, codes, vocabulary)
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise FileExistsError if `path` exists and may not be replaced."""
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; pass --overwrite to replace it, or choose another --output")
+def small_arrays(vocabulary: Vocabulary, source: TokenSource) -> dict[str, NDArray[Any]]:
+    """Return every member of the file but the token arrays, by key."""
+    return {
+        **vocabulary.arrays(),
+        "config_json": np.array(json.dumps({"format_version": FORMAT_VERSION, **source.config})),
+        "trajectory": np.asarray(source.trajectory, dtype=np.int32),
+        "time": np.asarray(source.time, dtype=np.float64),
+        "field_names": np.array(source.field_names),
+        "mean": np.asarray(source.mean, dtype=np.float32),
+        "std": np.asarray(source.std, dtype=np.float32),
+    }
 
 
-def small_arrays(vocabulary: Vocabulary, source: TokenSource | None) -> dict[str, NDArray[Any]]:
-    """Return every member of the file but the token arrays, by key.
+def export_gust2(path: str | Path, output: Path, *, overwrite: bool) -> None:
+    """Write a token file anew in gust2's layout.
 
     Args:
-        vocabulary: the numbering.
-        source: what the tokens were made from; None leaves out what does not follow from the vocabulary.
+        path: a `tokens.npz`.
+        output: the file to write.
+        overwrite: whether `output` may be replaced.
+
+    Raises:
+        ValueError: if `path` is no token file, or a scale is no square.
+        FileExistsError: if `output` exists and `overwrite` is false.
     """
-    arrays: dict[str, NDArray[Any]] = {
-        "codebook": vocabulary.codebook,
-        "effective_vocab_size": np.array(vocabulary.effective_vocab_size, dtype=np.int64),
-        "vocab_size": np.array(max(len(book) for book in vocabulary.codebooks), dtype=np.int64),
-        "codebook_dim": np.array(vocabulary.codebook.shape[1], dtype=np.int64),
-        "scales": np.array(vocabulary.scales, dtype=np.int64),
-        "scale_offsets": vocabulary.scale_offsets,
-        "scale_vocab_sizes": vocabulary.scale_vocab_sizes,
-        "unified_to_scale": vocabulary.unified_to_scale,
-        "unified_to_original": vocabulary.unified_to_original,
-        "first_trainable_scale": np.array(vocabulary.first_trainable_scale, dtype=np.int64),
-    }
-    if source is not None:
-        arrays |= {
-            "config_json": np.array(json.dumps({"format_version": FORMAT_VERSION, **source.config})),
-            "trajectory": np.asarray(source.trajectory, dtype=np.int32),
-            "time": np.asarray(source.time, dtype=np.float64),
-            "field_names": np.array(source.field_names),
-            "mean": np.asarray(source.mean, dtype=np.float32),
-            "std": np.asarray(source.std, dtype=np.float32),
-        }
-    for k, (table, book) in enumerate(zip(vocabulary.old_to_unified, vocabulary.codebooks, strict=True)):
-        arrays[f"{TABLE}{k}"] = table
-        arrays[f"{CODEBOOK}{k}"] = np.asarray(book, dtype=np.float32)
-    return arrays
+    refuse_existing(output, overwrite=overwrite)
+    stored, vocabulary, _ = _read(Path(path))
+    _check_tokens(Path(path), stored, vocabulary)
+    arrays = gust2_arrays(stored["indices_flat"], vocabulary, stored)
+    with new_archive(output) as archive:
+        for key, array in arrays.items():
+            write_member(archive, key, array.shape, array.dtype, iter([array]))
 
 
 def write_indices(archive: zipfile.ZipFile, codes: NDArray[np.integer[Any]], vocabulary: Vocabulary) -> None:
@@ -202,21 +164,6 @@ def write_indices(archive: zipfile.ZipFile, codes: NDArray[np.integer[Any]], voc
     write_member(archive, "indices_flat", flat_shape, dtype, blocks(None))
     for k, (h, w) in enumerate(vocabulary.scales):
         write_member(archive, f"indices_scale_{h}x{w}", (num_samples, h, w), dtype, blocks(k))
-
-
-def write_member(
-    archive: zipfile.ZipFile,
-    key: str,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    blocks: Iterator[NDArray[Any]],
-) -> None:
-    """Write one `.npy` member from blocks that together have `shape` in C order."""
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
-        np.lib.format.write_array_header_1_0(member, header)
-        for block in blocks:
-            member.write(np.ascontiguousarray(block).tobytes())
 
 
 class Tokens(Mapping[str, Any]):
@@ -273,15 +220,17 @@ def load_tokenized_data(path: str | Path) -> Tokens:
     """
     stored, vocabulary, config = _read(Path(path))
     tokens = stored["indices_flat"]
-    _check_tokens(Path(path), tokens, stored["trajectory"], vocabulary)
+    _check_tokens(Path(path), stored, vocabulary)
     values: dict[str, Any] = {"config": config, "scales": vocabulary.scales}
-    values["scale_old_to_unified"] = [stored.pop(f"scale_old_to_unified_{k}") for k in vocabulary.numbers]
-    values["original_codebooks"] = [stored.pop(f"original_codebook_scale_{k}") for k in vocabulary.numbers]
-    values["field_names"] = tuple(str(name) for name in stored.pop("field_names"))
+    values["scale_old_to_unified"] = [stored[f"{TABLE}{k}"] for k in vocabulary.numbers]
+    values["original_codebooks"] = [stored[f"{CODEBOOK}{k}"] for k in vocabulary.numbers]
     for (h, w), part in zip(vocabulary.scales, vocabulary.split(tokens), strict=True):
-        values[f"indices_scale_{h}x{w}"] = part.reshape(-1, h, w)
-    for key in (key for key in REQUIRED if key in stored and key not in values and key != "config_json"):
-        values[key] = int(stored[key]) if stored[key].ndim == 0 else stored[key]
+        values[f"indices_scale_{h}x{w}"] = part.reshape(-1, h, w)  # a view: splitting an axis never copies
+    for key in (*REQUIRED, *OF_VOCABULARY, *OF_SAMPLES, *OF_FIELDS):
+        if key in stored and key not in ("config_json", "scales"):
+            values[key] = int(stored[key]) if stored[key].ndim == 0 else stored[key]
+    if "field_names" in values:
+        values["field_names"] = tuple(str(name) for name in values["field_names"])
     return Tokens(values)
 
 
@@ -308,8 +257,16 @@ def _read(
         ValueError: if the file is not a token file, or its members contradict each other.
         FileNotFoundError: if it does not exist.
     """
-    stored = read_arrays(path, skip=skip)
+    stored = read_arrays(path, REQUIRED, skip=lambda key: key in skip or key.startswith("indices_scale_"))
+    if is_gust2(stored) and skip:  # the tokens tell which codes are in use
+        return _read(path)
     try:
+        if is_gust2(stored):
+            stored = read_gust2(stored, FORMAT_VERSION)
+        else:
+            missing = [key for key in (*OF_VOCABULARY, *OF_SAMPLES, *OF_FIELDS) if key not in stored]
+            if missing:
+                raise ValueError(f"it lacks {', '.join(missing)}")
         config = json.loads(str(stored["config_json"]))
         if not isinstance(config, dict) or config.get("format_version") != FORMAT_VERSION:
             found = config.get("format_version") if isinstance(config, dict) else None
@@ -328,7 +285,7 @@ def _check_members(stored: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -
     Raises:
         ValueError: if one contradicts it, or the descriptions of samples or fields do not fit together.
     """
-    for key, array in small_arrays(vocabulary, None).items():
+    for key, array in vocabulary.arrays().items():
         found = stored[key]
         if found.shape != array.shape or found.dtype.kind != array.dtype.kind:
             raise ValueError(f"{key} has shape {found.shape} and type {found.dtype}")
@@ -341,8 +298,8 @@ def _check_members(stored: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -
             first, size = int(vocabulary.scale_offsets[k]), int(vocabulary.scale_vocab_sizes[k])
             if found.min() < first or found.max() >= first + size:
                 raise ValueError(f"{key} holds tokens outside {first}..{first + size - 1}")
-    for group, kinds in ((("trajectory", "time"), "iuf"), (("field_names", "mean", "std"), "Uf")):
-        arrays = [stored[key] for key in group]
+    for group, kinds in ((OF_SAMPLES, "iuf"), (OF_FIELDS, "Uf")):
+        arrays = [stored[key] for key in group if key in stored]
         if any(a.ndim != 1 or a.shape != arrays[0].shape or a.dtype.kind not in kinds for a in arrays):
             raise ValueError(f"{', '.join(group)} do not fit together")
 
@@ -386,69 +343,25 @@ def _vocabulary(stored: dict[str, NDArray[Any]], config: Mapping[str, Any]) -> V
     )
 
 
-def _check_tokens(path: Path, tokens: NDArray[Any], trajectory: NDArray[Any], vocabulary: Vocabulary) -> None:
+def _check_tokens(path: Path, stored: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> None:
     """Refuse tokens that are not of their position's scale.
 
     Raises:
         ValueError: as said.
     """
-    length = vocabulary.tokens_per_sample
+    tokens, length = stored["indices_flat"], vocabulary.tokens_per_sample
     if tokens.ndim != 2 or tokens.shape[1] != length or tokens.dtype.kind not in "iu":
         raise ValueError(
             f"{path} is damaged: indices_flat has shape {tokens.shape} and type {tokens.dtype}, expected "
             f"(n, {length}) integers for its scales; {REMEDY}"
         )
-    if len(tokens) != len(trajectory):
-        raise ValueError(f"{path} is damaged: {len(tokens)} samples, {len(trajectory)} times; {REMEDY}")
+    if "time" in stored and len(tokens) != len(stored["time"]):
+        raise ValueError(f"{path} is damaged: {len(tokens)} samples, {len(stored['time'])} times; {REMEDY}")
     for k, part in enumerate(vocabulary.split(tokens)):
         first, size = int(vocabulary.scale_offsets[k]), int(vocabulary.scale_vocab_sizes[k])
         if part.size and (part.min() < first or part.max() >= first + size):
             h, w = vocabulary.scales[k]
             raise ValueError(
-                f"{path} is damaged: indices_flat holds tokens {part.min()} to {part.max()} at scale {h}x{w}, "
+                f"{path} is damaged: indices_flat holds {part.min()} to {part.max()} at scale {h}x{w}, "
                 f"which owns {first} to {first + size - 1}; {REMEDY}"
             )
-
-
-def read_arrays(path: Path, *, skip: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
-    """Read the stored arrays but those in `skip` and the per-scale copies of the tokens.
-
-    Raises:
-        ValueError: if the file is damaged, lacks a member or holds objects.
-        FileNotFoundError: if it does not exist.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}; {REMEDY}")
-    with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError(f"{path} is cut short or not an .npz file; {REMEDY}")
-        try:
-            with zipfile.ZipFile(file) as archive:
-                members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-                missing = [key for key in REQUIRED if key not in members]
-                if missing:
-                    raise ValueError(f"it lacks {', '.join(missing)}")
-                keys = [key for key in members if key not in skip and not key.startswith("indices_scale_")]
-                return {key: _read_member(archive, members[key]) for key in keys}
-        except BAD_ARCHIVE as error:
-            raise ValueError(f"{path} is not a token file, or damaged: {error}; {REMEDY}") from error
-
-
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
-    """Read one `.npy` member; what its header claims is compared with its size before memory is taken."""
-    with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        read_header = HEADERS.get(version)
-        if read_header is None:
-            raise ValueError(f"{info.filename} has .npy version {version}")
-        shape, _, dtype = read_header(member)
-        size = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject:
-            raise ValueError(f"{info.filename} holds Python objects, which are not read")
-        if min(shape, default=0) < 0 or member.tell() + size != info.file_size:
-            raise ValueError(f"{info.filename} does not have the size that its header says")
-        if info.file_size > MAX_DEFLATE * max(info.compress_size, 1) + 64:
-            raise ValueError(f"{info.filename} says that it is larger than its bytes can tell")
-    with archive.open(info) as member:
-        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
-    return array

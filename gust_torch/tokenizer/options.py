@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["DataOptions", "InfoOptions", "SaveOptions", "TokenOptions"]
+__all__ = ["DataOptions", "ExportOptions", "InfoOptions", "SaveOptions", "TokenOptions"]
 
 
 @dataclass(frozen=True)
@@ -96,4 +97,21 @@ class SaveOptions(TokenOptions):
     """
 
     output: str
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Of `export`.
+
+    Attributes:
+        tokens: token file of `save`
+        output: file to write
+        layout: that of gust2 (square scales only)
+        overwrite: replace an existing --output
+    """
+
+    tokens: str
+    output: str
+    layout: Literal["gust2"] = "gust2"
     overwrite: bool = False

@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Vocabulary", "describe_unseen"]
+__all__ = ["CODEBOOK", "TABLE", "Vocabulary", "describe_unseen"]
+
+# Members of a token file that exist for each scale; its number follows.
+CODEBOOK, TABLE = "original_codebook_scale_", "scale_old_to_unified_"
 
 IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.float32]
@@ -151,6 +154,25 @@ class Vocabulary:
         """
         several = np.flatnonzero(self.scale_vocab_sizes > 1)
         return int(several[0]) if several.size else self.num_scales
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all that a token file says of the vocabulary, by the documented keys."""
+        arrays: dict[str, NDArray[Any]] = {
+            "codebook": self.codebook,
+            "effective_vocab_size": np.array(self.effective_vocab_size, dtype=np.int64),
+            "vocab_size": np.array(max(len(book) for book in self.codebooks), dtype=np.int64),
+            "codebook_dim": np.array(self.codebook.shape[1], dtype=np.int64),
+            "scales": np.array(self.scales, dtype=np.int64),
+            "scale_offsets": self.scale_offsets,
+            "scale_vocab_sizes": self.scale_vocab_sizes,
+            "unified_to_scale": self.unified_to_scale,
+            "unified_to_original": self.unified_to_original,
+            "first_trainable_scale": np.array(self.first_trainable_scale, dtype=np.int64),
+        }
+        for k, (table, book) in enumerate(zip(self.old_to_unified, self.codebooks, strict=True)):
+            arrays[f"{TABLE}{k}"] = table
+            arrays[f"{CODEBOOK}{k}"] = np.asarray(book, dtype=np.float32)
+        return arrays
 
     def split(self, flat: NDArray[Any]) -> list[NDArray[Any]]:
         """Cut (n, L) into S views (n, h_k w_k), coarse to fine."""
