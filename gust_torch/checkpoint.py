@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -33,6 +34,7 @@ EXTRA_STATE = "_extra_state"
 """Last part of the names under which torch keeps what modules say of themselves; plain values, no tensors."""
 WRONG_CONTENT = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     LookupError,
     MemoryError,
@@ -41,7 +43,7 @@ WRONG_CONTENT = (
     ValueError,
 )
 """What Python and torch raise for a spec, an architecture or weights that make no sense."""
-UNREADABLE = (*WRONG_CONTENT, AssertionError, EOFError, OSError, pickle.UnpicklingError)
+UNREADABLE = (*WRONG_CONTENT, EOFError, OSError, pickle.UnpicklingError)
 """What torch raises for files that are none of its own, or damaged."""
 
 
@@ -142,7 +144,9 @@ def read_checkpoint(path: str | os.PathLike[str], *, mmap: bool = False) -> dict
     with Path(path).open("rb"):  # who may not read it should hear that
         pass
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles by others
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except UNREADABLE as error:
         # torch's own words would send the user to weights_only=False.
         raise ValueError(

@@ -186,7 +186,8 @@ class VQVAETokenizer(LightningModule):
             ValueError: if there is no vocabulary, or a token is not one of its position's scale.
         """
         if not isinstance(indices, Tensor):
-            indices = torch.from_numpy(np.asarray(indices).astype(np.int64, casting="same_kind", copy=True))
+            array = np.array(indices)
+            indices = torch.from_numpy(array.astype(np.int64) if array.dtype.kind in "iu" else array)
         codes = self._require_tables().to_codes(indices.to(self.model.mean.device))
         parts = codes.split(self._areas, dim=1)
         shaped = [part.unflatten(1, scale) for part, scale in zip(parts, self.model.scales, strict=True)]
