@@ -11,7 +11,7 @@ from pathlib import Path
 import tyro
 
 from gust_torch.convert.conversion import convert
-from gust_torch.convert.families import Family, detect_family, family_names, get_family
+from gust_torch.convert.families import Family, detect_family, family_names, get_family, refuse_3d
 from gust_torch.convert.graphs import GRAPH_TASKS, convert_graphs
 from gust_torch.convert.output import Result
 from gust_torch.convert.plan import Options, make_plan
@@ -138,8 +138,8 @@ def _convert(
 ) -> Result:
     """Check everything, then convert to `STEM_train.h5` and others, or to `whole` where nothing is split."""
     targets = {split: split_path(folder, stem, split) for split in SPLITS}
-    if whole is not None and options.splits is None:
-        targets = {WHOLE: whole}
+    if options.splits is None and own_splits is None:
+        targets = {WHOLE: whole or folder / f"{stem}{GRID}"}
     sources = {path.resolve() for path in paths}
     for target in targets.values():
         if target.is_dir() or target.resolve() in sources:
@@ -166,6 +166,10 @@ def _convert_task(task: Task) -> Result:
         return convert_graphs(
             task.task, task.root, task.out, task, pattern=task.pattern, skip_bad=task.skip_bad
         )
+    if task.task not in family_names():
+        refuse_3d(task.task)
+        tasks = ", ".join([*family_names(), *GRAPH_TASKS])
+        raise ValueError(f"unknown task {task.task!r}: use one of {tasks}")
     if task.skip_bad:
         raise ValueError(f"--skip-bad is for meshes and particles; leave it out for {task.task}")
     return convert_family(task.task, task.root, task.out, task, pattern=task.pattern)

@@ -108,14 +108,17 @@ def _say_notes(plan: Plan) -> None:
         if source.dtype != "float32":
             logger.warning("%s: %s fields are stored as float32", source.path, source.dtype)
     total, groups = len(plan.splits.assignment), plan.splits.num_groups
-    if groups < total and plan.options.splits is not None:
+    if groups < total and plan.splits.by == "group" and plan.options.splits is not None:
         logger.info("%d trajectories start from %d states, kept together by the split", total, groups)
+    states = "" if groups == total else f" from {groups} states"
     for split in plan.splits.empty:
         logger.warning(
-            "%d trajectories leave none for the split %r, which gets no file: take more with --samples or "
-            "--limit, or choose --splits",
-            groups,
+            "%d trajectories%s leave none for the split %r, which gets no file: take more with --samples or "
+            "--limit, or choose --splits%s",
+            total,
+            states,
             split,
+            " or --split-by trajectory" if states else "",
         )
 
 

@@ -41,6 +41,11 @@ class Options:
         for name, value in (("limit", self.limit), ("samples", self.samples)):
             if value is not None and value < 1:
                 raise ValueError(f"--{name} is {value}, expected at least 1; leave it out to take all")
+        if self.splits is not None and not (min(self.splits) >= 0 and abs(sum(self.splits) - 1) <= 1e-6):
+            raise ValueError(
+                f"--splits are {list(self.splits)}, expected three shares of train, val and test that sum to "
+                "1; for example --splits 0.8 0.1 0.1"
+            )
         if self.seed < 0:
             raise ValueError(f"--seed is {self.seed}, expected 0 or more")
 

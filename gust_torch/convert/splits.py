@@ -65,26 +65,18 @@ def make_splits(
         fractions: Shares of train, val and test, which sum to one.
         seed: Seed of the shuffle.
         by: What the keys stand for.
-
-    Raises:
-        ValueError: Fractions that are not three shares of one.
     """
     numbers: dict[Hashable, int] = {}
     groups = np.array([numbers.setdefault(key, len(numbers)) for key in keys], int)
     if fractions is None:
         return Splits((WHOLE,), (1.0,), seed, np.zeros(len(keys), np.int8), by, len(numbers))
-    if len(fractions) != 3 or not min(fractions) >= 0 or not abs(sum(fractions) - 1) <= 1e-6:
-        raise ValueError(
-            f"--splits are {list(fractions)}, expected three shares of train, val and test that sum to 1; "
-            "for example --splits 0.8 0.1 0.1"
-        )
     order = np.random.default_rng(seed).permutation(len(numbers))
-    sizes = np.bincount(groups, minlength=len(numbers))[order]
+    sizes = np.bincount(groups, minlength=len(numbers))
     # A group goes where its middle falls, behind the groups shuffled before it.
-    middles = np.cumsum(sizes) - sizes / 2
+    middles = np.cumsum(sizes[order]) - sizes[order] / 2
     of_group = np.empty(len(numbers), np.int8)
     of_group[order] = np.searchsorted(np.cumsum(_sizes(len(keys), fractions)), middles, side="right")
-    _fill(of_group, order, fractions)
+    _fill(of_group, sizes, order, fractions)
     return Splits(SPLITS, tuple(map(float, fractions)), seed, of_group[groups], by, len(numbers))
 
 
@@ -117,12 +109,13 @@ def _sizes(total: int, fractions: Sequence[float]) -> np.ndarray:
     return sizes
 
 
-def _fill(of_group: np.ndarray, order: np.ndarray, fractions: Sequence[float]) -> None:
-    """Give a wanted split that large groups left without one the last group of the split that has most."""
+def _fill(of_group: np.ndarray, sizes: np.ndarray, order: np.ndarray, fractions: Sequence[float]) -> None:
+    """Give a wanted split that large groups left without one the smallest group of the split that has most."""
     for index in np.flatnonzero(np.asarray(fractions) > 0):
         counts = np.bincount(of_group, minlength=3)
         if counts[index] == 0 and counts.max() > 1:
-            of_group[[group for group in order if of_group[group] == counts.argmax()][-1]] = index
+            candidates = [group for group in order[::-1] if of_group[group] == counts.argmax()]
+            of_group[min(candidates, key=lambda group: int(sizes[group]))] = index
 
 
 def split_manifest(splits: Splits, sources: Sequence[str], samples: Sequence[Sequence[str]]) -> str:

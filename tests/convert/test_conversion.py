@@ -165,6 +165,12 @@ def test_pattern_gives_one_file(sources, out: Path) -> None:
     assert sorted(path.name for path in out.glob("some*")) == ["some_test.h5", "some_train.h5", "some_val.h5"]
 
 
+def test_a_family_in_one_file(sources, out: Path) -> None:
+    sources.burgers()
+    convert_family("burgers1d", sources.root, out, Options(splits=None))
+    assert [path.name for path in out.iterdir()] == ["burgers1d.h5"]
+
+
 def test_pattern_with_renamed_file(sources, out: Path) -> None:
     path = sources.burgers().rename(sources.root / "mine.h5")
     with pytest.raises(ValueError, match="give --family"):

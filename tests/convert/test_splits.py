@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from gust_torch.convert.plan import Options
 from gust_torch.convert.splits import make_splits, split_manifest
 
 
@@ -33,6 +34,25 @@ def test_sizes(num: int, fractions: tuple[float, float, float], sizes: tuple[int
     assert list(splits.empty) == wanted
 
 
+@pytest.mark.parametrize(
+    ("groups", "wished"),
+    [
+        ([7] * 10, 2),  # equal ones, as in a sweep
+        ([1] * 50 + [2] * 25, 3),
+        ([90] + [1] * 10, 60),  # a group that is larger than a share
+        ([5, 5], 30),
+    ],
+)
+def test_groups_stay_together_and_no_split_is_empty(groups: list[int], wished: int) -> None:
+    keys = np.repeat(np.arange(len(groups)), groups)
+    for seed in range(20):
+        splits = make_splits(keys.tolist(), (0.8, 0.1, 0.1), seed)
+        assert splits.num_groups == len(groups)
+        assert all(len(set(splits.assignment[keys == group])) == 1 for group in range(len(groups)))
+        assert len(splits.used) == min(3, len(groups))
+        assert abs(splits.chosen("train").sum() - 0.8 * len(keys)) <= max(wished, 0.1 * len(keys))
+
+
 def test_seed_decides() -> None:
     first, again, other = (make_splits(range(50), (0.8, 0.1, 0.1), seed).assignment for seed in (0, 0, 1))
     assert np.array_equal(first, again)
@@ -54,7 +74,7 @@ def test_manifest_lists_every_trajectory_once() -> None:
     assert manifest["fractions"] == {"train": 0.6, "val": 0.2, "test": 0.2}
 
 
-@pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.2), (1.2, -0.1, -0.1), (0.5, 0.5)])
-def test_refused(fractions: tuple[float, ...]) -> None:
+@pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.2), (1.2, -0.1, -0.1), (np.nan, 0.0, 1.0)])
+def test_refused(fractions: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="three shares"):
-        make_splits(range(10), fractions, 0)
+        Options(splits=fractions)
