@@ -29,8 +29,8 @@ def convert(plan: Plan, targets: Mapping[str, Path], stem: str) -> Result:
         ValueError: Data that cannot be converted; nothing is left behind.
         OSError: Writing failed; the same call continues.
     """
-    _say_notes(plan)
     with Workspace(targets, stem, plan.request(), overwrite=plan.options.overwrite) as workspace:
+        _say_notes(plan)
         if "publishing" not in workspace.progress:
             with Interrupt() as interrupt:
                 _write_sources(plan, workspace, interrupt)
@@ -110,15 +110,15 @@ def _say_notes(plan: Plan) -> None:
     total, groups = len(plan.splits.assignment), plan.splits.num_groups
     if groups < total and plan.splits.by == "group" and plan.options.splits is not None:
         logger.info("%d trajectories start from %d states, kept together by the split", total, groups)
-    states = "" if groups == total else f" from {groups} states"
+    states = "" if groups == total else f" that start from {groups} state{'s' if groups > 1 else ''}"
     for split in plan.splits.empty:
         logger.warning(
             "%d trajectories%s leave none for the split %r, which gets no file: take more with --samples or "
-            "--limit, or choose --splits%s",
+            "--limit, or choose %s",
             total,
             states,
             split,
-            " or --split-by trajectory" if states else "",
+            "--split-by trajectory" if states else "--splits",
         )
 
 

@@ -110,7 +110,7 @@ def _sizes(total: int, fractions: Sequence[float]) -> np.ndarray:
 
 
 def _fill(of_group: np.ndarray, sizes: np.ndarray, order: np.ndarray, fractions: Sequence[float]) -> None:
-    """Give a wanted split that large groups left without one the smallest group of the split that has most."""
+    """Give a wanted split that is empty the smallest group of the split that has most."""
     for index in np.flatnonzero(np.asarray(fractions) > 0):
         counts = np.bincount(of_group, minlength=3)
         if counts[index] == 0 and counts.max() > 1:
