@@ -8,7 +8,9 @@
 --print_config` lists the settings of another task.
 """
 
+import sys
+
 from gust_torch.tasks.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

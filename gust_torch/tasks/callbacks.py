@@ -1,6 +1,7 @@
-"""Figures during training."""
+"""What happens beside the training: its bar, its stop by a signal, its figures."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,15 +10,145 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 
+from gust_torch.tasks.checkpoints import TrainingCheckpoint
+from gust_torch.tasks.model_task import num_training_steps
+from gust_torch.tasks.resume import ExactEpochLoop, StoppedBySignal
+from gust_torch.tasks.signals import Signals
 from gust_torch.tasks.vqvae import VQVAETask
+from solvers.common.progress import Progress
 
+SHOWN = {"train/loss": "loss", "val/loss": "val loss", "val/vrmse": "val VRMSE"}
 LARGEST_RATIO = 3.0
+
+
+class Interruption(Callback):
+    """Saves the last checkpoint and stops, at a whole step and on all processes, after a signal.
+
+    Args:
+        signals: Notes the signal.
+        checkpoint: Saves; None where checkpoints are switched off.
+    """
+
+    def __init__(self, signals: Signals, checkpoint: TrainingCheckpoint | None) -> None:
+        super().__init__()
+        self.signals = signals
+        self.checkpoint = checkpoint
+        self.saved: Path | None = None
+        self._first_step = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave SIGTERM to `signals`: Lightning's handler meets a collective within whatever runs."""
+        connector: Any = trainer._signal_connector
+        connector._sigterm_notifier_fn = lambda number, frame: None
+        self.signals.children = lambda: getattr(trainer.strategy.launcher, "procs", ())
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on there is something to save."""
+        loop = trainer.fit_loop.epoch_loop
+        self._first_step = trainer.global_step
+        if isinstance(loop, ExactEpochLoop):
+            self.signals.ask = lambda: setattr(loop, "is_stopping", True)
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop within a validation too, of a single process: others may have fewer batches."""
+        loop = trainer.fit_loop.epoch_loop
+        if trainer.world_size == 1 and not trainer.sanity_checking and isinstance(loop, ExactEpochLoop):
+            loop.stop_if_asked()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that the validation is done; checkpoints, which are saved after this, say so."""
+        loop = trainer.fit_loop.epoch_loop
+        if isinstance(loop, ExactEpochLoop) and not trainer.sanity_checking:
+            loop.place = "validation"
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save where the training stopped."""
+        self.signals.ask = None
+        if (
+            isinstance(exception, StoppedBySignal)
+            and self.checkpoint
+            and trainer.global_step > self._first_step
+        ):
+            self.saved = self.checkpoint.save_now(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing is left to save."""
+        self.signals.ask = None
+
+
+class TrainingProgress(Callback):
+    """One bar with ETA for the whole run on a terminal, a line every ten seconds elsewhere.
+
+    Takes the place of Lightning's bar, which starts anew at each epoch and leaves log files empty.
+
+    Args:
+        enabled: Whether anything is shown.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        super().__init__()
+        self.enabled = enabled
+        self._progress: Progress | None = None
+        self._step = 0
+        self._validated = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin at the step of the checkpoint, if there is one."""
+        if self.enabled and trainer.is_global_zero:
+            self._step = trainer.global_step
+            total = num_training_steps(trainer)
+            self._progress = Progress(total, description="training", initial=self._step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count optimizer steps; read the metrics, which waits for the device, only where they are logged."""
+        if self._progress is None or trainer.global_step == self._step:
+            return
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        values = self._values(trainer) if trainer.global_step % every == 0 else {}
+        self._progress.update(trainer.global_step - self._step, values)
+        self._step = trainer.global_step
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember of which step the values are."""
+        if not trainer.sanity_checking:
+            self._validated = trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the final state."""
+        if self._progress is not None:
+            self._progress.update(0, self._values(trainer))
+            self._progress.close()
+            self._progress = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the terminal in order."""
+        self.on_train_end(trainer, pl_module)
+
+    def _values(self, trainer: Trainer) -> dict[str, float]:
+        """Newest values of the metrics that are shown; those of an earlier step say of which."""
+        metrics = trainer.callback_metrics
+        late = f" of step {self._validated}" if self._validated < trainer.global_step else ""
+        return {
+            f"{label}{late if name.startswith('val/') else ''}": float(metrics[name])
+            for name, label in SHOWN.items()
+            if name in metrics
+        }
 
 
 class ValidationFigures(Callback):
     """Draws reconstructions and code usage after each validation pass.
 
-    W&B and TensorBoard get them as images; otherwise they are PNG files under `figures` of the log folder.
+    W&B and TensorBoard get them as images; otherwise they are PNG files under `figures` of the log folder, those of
+    the newest pass.
 
     Args:
         num_samples: Frames drawn, the first of the first validation batch.
@@ -44,21 +175,21 @@ class ValidationFigures(Callback):
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw and hand over to the loggers."""
-        if trainer.sanity_checking or self._batch is None:
+        if trainer.sanity_checking or self._batch is None or not trainer.loggers:
             return
         assert isinstance(pl_module, VQVAETask)
-        estimate = pl_module.model.reconstruct(self._batch)
-        names = pl_module.model.spec.names
+        model = pl_module.model
+        estimate = model.reconstruct(self._batch)
         figures = {
             "reconstructions": reconstruction_figure(
-                self._batch.cpu().numpy(), estimate.cpu().numpy(), names
+                self._batch.cpu().numpy(), estimate.cpu().numpy(), model.spec.names, model.spec.lengths
             ),
             "code_usage": usage_figure(
-                [counts.cpu().numpy() for counts in pl_module.validation.code_counts()],
-                pl_module.model.scales,
+                [counts.cpu().numpy() for counts in pl_module.validation.code_counts()], model.scales
             ),
         }
         for name, figure in figures.items():
+            figure.suptitle(f"{name.replace('_', ' ')} after {trainer.global_step} steps", fontsize=10)
             log_figure(trainer.loggers, name, figure, trainer.global_step)
 
 
@@ -72,31 +203,44 @@ def log_figure(loggers: list[Logger], name: str, figure: Figure, step: int) -> N
         elif logger.log_dir is not None:
             folder = Path(logger.log_dir) / "figures"
             folder.mkdir(parents=True, exist_ok=True)
-            figure.savefig(folder / f"{name}_{step:07d}.png", dpi=100)
+            figure.savefig(folder / f"{name}.png", dpi=100)
 
 
-def reconstruction_figure(x: np.ndarray, x_hat: np.ndarray, names: tuple[str, ...]) -> Figure:
-    """Input and reconstruction of each frame, one pair of rows per channel; both (b, c, h, w)."""
-    num, channels, h, w = x.shape
-    width, height = 2.4 * num, 2.4 * min(LARGEST_RATIO, max(1 / LARGEST_RATIO, w / h)) * 2 * channels
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(2 * channels, num, squeeze=False)
+def reconstruction_figure(
+    x: np.ndarray, x_hat: np.ndarray, names: tuple[str, ...], lengths: tuple[float, float]
+) -> Figure:
+    """Input and reconstruction of each frame, one pair of rows per channel.
+
+    Args:
+        x: Inputs (b, c, h, w).
+        x_hat: Their reconstructions.
+        names: Of the channels.
+        lengths: Domain lengths along h and w.
+    """
+    num, channels = x.shape[:2]
+    ratio = min(LARGEST_RATIO, max(1 / LARGEST_RATIO, lengths[1] / lengths[0]))
+    figure = Figure(
+        figsize=(1.6 + 2.2 * num, 0.7 + (2.2 * ratio + 0.35) * 2 * channels), layout="constrained"
+    )
+    axes = figure.subplots(2 * channels, num, squeeze=False, sharex=True, sharey=True)
     for c, name in enumerate(names):
         limit = float(np.abs(x[:, c]).max())
         signed = float(x[:, c].min()) < 0
-        for row, (label, values) in enumerate((("input", x), ("reconstruction", x_hat))):
+        for row, (label, values) in enumerate((("input", x), ("decoded", x_hat))):
             for i in range(num):
-                axis = axes[2 * c + row, i]
-                image = axis.imshow(  # the first array axis is x, drawn to the right
+                image = axes[2 * c + row, i].imshow(  # the first array axis is x, drawn to the right
                     values[i, c].T,
                     origin="lower",
+                    extent=(0.0, lengths[0], 0.0, lengths[1]),
+                    aspect="auto",
                     cmap="RdBu_r" if signed else "viridis",
                     vmin=-limit if signed else 0.0,
                     vmax=limit,
                 )
-                axis.set(xticks=[], yticks=[])
-            axes[2 * c + row, 0].set_ylabel(f"{name}\n{label}")
-        figure.colorbar(image, ax=axes[2 * c : 2 * c + 2, :], shrink=0.7)
+            axes[2 * c + row, 0].set_ylabel(f"{label}\ny")
+        figure.colorbar(image, ax=axes[2 * c : 2 * c + 2, :], label=name)
+    for axis in axes[-1]:
+        axis.set_xlabel("x")
     return figure
 
 

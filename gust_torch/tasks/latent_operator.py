@@ -1,6 +1,5 @@
 """Lightning task that trains the latent operator on windows of latents, cached or encoded on the fly."""
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,10 +12,6 @@ from gust_torch.tasks.model_task import ModelTask
 if TYPE_CHECKING:
     from gust_torch.latents.dataset import LatentBatch
 
-FROM_DATA = ("spec", "autoencoder", "parameter_names")
-ARCHITECTURE = tuple(name for name in inspect.signature(LatentOperator).parameters if name not in FROM_DATA)
-"""The task's arguments that are the model's; a test holds their defaults equal."""
-
 
 class LatentOperatorTask(ModelTask):
     """Trains a `LatentOperator` on the windows of a `LatentDataModule`.
@@ -26,67 +21,61 @@ class LatentOperatorTask(ModelTask):
     to 1 % of `lr` at the end of the run. The autoencoder, which the data module brings, does not train.
 
     Args:
-        width: Features inside.
-        num_layers: Transformer blocks.
-        num_heads: Attention heads.
         lr: Peak learning rate.
         weight_decay: AdamW's decay of weights (not of biases and norms).
         warmup_steps: Steps of the linear warm-up, at most a tenth of the run.
+        **architecture: The arguments of `LatentOperator` that the data do not give.
     """
 
     def __init__(
         self,
         *,
-        width: int = 256,
-        num_layers: int = 6,
-        num_heads: int = 8,
         lr: float = 5e-4,
         weight_decay: float = 1e-4,
         warmup_steps: int = 200,
+        **architecture: Any,
     ) -> None:
         super().__init__(lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
         self.save_hyperparameters()
+        self.architecture = architecture
         self.model: LatentOperator
 
     def configure_model(self) -> None:
         """Build the model round the data module's autoencoder, with statistics of the training windows.
 
         Raises:
-            ValueError: A precision that would change the autoencoder, or windows without a step.
+            ValueError: Windows without a step.
         """
         if hasattr(self, "model"):
             return
-        if not self.trainer.precision.endswith(("32-true", "mixed")):
-            raise ValueError(
-                f"trainer.precision={self.trainer.precision} would round the frozen autoencoder's weights; "
-                "choose bf16-mixed"
-            )
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if datamodule.n_steps < 2:
+        if self.data.n_steps < 2:
             raise ValueError("windows of data.n_steps=1 hold no step to learn; choose 2 or more")
-        autoencoder: LatentAutoencoder = datamodule.autoencoder
+        autoencoder: LatentAutoencoder = self.data.autoencoder
         self.model = LatentOperator(
-            datamodule.spec,
+            self.data.spec,
             autoencoder=autoencoder.architecture(),
-            parameter_names=datamodule.parameter_names,
-            **{name: self.hparams[name] for name in ARCHITECTURE},
+            parameter_names=self.data.parameter_names,
+            **self.architecture,
         )
         self.model.autoencoder.load_state_dict(autoencoder.state_dict())
         if self.trainer.training:
             self.model.set_conditioning(
-                torch.as_tensor(datamodule.train_parameters), torch.as_tensor(datamodule.train_time_steps)
+                torch.as_tensor(self.data.train_parameters), torch.as_tensor(self.data.train_time_steps)
             )
 
     def summary(self) -> str:
         """Tokens and where they come from, windows, conditions."""
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         latent_len, latent_dim = self.model.latent_shape
-        origin = "from the cache" if datamodule.encoded else "encoded on the fly"
+        origin = "from the cache" if self.data.encoded else "encoded on the fly"
         conditions = ", ".join(("dt", *self.model.parameter_names))
         return (
-            f"{latent_len} tokens of {latent_dim} features {origin}, windows of {datamodule.n_steps} frames, "
+            f"{latent_len} tokens of {latent_dim} features {origin}, windows of {self.data.n_steps} frames, "
             f"conditions: {conditions}"
         )
+
+    def next_command(self, checkpoint: str) -> str:
+        """Roll it out."""
+        return f"python scripts/evaluate.py --checkpoint {checkpoint} --data_path FILE --output_dir FOLDER"
 
     def on_fit_start(self) -> None:
         """Return a checkpoint to continue from brings its own autoencoder."""
@@ -107,10 +96,11 @@ class LatentOperatorTask(ModelTask):
 
     def validation_step(self, batch: "LatentBatch", batch_idx: int) -> None:
         """Loss of a batch of windows, and that of standing still."""
+        batch, count = self.true_part(batch)
         latents = self._latents(batch)
         still = latents[:, :1].expand_as(latents[:, 1:])
         metrics = {"val/loss": self._loss(latents, batch), "val/persistence": _mse(still, latents[:, 1:])}
-        self.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=len(latents))
+        self.means.add(metrics, count)
 
     def _latents(self, batch: "LatentBatch") -> Tensor:
         """Return the window's tokens (b, t, latent_len, latent_dim), encoded here where the batch holds
@@ -129,8 +119,7 @@ class LatentOperatorTask(ModelTask):
         Raises:
             ValueError: They differ.
         """
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        weights = datamodule.autoencoder.state_dict()
+        weights = self.data.autoencoder.state_dict()
         own = self.model.autoencoder.state_dict()
         if not all(torch.equal(value.cpu(), weights[name].to(value.dtype)) for name, value in own.items()):
             raise ValueError(

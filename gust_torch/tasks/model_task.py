@@ -1,18 +1,31 @@
-"""What the tasks share: one network, its optimizer, and its part of a checkpoint."""
+"""What the tasks share: one network, its optimizer and schedule, its validation, its part of a checkpoint."""
 
 import logging
-from typing import Any
+import math
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from gust_torch.checkpoint import MODEL_KEY, model_state
+from gust_torch.identity import IDENTITY_KEY, check_same, warn_of_scale
+from gust_torch.models.distributed import all_reduce_sum
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.models.vqvae import VQVAE2d
-from gust_torch.tasks.schedule import adamw_with_schedule
+from gust_torch.tasks.validation import MeanSums, num_true_samples, take
 
 logger = logging.getLogger(__name__)
+
+FINAL_SHARE = 0.01
+LARGEST_WARMUP_SHARE = 0.1
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+GRADIENTS_KEY = "accumulated_gradients"
+SPEC_ENTRIES = ("fields", "components", "num_dims", "moving", "grid", "boundary", "lengths", "grid_y")
 
 
 class ModelTask(LightningModule):
@@ -24,19 +37,47 @@ class ModelTask(LightningModule):
         weight_decay: AdamW's decay of weights (not of biases and norms).
         warmup_steps: Steps of the linear warm-up, at most a tenth of the run.
         betas: AdamW's decay rates of the two moments.
+        means: Means over the samples of a validation pass.
     """
 
     model: VQVAE2d | LatentAutoencoder | LatentOperator
+    monitor: ClassVar[str] = "val/vrmse"
+    """What tells the best checkpoint."""
 
     def __init__(
         self, *, lr: float, weight_decay: float, warmup_steps: int, betas: tuple[float, float] = (0.9, 0.999)
     ) -> None:
         super().__init__()
         self.lr, self.weight_decay, self.warmup_steps, self.betas = lr, weight_decay, warmup_steps, betas
+        self.means = MeanSums()
+        self._num_left = 0
+        self._identity: dict[str, Any] | None = None
+        self._gradients: dict[str, Tensor] = {}
 
     def summary(self) -> str:
         """Return what is trained on what, for the log; the number of parameters is said in front of it."""
         raise NotImplementedError
+
+    def next_command(self, checkpoint: str) -> str:
+        """Return the command that a user would run next with a checkpoint."""
+        raise NotImplementedError
+
+    def setup(self, stage: str) -> None:
+        """Check what the trainer is set to.
+
+        Raises:
+            ValueError: A precision that rounds weights, statistics or codebooks.
+        """
+        if self.trainer.precision not in PRECISIONS:
+            raise ValueError(
+                f"trainer.precision={self.trainer.precision} would round or mix the weights, statistics and codes, "
+                f"which are float32; choose one of {', '.join(PRECISIONS)}"
+            )
+
+    @property
+    def data(self) -> Any:
+        """The trainer's data module."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def on_fit_start(self) -> None:
         """Say how large the model is, and let CUDA use TF32 for float32 products."""
@@ -46,16 +87,126 @@ class ModelTask(LightningModule):
         logger.info("%s parameters, %s", f"{trained:,}", self.summary())
 
     def configure_optimizers(self) -> Any:
-        """AdamW and its schedule, stepped once a step."""
-        return adamw_with_schedule(
-            self.model,
-            self.trainer,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            warmup_steps=self.warmup_steps,
-            betas=self.betas,
-        )
+        """AdamW, weights decayed and vectors not; its schedule is stepped once a step."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas)
+        share = partial(warmup_share, warmup=self.warmup_steps, total=num_training_steps(self.trainer))
+        schedule = LambdaLR(optimizer, lambda step: share(step))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Continue within the batches of one optimizer step, where a checkpoint was taken there."""
+        for name, parameter in self.named_parameters():
+            if name in self._gradients:
+                parameter.grad = self._gradients[name].to(parameter)
+        self._gradients = {}
+
+    def true_part(self, batch: Any, size: int | None = None) -> tuple[Any, int]:
+        """Cut what another process validates too from a validation batch.
+
+        Where a set does not divide among processes, Lightning gives the last ones samples twice.
+
+        Args:
+            batch: With `len`, or a tensor or graph batch.
+            size: Its number of samples.
+
+        Returns:
+            The batch with its samples that count, and their number. Where none counts it keeps one, so that all
+            processes take part in what they do together.
+        """
+        size = len(batch) if size is None else size
+        count = max(0, min(size, self._num_left))
+        self._num_left -= count
+        return (batch if count == size else take(batch, max(1, count))), count
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the sums of the pass."""
+        self.means = MeanSums()
+        self._num_left = num_true_samples(self.trainer.val_dataloaders)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all samples of all processes."""
+        for name, value in self.means.reduce(self.device).items():
+            self.log(name, value, sync_dist=True, prog_bar=name == self.monitor)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what `gust_torch.checkpoint.load_model` rebuilds the model from."""
+        """Add what `gust_torch.checkpoint.load_model` rebuilds the model from, and what the data are."""
         checkpoint[MODEL_KEY] = model_state(self.model)
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        checkpoint[IDENTITY_KEY] = self.identity()
+        if self.trainer.fit_loop._should_accumulate():  # a validation, whose best is saved, fell between
+            checkpoint[GRADIENTS_KEY] = {
+                name: all_reduce_sum(p.grad.detach().clone()) / self.trainer.world_size
+                for name, p in self.named_parameters()
+                if p.grad is not None
+            }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Compare the data with those of the checkpoint.
+
+        Raises:
+            ValueError: They contradict each other, and `allow_changed` of the data module does not allow it.
+        """
+        there = checkpoint.get(IDENTITY_KEY)
+        what = f"the checkpoint {self.trainer.ckpt_path}"
+        allow = bool(getattr(self.data, "allow_changed", False))
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._gradients = checkpoint.get(GRADIENTS_KEY, {})
+            if there is not None:
+                check_same(there, self.identity(), what=what, allow_changed=allow)
+        elif there is not None:  # other data of the same kind may be validated
+            now = self.identity()
+            kind = {name: value for name, value in there.items() if name in SPEC_ENTRIES}
+            check_same(kind, now, what=what, allow_changed=allow)
+            if {"std", "fields"} <= now.keys() & there.keys() and len(there["std"]) == len(there["fields"]):
+                warn_of_scale(there["std"], now["std"], there["fields"], source="the data")
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the data module says of its data; empty where it says nothing."""
+        if self._identity is None:
+            identify = getattr(self.data, "identity", None)
+            self._identity = dict(identify()) if callable(identify) else {}
+        return self._identity
+
+
+def warmup_share(step: int, *, warmup: int, total: int) -> float:
+    """Share of the peak learning rate at a step: a linear rise, then half a cosine down to 1 %, where it stays.
+
+    Args:
+        step: Optimizer steps done, from 0.
+        warmup: Steps of the rise; at most a tenth of `total` is used.
+        total: Steps of the run.
+    """
+    warmup = min(warmup, int(LARGEST_WARMUP_SHARE * total))
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return FINAL_SHARE + (1.0 - FINAL_SHARE) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def num_training_steps(trainer: Trainer) -> int:
+    """Optimizer steps of the whole run.
+
+    `trainer.estimated_stepping_batches` says the same, but builds the trainer's loader to count its batches,
+    after which Lightning no longer restores the loader's place within an epoch from a checkpoint.
+
+    Raises:
+        ValueError: If the run has no end.
+    """
+    if trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
+        raise ValueError(
+            "the learning-rate schedule needs an end: set --trainer.max_epochs or --trainer.max_steps"
+        )
+    if trainer.max_epochs in (None, -1):
+        return trainer.max_steps
+    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+    batches = len(datamodule.train_dataloader())
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs
+    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)

@@ -1,11 +1,64 @@
-"""Sums over a validation pass: spectra and code counts."""
+"""Sums over a validation pass, over each sample once: means, spectra and code counts."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+from torch.utils.data.distributed import DistributedSampler
 
 from gust_torch.metrics.spectra import ShellSpectrum
 from gust_torch.models.distributed import all_reduce_sum
+
+
+def num_true_samples(loader: Any) -> int:
+    """Samples of a loader that no other process has.
+
+    Where a set does not divide among processes, `DistributedSampler` fills up with samples from its beginning: they
+    are the last ones of a process.
+    """
+    if isinstance(loader, (list, tuple)):
+        return sum(num_true_samples(one) for one in loader)
+    total = len(loader.dataset)
+    sampler = loader.sampler
+    if not isinstance(sampler, DistributedSampler):
+        return total
+    return max(0, -(-(total - sampler.rank) // sampler.num_replicas))
+
+
+def take(batch: Any, count: int) -> Any:
+    """Return the first samples of a batch: a tensor, a dataclass of tensors, or graphs."""
+    if isinstance(batch, torch.Tensor):
+        return batch[:count]
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+        cut = {name: value[:count] for name, value in values.items() if isinstance(value, torch.Tensor)}
+        return dataclasses.replace(batch, **cut)
+    return type(batch).from_data_list(batch.to_data_list()[:count])
+
+
+class MeanSums:
+    """Weighted sums of named values; all processes add the same names."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, values: Mapping[str, torch.Tensor], weight: int) -> None:
+        """Add means of a batch, that of `weight` samples or points; a weight of 0 adds the names alone."""
+        for name, value in values.items():
+            mean = value.detach().to(torch.float32 if value.device.type == "mps" else torch.float64)
+            mean = mean if weight else torch.zeros_like(mean)
+            entry = torch.stack([weight * mean, torch.full_like(mean, weight)])
+            self._sums[name] = self._sums[name] + entry if name in self._sums else entry
+
+    def reduce(self, device: torch.device) -> dict[str, torch.Tensor]:
+        """Means over everything that all processes added, float32."""
+        if not self._sums:
+            return {}
+        names = sorted(self._sums)
+        sums = all_reduce_sum(torch.stack([self._sums[name].to(device) for name in names]))
+        return {name: (total / weight).float() for name, (total, weight) in zip(names, sums, strict=True)}
 
 
 class ValidationSums:
@@ -24,18 +77,21 @@ class ValidationSums:
 
     def reset(self) -> None:
         """Forget everything added."""
-        self._spectra = None
-        self._counts = None
+        self._spectra = self._counts = None
 
     @torch.no_grad()
-    def add(self, x: torch.Tensor, x_hat: torch.Tensor, indices: Sequence[torch.Tensor]) -> None:
-        """Add references and estimates (b, c, h, w) and the estimates' indices (b, h_k, w_k)."""
+    def add(
+        self, x: torch.Tensor, x_hat: torch.Tensor, indices: Sequence[torch.Tensor], *, counts: bool = True
+    ) -> None:
+        """Add references and estimates (b, c, h, w) and the estimates' indices (b, h_k, w_k), if they count."""
         spectra = torch.stack([self.spectrum(x.float()).sum(0), self.spectrum(x_hat.float()).sum(0)])
-        counts = torch.cat(
+        uses = torch.cat(
             [torch.bincount(i.flatten(), minlength=n) for i, n in zip(indices, self.vocab_sizes, strict=True)]
         )
+        if not counts:
+            spectra, uses = torch.zeros_like(spectra), torch.zeros_like(uses)
         self._spectra = spectra if self._spectra is None else self._spectra + spectra
-        self._counts = counts if self._counts is None else self._counts + counts
+        self._counts = uses if self._counts is None else self._counts + uses
 
     def reduce(self) -> None:
         """Sum over all processes; call once, after the last `add`."""

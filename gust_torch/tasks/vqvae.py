@@ -1,24 +1,20 @@
 """Lightning task that trains the VQ-VAE."""
 
-import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from gust_torch.metrics.errors import vrmse
 from gust_torch.metrics.spectra import BAND_NAMES, ShellSpectrum
 from gust_torch.models.vqvae import VQVAE2d
-from gust_torch.tasks.augment import random_shifts
-from gust_torch.tasks.losses import LogSpectrumLoss
-from gust_torch.tasks.model_task import ModelTask
-from gust_torch.tasks.schedule import num_training_steps
+from gust_torch.tasks.model_task import ModelTask, num_training_steps
 from gust_torch.tasks.validation import ValidationSums
 
-ARCHITECTURE = tuple(inspect.signature(VQVAE2d).parameters)[1:]
-"""The task's arguments that are the model's; a test holds their defaults equal."""
 LARGEST_AUTOENCODER_SHARE = 0.1
 """Quantization begins after at most this share of a run, however short."""
+FLOOR = 1e-6
+"""Share of a sample's total power below which shells count as empty."""
 
 
 class VQVAETask(ModelTask):
@@ -28,22 +24,6 @@ class VQVAETask(ModelTask):
     a linear warm-up and a cosine to 1 % of `lr` at the end of the run.
 
     Args:
-        base_channels: Channels of the first stage, multiplied by `channel_mult` at each stage.
-        channel_mult: Channel multipliers, one per stage; the grid is halved between stages.
-        patch_size: Cells along each side of the patches that the first stage takes in, a power of two.
-        num_res_blocks: Residual blocks per stage, or one number for each stage, finest grid first.
-        codebook_dim: Latent channels, which is the code dimension.
-        vocab_size: Codebook size of the finest scale (halved at each coarser one, not below 64), or one size
-            per scale.
-        scales: Token grids [h, w], coarse to fine; the last must be the latent grid.
-        use_attention: Self-attention at the bottleneck.
-        attention_heads: Heads of that attention.
-        use_norm: GroupNorm in the residual blocks.
-        phi_ratio: Weight of the convolution that refines each scale's upsampled codes.
-        commitment_weight: Weight of the pull of the encoder towards its codes.
-        decay: Moving-average decay of the codebooks.
-        autoencoder_steps: Steps without quantization at the start, at most a tenth of the run.
-        replace_every: Steps between replacements of unused codes.
         lr: Peak learning rate.
         weight_decay: AdamW's decay of weights (not of biases and norms).
         betas: AdamW's decay rates of the two moments.
@@ -51,26 +31,12 @@ class VQVAETask(ModelTask):
         spectral_weight: Weight of the log-spectrum loss; 0 switches it off.
         augment_shifts: Shift each training frame by a random number of cells along periodic axes.
         compile: Compile encoder and decoder with torch.compile.
+        **architecture: The arguments of `VQVAE2d`.
     """
 
     def __init__(
         self,
         *,
-        base_channels: int = 128,
-        channel_mult: Sequence[int] = (1, 2, 4, 4),
-        patch_size: int = 2,
-        num_res_blocks: int | Sequence[int] = 2,
-        codebook_dim: int = 64,
-        vocab_size: int | Sequence[int] = 512,
-        scales: Sequence[Sequence[int]] = ((1, 1), (2, 2), (4, 4), (8, 8), (16, 16)),
-        use_attention: bool = True,
-        attention_heads: int = 8,
-        use_norm: bool = True,
-        phi_ratio: float = 0.5,
-        commitment_weight: float = 0.25,
-        decay: float = 0.99,
-        autoencoder_steps: int = 100,
-        replace_every: int = 50,
         lr: float = 1e-4,
         weight_decay: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
@@ -78,9 +44,11 @@ class VQVAETask(ModelTask):
         spectral_weight: float = 0.0,
         augment_shifts: bool = False,
         compile: bool = False,
+        **architecture: Any,
     ) -> None:
         super().__init__(lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps, betas=betas)
         self.save_hyperparameters()
+        self.architecture = architecture
         self.spectral_weight = spectral_weight
         self.augment_shifts = augment_shifts
         self.compile_networks = compile
@@ -92,11 +60,10 @@ class VQVAETask(ModelTask):
         """Build the model for the data module's fields; resumed runs take statistics from the checkpoint."""
         if hasattr(self, "model"):
             return
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.model = VQVAE2d(datamodule.spec, **{name: self.hparams[name] for name in ARCHITECTURE})
+        self.model = VQVAE2d(self.data.spec, **self.architecture)
         if self.trainer.training:
-            self.model.set_statistics(*datamodule.statistics())
-        spectrum = ShellSpectrum(datamodule.spec)
+            self.model.set_statistics(*self.data.statistics())
+        spectrum = ShellSpectrum(self.data.spec)
         self.spectral_loss = LogSpectrumLoss(spectrum)
         self.validation = ValidationSums(spectrum, self.model.vocab_sizes)
         if self.compile_networks:
@@ -114,6 +81,10 @@ class VQVAETask(ModelTask):
         """Tokens of a frame."""
         tokens = sum(h * w for h, w in self.model.scales)
         return f"{tokens} tokens a frame, {self.model.bits_per_pixel:.4f} bits per pixel"
+
+    def next_command(self, checkpoint: str) -> str:
+        """Export the tokens."""
+        return f"python -m gust_torch.tokenizer save --checkpoint {checkpoint} --data_path FILE --output tokens.npz"
 
     def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
         """Loss of a batch of physical fields (b, c, h, w)."""
@@ -133,27 +104,74 @@ class VQVAETask(ModelTask):
 
     def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
         """Collect errors, spectra and code counts of a batch (b, c, h, w)."""
+        batch, count = self.true_part(batch)
         output = self.model(batch)
         loss = output.reconstruction_loss + output.quantizer_loss
         if self.spectral_weight > 0:
             loss = loss + self.spectral_weight * self.spectral_loss(output.reconstruction, batch)
-        errors = vrmse(output.reconstruction, batch)
-        size = batch.shape[0]
-        self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=size)
-        self.log("val/vrmse", errors.mean(), on_epoch=True, sync_dist=True, batch_size=size, prog_bar=True)
-        if len(self.model.spec.names) > 1:
-            for name, error in zip(self.model.spec.names, errors.mean(0), strict=True):
-                self.log(f"val/vrmse_{name}", error, on_epoch=True, sync_dist=True, batch_size=size)
-        self.validation.add(batch, output.reconstruction, output.indices)
+        errors = vrmse(output.reconstruction, batch).mean(0)
+        values = {"val/loss": loss, "val/vrmse": errors.mean()}
+        names = self.model.spec.names
+        if len(names) > 1:
+            values |= {f"val/vrmse_{name}": error for name, error in zip(names, errors, strict=True)}
+        self.means.add(values, count)
+        self.validation.add(batch, output.reconstruction, output.indices, counts=count > 0)
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums of the pass."""
+        super().on_validation_epoch_start()
         self.validation.reset()
 
     def on_validation_epoch_end(self) -> None:
         """Log what needs sums over all samples and processes."""
+        super().on_validation_epoch_end()
         self.validation.reduce()
         for name, error in zip(BAND_NAMES, self.validation.band_errors(), strict=True):
             self.log(f"val/spectral_error_{name}", error, sync_dist=True)
         for (h, w), ratio in zip(self.model.scales, self.validation.perplexity_ratios(), strict=True):
             self.log(f"val/perplexity_ratio_{h}x{w}", ratio, sync_dist=True)
+
+
+class LogSpectrumLoss(nn.Module):
+    """Mean squared log ratio of shell spectra, ⟨(ln Ê − ln E)²⟩ over samples, channels and whole shells.
+
+    A squared error alone rewards leaving out what cannot be predicted, so small scales lose their power; this
+    term asks for the right power at each scale whatever its phase. Shell 0, the mean, is left out.
+
+    Args:
+        spectrum: Shell spectrum on the grid of the data.
+    """
+
+    def __init__(self, spectrum: ShellSpectrum) -> None:
+        super().__init__()
+        self.spectrum = spectrum
+        self.last = int((spectrum.k <= spectrum.k_max * (1 + 1e-6)).sum())
+
+    def forward(self, x_hat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Scalar loss of estimates against references, both (b, c, h, w)."""
+        with torch.autocast(x.device.type, enabled=False):
+            reference, estimate = self.spectrum(x.float()), self.spectrum(x_hat.float())
+            floor = FLOOR * reference.sum(-1, keepdim=True)
+            ratio = (estimate + floor).log() - (reference + floor).log()
+            return ratio[..., 1 : self.last].square().mean()
+
+
+def random_shifts(x: torch.Tensor, boundary: tuple[str, str], generator: torch.Generator) -> torch.Tensor:
+    """Shift each sample by a random number of cells along its periodic axes.
+
+    Args:
+        x: Fields (b, c, h, w).
+        boundary: Per axis "periodic" or "wall".
+        generator: CPU generator, the only source of randomness.
+
+    Returns:
+        (b, c, h, w), out[i, :, p, q] = x[i, :, p + s_i mod h, q + t_i mod w].
+    """
+    b, _, h, w = x.shape
+    places = []
+    for n, kind in zip((h, w), boundary, strict=True):
+        shifts = torch.randint(n, (b, 1), generator=generator) if kind == "periodic" else torch.zeros(b, 1)
+        places.append((torch.arange(n) + shifts).remainder(n).long().to(x.device))
+    rows, columns = places
+    samples = torch.arange(b, device=x.device)[:, None, None]
+    return x[samples, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

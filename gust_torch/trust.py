@@ -1,0 +1,34 @@
+"""Which code a configuration may name."""
+
+import os
+
+TRUSTED = ("gust_torch", "torch", "lightning", "torch_geometric")
+TRUST_ALL = "GUST_TORCH_TRUST_CONFIG"
+
+
+def restrict_imports() -> None:
+    """Let values of configurations and flags (`class_path`, `transform`) name objects of `TRUSTED` packages alone.
+
+    Nothing else is imported, let alone called, unless the environment says GUST_TORCH_TRUST_CONFIG=1.
+    """
+    import jsonargparse
+
+    if os.environ.get(TRUST_ALL) != "1":
+        jsonargparse.set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=list(TRUSTED))
+
+
+def check_import(path: str, *, source: str) -> None:
+    """Refuse an import path that a configuration may not name.
+
+    Args:
+        path: Such as "gust_torch.PoissonField".
+        source: The file that names it, for the message.
+
+    Raises:
+        ValueError: It is not of a trusted package.
+    """
+    if path.partition(".")[0] not in TRUSTED and os.environ.get(TRUST_ALL) != "1":
+        raise ValueError(
+            f"{source}: {path} is not of {', '.join(TRUSTED)}, and importing runs its code; set {TRUST_ALL}=1 if you "
+            "trust the file"
+        )
