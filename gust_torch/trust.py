@@ -7,7 +7,7 @@ TRUST_ALL = "GUST_TORCH_TRUST_CONFIG"
 
 
 def restrict_imports() -> None:
-    """Let values of configurations and flags (`class_path`, `transform`) name objects of `TRUSTED` packages alone.
+    """Let configurations and flags (`class_path`, `transform`) name objects of `TRUSTED` packages alone.
 
     Nothing else is imported, let alone called, unless the environment says GUST_TORCH_TRUST_CONFIG=1.
     """
@@ -29,6 +29,6 @@ def check_import(path: str, *, source: str) -> None:
     """
     if path.partition(".")[0] not in TRUSTED and os.environ.get(TRUST_ALL) != "1":
         raise ValueError(
-            f"{source}: {path} is not of {', '.join(TRUSTED)}, and importing runs its code; set {TRUST_ALL}=1 if you "
-            "trust the file"
+            f"{source}: {path} is not of {', '.join(TRUSTED)}, and importing runs code; set {TRUST_ALL}=1 if "
+            "you trust the file"
         )

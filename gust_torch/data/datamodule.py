@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from lightning import LightningDataModule
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Subset
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.data.loader import ordered_loader, shuffled_loader
 from gust_torch.data.samples import split_samples
+from gust_torch.identity import content_digest, indices_digest, spec_identity
 from gust_torch.spec import FieldSpec
 
 # A sequential read of this size keeps disks and networks busy.
@@ -53,6 +55,7 @@ class FieldDataModule(LightningDataModule):
         block_size: int | None = None,
         gap: int | None = None,
         seed: int = 0,
+        allow_changed: bool = False,
     ) -> None:
         """Remember the settings.
 
@@ -72,6 +75,8 @@ class FieldDataModule(LightningDataModule):
             gap: Frames dropped between training and validation of a single trajectory; by default half the
                 number of validation frames, at least 1 and at most 256.
             seed: Of the shuffling and of the choice of validation trajectories.
+            allow_changed: Continue a training on data that are not those of its checkpoint, and log what is
+                different.
 
         Raises:
             ValueError: A number out of range.
@@ -87,6 +92,7 @@ class FieldDataModule(LightningDataModule):
         self.n_steps, self.stride = n_steps, stride
         self.sample_start, self.sample_stop = sample_start, sample_stop
         self.block_size = block_size
+        self.allow_changed = allow_changed
 
     @cached_property
     def dataset(self) -> HDF5Dataset:
@@ -125,6 +131,19 @@ class FieldDataModule(LightningDataModule):
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel, (c, 1, 1) float32, over frames of the training set."""
         return self._statistics
+
+    def identity(self) -> dict[str, Any]:
+        """Return what checkpoints hold of the data; see `gust_torch.identity`."""
+        mean, std = self.statistics()
+        return {
+            **spec_identity(self.spec),
+            "mean": mean.flatten().tolist(),
+            "std": std.flatten().tolist(),
+            "samples": len(self.dataset),
+            "content": content_digest(self.dataset),
+            "training samples": indices_digest(self.split.train),
+            "validation samples": indices_digest(self.split.val),
+        }
 
     def setup(self, stage: str) -> None:
         """Open the headers, so that bad files stop a run before it starts."""

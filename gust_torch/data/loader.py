@@ -241,8 +241,10 @@ def shuffled_loader(
     num_workers: int,
     seed: int,
     collate: Callable[[list[Any]], Any] = collate_frames,
-) -> ResumableLoader:
+) -> DataLoader[Any]:
     """Shuffled blocks of a training set, this rank's share; resumable within an epoch.
+
+    With `trainer.overfit_batches` the set in order, as Lightning asks for.
 
     Args:
         dataset: The training set.
@@ -253,6 +255,8 @@ def shuffled_loader(
         seed: Of the shuffling.
         collate: Makes a batch of what the dataset gives.
     """
+    if trainer and trainer.overfit_batches:  # type: ignore[attr-defined]
+        return ordered_loader(dataset, batch_size=batch_size, num_workers=num_workers, collate=collate)
     rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
     sampler = BlockShuffleSampler(
         len(dataset),  # type: ignore[arg-type]

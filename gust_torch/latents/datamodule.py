@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lightning import LightningDataModule
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 from gust_torch.checkpoint import load_model
 from gust_torch.data.loader import ordered_loader, shuffled_loader
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.identity import content_digest
+from gust_torch.identity import content_digest, spec_identity
 from gust_torch.latents.cache import REMEDY, LatentCache
 from gust_torch.latents.dataset import (
     FrameWindowDataset,
@@ -57,6 +58,7 @@ class LatentDataModule(LightningDataModule):
         stride: int = 1,
         block_size: int = 1,
         seed: int = 0,
+        allow_changed: bool = False,
     ) -> None:
         """Remember the settings; files are opened when first needed.
 
@@ -73,6 +75,8 @@ class LatentDataModule(LightningDataModule):
             stride: Frames from one of a window's states to the next.
             block_size: Neighboring windows that stay together when shuffling.
             seed: Of the shuffling.
+            allow_changed: Continue a training on data that are not those of its checkpoint, and log what is
+                different.
 
         Raises:
             ValueError: A number out of range, or neither caches nor an encoder are given.
@@ -95,6 +99,7 @@ class LatentDataModule(LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.n_steps, self.stride = n_steps, stride
         self.block_size, self.seed = block_size, seed
+        self.allow_changed = allow_changed
         self._datasets: dict[str, WindowDataset] = {}
 
     @property
@@ -134,6 +139,22 @@ class LatentDataModule(LightningDataModule):
     def train_time_steps(self) -> Tensor:
         """(n * (n_steps - 1),) float32 of all training windows."""
         return self.dataset("train").time_steps.flatten()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what checkpoints hold of the data; see `gust_torch.identity`."""
+        values = {**spec_identity(self.spec), "encoder": encoder_digest(self.autoencoder)}
+        values |= {"parameters": list(self.parameter_names), "n_steps": self.n_steps, "stride": self.stride}
+        for split in ("train", "val"):
+            dataset = self.dataset(split)
+            values[f"{split} windows"] = len(dataset)
+            if len(self.parameter_names):
+                mean, std = dataset.parameters.double().mean(0), dataset.parameters.double().std(0)
+                values |= {f"{split} parameters": [*mean.tolist(), *std.nan_to_num().tolist()]}
+            if self.encoded:
+                values[f"{split} data"] = self._caches[split].key.data
+            elif isinstance(dataset, FrameWindowDataset):
+                values[f"{split} content"] = content_digest(dataset.dataset)
+        return values
 
     def dataset(self, split: str) -> WindowDataset:
         """Windows of "train" or "val".

@@ -1,5 +1,6 @@
 """From converted data to latent caches: what there is to train and to encode, and doing it."""
 
+import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,6 @@ from gust_torch.precompute.command import Request
 from gust_torch.precompute.task_data import TaskData, find_data
 from gust_torch.precompute.training import Training, known_identity, plan_training, training_folder
 from gust_torch.predict import Ranks
-from gust_torch.tasks.latent_autoencoder import ARCHITECTURE
 from gust_torch.terminal import silence_lightning
 from solvers.common.progress import Progress
 from solvers.common.stage import Stage
@@ -326,7 +326,8 @@ def untrained_encoder(data: TaskData, request: Request) -> LatentAutoencoder:
         ValueError: Configuration and data do not fit together.
     """
     spec, statistics = data.spec_and_statistics()
-    architecture = {name: int(value) for name, value in data.config.model.items() if name in ARCHITECTURE}
+    known = inspect.signature(LatentAutoencoder).parameters
+    architecture = {name: int(value) for name, value in data.config.model.items() if name in known}
     architecture |= data.latent_sizes(request)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(request.seed or 0)

@@ -147,8 +147,8 @@ class TrainingProgress(Callback):
 class ValidationFigures(Callback):
     """Draws reconstructions and code usage after each validation pass.
 
-    W&B and TensorBoard get them as images; otherwise they are PNG files under `figures` of the log folder, those of
-    the newest pass.
+    W&B and TensorBoard get them as images; otherwise they are PNG files under `figures` of the log folder,
+    those of the newest pass.
 
     Args:
         num_samples: Frames drawn, the first of the first validation batch.

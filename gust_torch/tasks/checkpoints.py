@@ -23,7 +23,7 @@ BEST = "best"
 
 
 class FileCheckpointIO(TorchCheckpointIO):
-    """Writes a local checkpoint beside its target, syncs it and renames it; loads weights only, never code."""
+    """Writes a local checkpoint beside its target, syncs and renames it; loads weights only, never code."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -64,15 +64,15 @@ def check_place(path: str) -> None:
     protocol = get_protocol(path)
     if protocol in UNSAFE or protocol not in fsspec.available_protocols():
         raise ValueError(
-            f"--ckpt_path {redact(path)}: checkpoints are read from files and stores (s3://, gs://, ...), not from "
-            f"{protocol}://; download it first"
+            f"--ckpt_path {redact(path)}: checkpoints come from files and stores (s3://, gs://, ...), not "
+            f"from {protocol}://; download it first"
         )
 
 
 class TrainingCheckpoint(ModelCheckpoint):
     """`ModelCheckpoint` that saves at whole steps, and puts logs on the disk with each checkpoint.
 
-    Where more than one best is kept, the others are named by epoch, step and value, and `best.ckpt` is the best.
+    Where more than one best is kept, they are named by epoch, step and value, and `best.ckpt` is the best.
     """
 
     @property

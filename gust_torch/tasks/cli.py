@@ -29,8 +29,9 @@ Train a VQ-VAE, or any task that a configuration names.
   train.py fit --config configs/latent/burgers1d.yaml
   train.py fit ... --ckpt_path last          continue where a training stopped, exactly
 
-`train.py fit --help` lists every flag with its default; `train.py fit --model gust_torch.LatentAutoencoderTask
---print_config` those of another task. Checkpoints, logs and figures land under --trainer.default_root_dir (runs).
+`train.py fit --help` lists every flag with its default; those of another task:
+`train.py fit --model gust_torch.LatentAutoencoderTask --print_config`. Checkpoints, logs and figures land
+under --trainer.default_root_dir (runs).
 """
 
 
@@ -73,12 +74,12 @@ def fail(line: str, code: int = 1) -> None:
 
 
 def missing_file(arguments: Sequence[str]) -> str | None:
-    """Name the first of the files that the arguments or the config files among them give and that is not there."""
+    """Name the first file that the arguments, or config files among them, give and that is not there."""
     given = dict(flags(arguments))
     configs = [value for flag, value in flags(arguments) if flag in ("--config", "-c")]
-    for path in configs:
-        if not Path(path).exists() and not _is_inline(path):
-            return f"--config {path}: no such file; check the path"
+    for config in configs:
+        if not Path(config).exists() and not _is_inline(config):
+            return f"--config {config}: no such file; check the path"
     data_flags = ("--data.data_path", "--data.init_args.data_path")
     path = next((given[flag] for flag in data_flags if flag in given), None)
     if path is None:
@@ -86,13 +87,13 @@ def missing_file(arguments: Sequence[str]) -> str | None:
             (found for config in reversed(configs) if (found := _section(Path(config), "data"))), {}
         )
         path = section.get("data_path", (section.get("init_args") or {}).get("data_path"))
-    if isinstance(path, str) and not (_is_inline(path) or re.search(r"[*?\[]|::|://", path)):
-        if not Path(path).exists():
-            return f"--data.data_path {path}: no such file; check the path, or make the data first"
+    is_plain = isinstance(path, str) and not _is_inline(path) and not re.search(r"[*?\[]|::|://", path)
+    if is_plain and not Path(str(path)).exists():
+        return f"--data.data_path {path}: no such file; check the path, or make the data first"
     checkpoint = given.get("--ckpt_path")
-    if checkpoint not in (None, "last", "best", "hpc", "null") and "://" not in checkpoint:
-        if not Path(checkpoint).is_file():
-            return f"--ckpt_path {checkpoint}: no checkpoint there; check the path, or give last"
+    is_named = checkpoint in (None, "last", "best", "hpc", "null")
+    if not is_named and "://" not in str(checkpoint) and not Path(str(checkpoint)).is_file():
+        return f"--ckpt_path {checkpoint}: no checkpoint there; check the path, or give last"
     return None
 
 

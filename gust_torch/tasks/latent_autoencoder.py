@@ -67,8 +67,8 @@ class LatentAutoencoderTask(ModelTask):
     def next_command(self, checkpoint: str) -> str:
         """Cache its latents."""
         return (
-            "python scripts/precompute_latent_cache.py --tasks TASK --splits train val --cache-dir data/latent_cache "
-            f"--checkpoint {checkpoint}"
+            "python scripts/precompute_latent_cache.py --tasks TASK --splits train val "
+            f"--cache-dir data/latent_cache --checkpoint {checkpoint}"
         )
 
     def training_step(self, batch: "Batch", batch_idx: int) -> Tensor:

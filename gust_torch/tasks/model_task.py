@@ -70,7 +70,7 @@ class ModelTask(LightningModule):
         """
         if self.trainer.precision not in PRECISIONS:
             raise ValueError(
-                f"trainer.precision={self.trainer.precision} would round or mix the weights, statistics and codes, "
+                f"trainer.precision={self.trainer.precision} would round or mix the weights and codes, "
                 f"which are float32; choose one of {', '.join(PRECISIONS)}"
             )
 
@@ -115,8 +115,8 @@ class ModelTask(LightningModule):
             size: Its number of samples.
 
         Returns:
-            The batch with its samples that count, and their number. Where none counts it keeps one, so that all
-            processes take part in what they do together.
+            The batch with its samples that count, and their number. Where none counts it keeps one, so that
+            all processes take part in what they do together.
         """
         size = len(batch) if size is None else size
         count = max(0, min(size, self._num_left))
@@ -175,7 +175,7 @@ class ModelTask(LightningModule):
 
 
 def warmup_share(step: int, *, warmup: int, total: int) -> float:
-    """Share of the peak learning rate at a step: a linear rise, then half a cosine down to 1 %, where it stays.
+    """Share of the peak learning rate at a step: a linear rise, then half a cosine down to 1 %, and that.
 
     Args:
         step: Optimizer steps done, from 0.

@@ -1,7 +1,7 @@
 """Lightning's training loops, resumed exactly from every checkpoint.
 
-Lightning guesses from its counters how far the epoch of a checkpoint had come, and is wrong where `max_steps` is set,
-where the epoch's last batch was done, and where a validation fell due. These loops write it down instead.
+Lightning guesses from its counters how far the epoch of a checkpoint had come, and is wrong where `max_steps`
+is set, where the epoch's last batch was done, and where a validation fell due. These loops write it down.
 """
 
 from typing import Any, Literal
@@ -11,13 +11,14 @@ from lightning import Trainer
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
+from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from gust_torch.models.distributed import all_reduce_sum
 
 Place = Literal["step", "validation", "between"]
-"""Where a checkpoint was taken: behind the step of a batch, behind the validation that followed it, or with nothing of
-the batch left to do."""
+"""Where a checkpoint was taken: behind the step of a batch, behind the validation that followed it, or with
+nothing of the batch left to do."""
 
 
 class StoppedBySignal(Exception):
@@ -40,13 +41,14 @@ class ExactEpochLoop(_TrainingEpochLoop):
         self._is_behind_step = False
 
     def settle(self, *, is_epoch_over: bool) -> None:
-        """Set the counters of a checkpoint to those of a batch that is done, and note what is left of its turn."""
+        """Set the counters of a checkpoint to a batch that is done, and note what is left of its turn."""
         counters = self.batch_progress
         place = self._loaded_place
         if place is None:  # a checkpoint without a place: Lightning counts a batch behind the hook that saves
-            place = "validation" if counters.current.completed == counters.current.processed else "step"
+            place = "validation" if counters.current.completed == counters.current.processed else "step"  # type: ignore[attr-defined]
         for tracker in (counters.total, counters.current):
-            tracker.ready = tracker.started = tracker.completed = tracker.processed  # type: ignore[attr-defined]
+            assert isinstance(tracker, _ProcessedTracker)
+            tracker.ready = tracker.started = tracker.completed = tracker.processed
         self.place = place
         self._is_behind_step = not is_epoch_over and place != "between" and counters.current.ready > 0
 
@@ -108,8 +110,8 @@ class ExactEpochLoop(_TrainingEpochLoop):
 
 
 class ExactFitLoop(_FitLoop):
-    """The epochs. Counters of a checkpoint are brought to one of two states: an epoch is over, or so many of its
-    batches are done."""
+    """The epochs. Counters of a checkpoint are brought to one of two states: an epoch is over, or so many of
+    its batches are done."""
 
     epoch_loop: ExactEpochLoop
 

@@ -12,8 +12,8 @@ from typing import Any
 class Signals:
     """Notes the first SIGTERM or SIGINT while a training can stop by itself; any other ends the program.
 
-    A context manager; the handlers found on entry are restored on exit. Imports neither torch nor Lightning, whose
-    import takes long enough to be interrupted.
+    A context manager; the handlers found on entry are restored on exit. Imports neither torch nor Lightning,
+    whose import takes long enough to be interrupted.
 
     Attributes:
         number: The signal that was noted, None before.

@@ -64,7 +64,8 @@ class TrainCLI(LightningCLI):
     def __init__(self, *arguments: Any, signals: Signals | None = None, **options: Any) -> None:
         self.signals = Signals() if signals is None else signals
         self.interruption: Interruption | None = None
-        super().__init__(*arguments, save_config_callback=RedactedConfig, **options)
+        options.setdefault("save_config_callback", RedactedConfig)
+        super().__init__(*arguments, **options)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -112,7 +113,7 @@ class TrainCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Check what depends on several flags, and fill in DDP's settings."""
         config = self.config[self.subcommand]
-        _check_checkpoint(config, self.subcommand)
+        _check_checkpoint(config, str(self.subcommand))
         if self.subcommand == "fit":
             _refuse_earlier_training(config)
         _hand_over_cache_dir(config)
@@ -160,19 +161,21 @@ class TrainCLI(LightningCLI):
         Raises:
             SystemExit: A signal stopped it.
         """
+        made = self.config_init[self.subcommand]
         with self._alone():
             try:
                 self.trainer.fit(model, **options)
             except StoppedBySignal:
                 self._end_by_signal()
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+        if self.trainer.is_global_zero and not made.trainer.fast_dev_run:
             self._report()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep another training out of the folder; the first process holds the lock for all."""
-        folder = self.config_init[self.subcommand].last.dirpath
-        is_off = self.trainer.fast_dev_run or not self.trainer.checkpoint_callbacks
+        made = self.config_init[self.subcommand]
+        folder = made.last.dirpath
+        is_off = made.trainer.fast_dev_run or not self.trainer.checkpoint_callbacks
         if is_off or not _is_first() or get_protocol(str(folder)) not in LOCAL:
             yield
             return
@@ -187,7 +190,7 @@ class TrainCLI(LightningCLI):
     def _end_by_signal(self) -> None:
         """Say how to continue, and exit."""
         assert self.interruption is not None
-        environment = self.trainer._accelerator_connector.cluster_environment  # type: ignore[attr-defined]
+        environment = self.trainer._accelerator_connector.cluster_environment
         if not self.trainer.is_global_zero and isinstance(environment, LightningEnvironment):
             sys.exit(0)  # a code would make the first process kill itself, see `_ChildProcessObserver`
         if self.trainer.is_global_zero:
@@ -268,15 +271,15 @@ def _check_checkpoint(config: Namespace, subcommand: str) -> None:
     if config.ckpt_path is None:
         if subcommand == "validate":
             raise ValueError(
-                "validate needs --ckpt_path FILE (or best, last): without it random weights are scored"
+                "validate needs --ckpt_path FILE, best or last: random weights are not worth scoring"
             )
         return
     if config.ckpt_path in ("last", "best"):
         path = _named_checkpoint(config, config.ckpt_path)
         if not path.exists():
             raise ValueError(
-                f"--ckpt_path {config.ckpt_path}: there is no {path}; leave --ckpt_path out to begin a training, or "
-                "name its folder with --trainer.default_root_dir"
+                f"--ckpt_path {config.ckpt_path}: no {path}; leave --ckpt_path out to begin a training, "
+                "or name its folder with --trainer.default_root_dir"
             )
     elif get_protocol(str(config.ckpt_path)) not in LOCAL:
         check_place(str(config.ckpt_path))

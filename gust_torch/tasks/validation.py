@@ -12,10 +12,10 @@ from gust_torch.models.distributed import all_reduce_sum
 
 
 def num_true_samples(loader: Any) -> int:
-    """Samples of a loader that no other process has.
+    """Count the samples of a loader that no other process has.
 
-    Where a set does not divide among processes, `DistributedSampler` fills up with samples from its beginning: they
-    are the last ones of a process.
+    Where a set does not divide among processes, `DistributedSampler` fills up with samples from its start:
+    they are the last ones of a process.
     """
     if isinstance(loader, (list, tuple)):
         return sum(num_true_samples(one) for one in loader)
@@ -83,7 +83,7 @@ class ValidationSums:
     def add(
         self, x: torch.Tensor, x_hat: torch.Tensor, indices: Sequence[torch.Tensor], *, counts: bool = True
     ) -> None:
-        """Add references and estimates (b, c, h, w) and the estimates' indices (b, h_k, w_k), if they count."""
+        """Add references and estimates (b, c, h, w) and indices (b, h_k, w_k) of these, if they count."""
         spectra = torch.stack([self.spectrum(x.float()).sum(0), self.spectrum(x_hat.float()).sum(0)])
         uses = torch.cat(
             [torch.bincount(i.flatten(), minlength=n) for i, n in zip(indices, self.vocab_sizes, strict=True)]

@@ -84,7 +84,8 @@ class VQVAETask(ModelTask):
 
     def next_command(self, checkpoint: str) -> str:
         """Export the tokens."""
-        return f"python -m gust_torch.tokenizer save --checkpoint {checkpoint} --data_path FILE --output tokens.npz"
+        command = f"python -m gust_torch.tokenizer save --checkpoint {checkpoint}"
+        return f"{command} --data_path FILE --output tokens.npz"
 
     def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
         """Loss of a batch of physical fields (b, c, h, w)."""

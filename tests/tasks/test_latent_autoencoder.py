@@ -1,6 +1,5 @@
 """The training command with the latent configurations, and the choice of task and data by class path."""
 
-import inspect
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from gust_torch.checkpoint import load_model
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.tasks.cli import main, names_class
-from gust_torch.tasks.latent_autoencoder import LatentAutoencoderTask
 from solvers.common.hdf5_utils import HDF5Writer
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "autoencoder"
@@ -160,10 +158,3 @@ def test_a_mesh_without_fields_needs_a_transform(tmp_path, capfd):
     with pytest.raises(SystemExit):
         main(["fit", *flags, "--data.init_args.transform", "null"])
     assert "error: no node field f, u in the items" in capfd.readouterr().err
-
-
-def test_task_and_model_have_the_same_defaults():
-    model = dict(list(inspect.signature(LatentAutoencoder).parameters.items())[1:])
-    task = inspect.signature(LatentAutoencoderTask).parameters
-    for name, parameter in model.items():
-        assert task[name].default == parameter.default, name

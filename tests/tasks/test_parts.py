@@ -8,10 +8,9 @@ import torch
 
 from gust_torch.metrics.spectra import ShellSpectrum
 from gust_torch.spec import FieldSpec
-from gust_torch.tasks.augment import random_shifts
-from gust_torch.tasks.losses import LogSpectrumLoss
-from gust_torch.tasks.schedule import warmup_share
+from gust_torch.tasks.model_task import warmup_share
 from gust_torch.tasks.validation import ValidationSums, perplexity
+from gust_torch.tasks.vqvae import LogSpectrumLoss, random_shifts
 
 SPEC = FieldSpec(names=("a", "b"), grid=(16, 20))
 

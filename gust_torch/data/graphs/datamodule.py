@@ -4,14 +4,16 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from gust_torch.data.graphs.datasets import GraphZarrDataset, MeshZarrDataset, ParticleZarrDataset
 from gust_torch.data.graphs.optional import require
 from gust_torch.data.graphs.statistics import GraphStatistics, graph_spec, graph_statistics
-from gust_torch.data.loader import BlockShuffleSampler
+from gust_torch.data.loader import shuffled_loader
 from gust_torch.graph_spec import GraphSpec
+from gust_torch.identity import content_digest, spec_identity
 
 DATASETS: dict[str, type[MeshZarrDataset | ParticleZarrDataset]] = {
     "mesh": MeshZarrDataset,
@@ -38,6 +40,7 @@ class GraphDataModule(LightningDataModule):
         seed: int = 0,
         transform: Callable[[Any], Any] | None = None,  # items; jsonargparse would build a `Data`
         fields: list[str] | None = None,
+        allow_changed: bool = False,
     ) -> None:
         """Remember the settings; stores are opened when first needed.
 
@@ -54,6 +57,8 @@ class GraphDataModule(LightningDataModule):
             seed: Of the shuffling.
             transform: Applied to each item.
             fields: Node fields that a model sees; all of the items by default.
+            allow_changed: Continue a training on data that are not those of its checkpoint, and log what is
+                different.
 
         Raises:
             ValueError: A number out of range, or an unknown kind.
@@ -70,6 +75,7 @@ class GraphDataModule(LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.block_size, self.seed = block_size, seed
         self.transform, self.fields = transform, fields
+        self.allow_changed = allow_changed
         self._datasets: dict[str, GraphZarrDataset] = {}
 
     def dataset(self, split: Literal["train", "val", "test"]) -> GraphZarrDataset:
@@ -100,6 +106,21 @@ class GraphDataModule(LightningDataModule):
         """Mean, standard deviation and bounding box of the training set."""
         return self._statistics
 
+    def identity(self) -> dict[str, Any]:
+        """Return what checkpoints hold of the data; see `gust_torch.identity`."""
+        statistics, fields = self.statistics(), self.spec.fields
+        values = {name: getattr(statistics, name).tolist() for name in ("mean", "std", "lower", "upper")}
+
+        def values_of(item: Any) -> np.ndarray:
+            return np.concatenate([np.asarray(item[field]).ravel() for field in fields])
+
+        for split in ("train", "val"):
+            if self.paths[split] is not None:
+                dataset: Any = self.dataset(split)
+                values[f"{split} samples"] = len(dataset)
+                values[f"{split} content"] = content_digest(dataset, values_of=values_of)
+        return {**spec_identity(self.spec), **values}
+
     def setup(self, stage: str) -> None:
         """Open the stores, so that bad ones stop a run before it starts."""
         if stage == "fit":
@@ -111,18 +132,16 @@ class GraphDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training samples; this rank's share."""
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         dataset = self.dataset("train")
-        sampler = BlockShuffleSampler(
-            len(dataset),
+        return shuffled_loader(
+            dataset,
+            self.trainer,
+            batch_size=self.batch_size,
             block_size=min(self.block_size, len(dataset)),
+            num_workers=self.num_workers,
             seed=self.seed,
-            rank=rank,
-            world_size=world_size,
+            collate=require("torch_geometric.loader.dataloader").Collater(dataset),
         )
-        if self.trainer:
-            sampler.set_epoch(self.trainer.current_epoch)
-        return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         """Return the validation set in order; none without val_path."""
@@ -136,13 +155,10 @@ class GraphDataModule(LightningDataModule):
         """Return the test set in order."""
         return self._loader(self.dataset("test"))
 
-    def _loader(
-        self, dataset: GraphZarrDataset, sampler: BlockShuffleSampler | None = None
-    ) -> DataLoader[Any]:
+    def _loader(self, dataset: GraphZarrDataset) -> DataLoader[Any]:
         loader: DataLoader[Any] = require("torch_geometric.loader").DataLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )

@@ -1,0 +1,135 @@
+"""Every checkpoint of a run, continued: bit for bit what the run in one go gives."""
+
+import csv
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gust_torch.tasks.checkpoints import FileCheckpointIO
+from gust_torch.tasks.cli import main
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
+LAST = Path("checkpoints", "last.ckpt")
+EVERY_BATCH = ["--recent.train_time_interval", "0:00:00"]
+QUANTIZED_SOON = [
+    "--model.autoencoder_steps",
+    "1",
+    "--model.replace_every",
+    "3",
+    "--model.augment_shifts",
+    "true",
+]
+CASES = {
+    # 34 frames in batches of 16 (2 are left over, the third batch is dropped)
+    "epochs": ["--data.batch_size", "16"],
+    "steps that end with an epoch": ["--data.batch_size", "17", "--trainer.max_steps", "6"],
+    "steps that end within an epoch, validation every second epoch": [
+        *("--data.batch_size", "10", "--trainer.max_steps", "8", "--trainer.check_val_every_n_epoch", "2"),
+    ],
+    "no validation": ["--data.batch_size", "16", "--data.val_fraction", "0", "--trainer.max_steps", "6"],
+    "accumulation, validation within epochs and within steps": [
+        *(
+            "--data.batch_size",
+            "11",
+            "--trainer.accumulate_grad_batches",
+            "2",
+            "--trainer.val_check_interval",
+            "1",
+        ),
+    ],
+}
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """Keep copies of all checkpoints in the folder that is appended to what this returns."""
+    folder: list[Path] = []
+    save = FileCheckpointIO.save_checkpoint
+
+    def save_and_keep(self, checkpoint, path, storage_options=None):
+        save(self, checkpoint, path, storage_options)
+        if folder:
+            number = len(list(folder[0].iterdir()))
+            shutil.copy(path, folder[0] / f"{number:03d}_{Path(path).name}")
+
+    monkeypatch.setattr(FileCheckpointIO, "save_checkpoint", save_and_keep)
+    return folder
+
+
+def tensors(root):
+    """Return what training changes, by name."""
+    checkpoint = torch.load(root / LAST, weights_only=True)
+    optimizer = checkpoint["optimizer_states"][0]["state"]
+    found = {n: v for n, v in checkpoint["state_dict"].items() if isinstance(v, torch.Tensor)}
+    found |= {f"{name}_{i}": value for i, entry in optimizer.items() for name, value in entry.items()}
+    found["step"] = torch.tensor([checkpoint["global_step"], checkpoint["epoch"]])
+    found["lr"] = torch.tensor(checkpoint["lr_schedulers"][0]["_last_lr"])
+    best = [v["best_model_score"] for key, v in checkpoint["callbacks"].items() if "val/vrmse" in key]
+    found["best"] = best[0] if best[0] is not None else torch.zeros(())
+    return found
+
+
+def losses(root):
+    """Return training and validation losses by (name, step), as they are logged."""
+    newest = max((root / "logs").iterdir(), key=lambda folder: int(folder.name.split("_")[1]))
+    found: dict[tuple[str, int], list[str]] = {}
+    if not (newest / "metrics.csv").exists():  # nothing was left to do
+        return found
+    with (newest / "metrics.csv").open() as file:
+        for row in csv.DictReader(file):
+            for name in ("train/loss", "val/loss"):
+                if row.get(name):
+                    found.setdefault((name, int(row["step"])), []).append(row[name])
+    return found
+
+
+def assert_equal(expected, got, what):
+    assert set(expected) == set(got)
+    different = [n for n, v in expected.items() if not torch.equal(v.nan_to_num(7.0), got[n].nan_to_num(7.0))]
+    assert not different, (what, different)
+
+
+@pytest.mark.parametrize("flags", CASES.values(), ids=CASES)
+def test_every_checkpoint_continues_bit_for_bit(flags, kept, turbulence_file, tiny_flags, tmp_path):
+    root, copies = tmp_path / "run", tmp_path / "kept"
+    copies.mkdir()
+    command = ["fit", *tiny_flags(turbulence_file, root), "--trainer.max_epochs", "3", *QUANTIZED_SOON]
+    command += [*EVERY_BATCH, *flags]
+    kept.append(copies)
+    main(command)
+    kept.clear()
+    expected, logged = tensors(root), losses(root)
+    names = [path.name for path in sorted(copies.iterdir())]
+    assert len(names) >= 6
+    for name in names:
+        shutil.rmtree(root)
+        (root / "checkpoints").mkdir(parents=True)
+        shutil.copy(copies / name, root / LAST)
+        main([*command, "--ckpt_path", "last"])
+        start = torch.load(copies / name, weights_only=True)["global_step"]
+        assert_equal(expected, tensors(root), name)
+        again = losses(root)
+        assert again == {key: logged[key] for key in again}, name  # nothing twice, nothing else
+        assert {key for key in logged if key[1] >= start} <= set(again), name
+
+
+def test_two_processes_continue_bit_for_bit(turbulence_file, tiny_flags, tmp_path):
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    flags = ["--trainer.devices", "2", "--trainer.strategy", "ddp", *QUANTIZED_SOON, *EVERY_BATCH]
+
+    def run(root, *more):
+        command = [sys.executable, str(SCRIPT), "fit", *tiny_flags(turbulence_file, root), *flags, *more]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert result.returncode == 0, result.stderr
+
+    end = ["--trainer.max_epochs", "2", "--trainer.max_steps", "4", "--best.save_top_k", "-1"]
+    run(straight, *end)
+    shutil.copytree(straight, broken)
+    (behind_an_epoch,) = (broken / "checkpoints").glob("best-epoch0000-step0000002-*")
+    shutil.copy(behind_an_epoch, broken / LAST)
+    run(broken, *end, "--ckpt_path", "last")
+    assert_equal(tensors(straight), tensors(broken), behind_an_epoch.name)
