@@ -42,10 +42,12 @@ class ShellSpectrum(nn.Module):
         super().__init__()
         self.spec = spec
         self.dk = 2 * math.pi / max(spec.lengths)
-        self.k_max = min(
+        limits = [
             (n // 2) * 2 * math.pi / length if kind == "periodic" else (n - 1) * math.pi / length
             for n, length, kind in zip(spec.grid, spec.lengths, spec.boundary, strict=True)
-        )
+            if n > 1  # fields in one dimension have one axis of one cell
+        ]
+        self.k_max = min(limits, default=0.0)
         self.k_forcing = spec.forcing_wavenumber or DEFAULT_FORCING_SHELL * self.dk
         self._modes = ModalSums(spec, self.dk, sine_walls=False, inverse_laplacian=False, dtype=dtype)
         self._kinetic = ModalSums(spec, self.dk, sine_walls=True, inverse_laplacian=True, dtype=dtype)

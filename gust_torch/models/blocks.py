@@ -137,17 +137,34 @@ class Upsample2d(nn.Module):
     Evaluated as one transposed convolution: each fine cell's three taps per axis fall on two coarse cells,
     so four products replace nine and no fine copy of the input is made. Tap t of the 4-wide kernel joins
     fine cell o to coarse cell i when t = o + 1 - 2i.
+
+    Args:
+        in_channels: Input channels.
+        out_channels: Output channels.
+        boundary: `(x, y)` boundary types, each "periodic" or "wall".
+        flat: Per axis whether it keeps its length, 1.
     """
 
-    fold: torch.Tensor
+    fold_x: torch.Tensor
+    fold_y: torch.Tensor
 
-    def __init__(self, in_channels: int, out_channels: int, boundary: tuple[str, str]) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        boundary: tuple[str, str],
+        flat: tuple[bool, bool] = (False, False),
+    ) -> None:
         super().__init__()
         self.conv = BoundaryConv2d(in_channels, out_channels, boundary)
-        fold = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-        self.register_buffer("fold", fold, persistent=False)
+        self.stride = tuple(1 if is_flat else 2 for is_flat in flat)
+        self.padding = tuple(2 if is_flat else 3 for is_flat in flat)
+        halves = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+        for name, is_flat in zip(("fold_x", "fold_y"), flat, strict=True):
+            self.register_buffer(name, torch.eye(3).flip(0) if is_flat else halves, persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (b, c, h, w) to (b, c', 2h, 2w)."""
-        kernel = torch.einsum("oiab,ta,sb->iots", self.conv.weight, self.fold, self.fold)
-        return F.conv_transpose2d(pad_one(x, self.conv.wraps), kernel, self.conv.bias, stride=2, padding=3)
+        """Map (b, c, h, w) to (b, c', 2h, 2w); flat axes stay."""
+        kernel = torch.einsum("oiab,ta,sb->iots", self.conv.weight, self.fold_x, self.fold_y)
+        padded = pad_one(x, self.conv.wraps)
+        return F.conv_transpose2d(padded, kernel, self.conv.bias, self.stride, self.padding)

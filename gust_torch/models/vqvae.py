@@ -118,6 +118,7 @@ class VQVAE2d(nn.Module):
                 use_attention=use_attention,
                 attention_heads=attention_heads,
                 use_norm=use_norm,
+                flat=(spec.grid[0] == 1, spec.grid[1] == 1),
             )
             for net in (Encoder2d, Decoder2d)
         )
@@ -222,14 +223,19 @@ class VQVAE2d(nn.Module):
 def latent_grid(grid: Scale, num_stages: int, patch_size: int) -> Scale:
     """Latent grid of a field grid (h, w): each axis over patch_size * 2**(num_stages - 1).
 
+    An axis of one cell, of fields in one dimension, stays one.
+
     Raises:
         ValueError: If an axis is not divisible by that, or the patch size is not a power of two.
     """
     if patch_size not in (1, 2, 4, 8, 16):
         raise ValueError(f"patch_size must be 1, 2, 4, 8 or 16, got {patch_size}")
     factor = patch_size * 2 ** (num_stages - 1)
-    if any(n % factor for n in grid):
-        fitting = [s for s in range(1, num_stages) if all(n % (patch_size * 2 ** (s - 1)) == 0 for n in grid)]
+    halved = [n for n in grid if n > 1]
+    if any(n % factor for n in halved):
+        fitting = [
+            s for s in range(1, num_stages) if all(n % (patch_size * 2 ** (s - 1)) == 0 for n in halved)
+        ]
         remedy = (
             f"give channel_mult {fitting[-1]} entries instead of {num_stages}"
             if fitting
@@ -239,7 +245,7 @@ def latent_grid(grid: Scale, num_stages: int, patch_size: int) -> Scale:
             f"grid {grid[0]}x{grid[1]} is not divisible by the downsampling "
             f"patch_size * 2**(len(channel_mult) - 1) = {factor}: {remedy}"
         )
-    return grid[0] // factor, grid[1] // factor
+    return max(1, grid[0] // factor), max(1, grid[1] // factor)
 
 
 def blocks_per_stage(num_res_blocks: int | Sequence[int], num_stages: int) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from gust_torch.metrics.spectra import ShellSpectrum
 from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.spec import FieldSpec
 
@@ -131,3 +132,16 @@ def test_fields_of_another_shape_are_refused():
 def test_statistics_of_constant_fields_are_refused():
     with pytest.raises(ValueError, match=r"std > 0.*leave constant fields out"):
         build().set_statistics(torch.zeros(1), torch.zeros(1))
+
+
+@pytest.mark.parametrize("grid", [(64, 1), (1, 64)])
+def test_an_axis_of_one_cell_is_never_halved(grid):
+    spec = FieldSpec(names=("u",), grid=grid, lengths=(1.0, 1.0))
+    flat = [[1, 1], [2, 1], [8, 1]] if grid[1] == 1 else [[1, 1], [1, 2], [1, 8]]
+    sizes = {"base_channels": 8, "channel_mult": (1, 2), "codebook_dim": 4, "vocab_size": 8}
+    model = VQVAE2d(spec, patch_size=4, num_res_blocks=1, attention_heads=2, scales=flat, **sizes)
+    x = torch.randn(2, 1, *grid)
+    assert model.latent_grid == tuple(flat[-1])
+    assert model(x).reconstruction.shape == x.shape
+    bands = ShellSpectrum(spec).band_errors(*2 * [ShellSpectrum(spec)(x).sum(0)])
+    assert torch.equal(bands, torch.zeros(1, 3))

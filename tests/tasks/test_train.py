@@ -187,7 +187,7 @@ def test_the_flags_of_the_model_are_read_from_its_signature(capsys):
     ids=lambda change: str(next(iter(change))) if isinstance(change, dict) else "",
 )
 def test_other_data_than_those_of_the_checkpoint_are_refused(
-    change, words, trained, tiny_flags, tmp_path, capsys
+    change, words, trained, tiny_flags, tmp_path, capsys, caplog
 ):
     root, data = tmp_path / "run", tmp_path / "other.h5"
     shutil.copytree(trained[0], root)
@@ -204,7 +204,7 @@ def test_other_data_than_those_of_the_checkpoint_are_refused(
     assert "was made from other data" in error
     assert words in error
     main(["fit", *flags, "--data.allow_changed", "true"])
-    assert "going on, since the change is allowed" in capsys.readouterr().err
+    assert "going on, since the change is allowed" in caplog.text
 
 
 def test_a_moved_and_repacked_file_continues(trained, tiny_flags, tmp_path):
@@ -259,9 +259,9 @@ def test_the_best_is_the_best(kept, turbulence_file, tiny_flags, tmp_path, monke
         assert names[0].startswith("best-epoch0001-step0000002-vrmse0.3")
 
 
-def test_the_end_names_paths_and_the_next_command(turbulence_file, tiny_flags, tmp_path, capsys):
+def test_the_end_names_paths_and_the_next_command(turbulence_file, tiny_flags, tmp_path, caplog):
     main(["fit", *tiny_flags(turbulence_file, tmp_path), "--trainer.max_epochs", "1"])
-    lines = capsys.readouterr().err.splitlines()
+    lines = [record.getMessage() for record in caplog.records]
     assert "best val/vrmse" in lines[-2]
     assert str(tmp_path / "checkpoints" / "best.ckpt") in lines[-2]
     assert lines[-1].startswith("next: python -m gust_torch.tokenizer save --checkpoint")
