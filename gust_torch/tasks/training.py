@@ -49,6 +49,7 @@ _SYNC_BUFFERS = (
     else "broadcast_buffers"
 )
 
+MISTAKES = (ValueError, OSError, MisconfigurationException, ArgumentError, RuntimeError)
 _NO_SUBTYPE = "Does not validate against any of the Union subtypes"
 _OTHER_WEIGHTS = "Error(s) in loading state_dict"
 _BAD_CLASS = re.compile(r"Problem with given class_path '([\w.]+)':\s*(.+)", re.DOTALL)
@@ -355,7 +356,9 @@ def run(arguments: Sequence[str], signals: Signals, *, is_whole_command: bool) -
             args=None if is_whole_command else list(arguments),
             signals=signals,
         )
-    except (ValueError, OSError, MisconfigurationException, ArgumentError, RuntimeError) as error:
+    except Exception as error:
+        if not isinstance(error, MISTAKES) and type(error).__module__.partition(".")[0] != "wandb":
+            raise
         if isinstance(error, RuntimeError) and _OTHER_WEIGHTS not in str(error):
             raise  # no mistake of the user
         line = one_line(_reason(error))
@@ -373,6 +376,8 @@ def _reason(error: Exception) -> Exception:
             "the checkpoint to continue from is of another architecture; give the settings of its training, "
             "or train anew without --ckpt_path"
         )
+    if type(error).__module__.partition(".")[0] == "wandb":
+        return ValueError(f"W&B: {error}; run `wandb login`, set WANDB_API_KEY, or WANDB_MODE=offline")
     if found := _MISSING.search(str(error)):
         return ValueError(f"--{found[1]} is required; `fit --help` lists what there is")
     if found := _BAD_CLASS.search(str(error)):

@@ -5,11 +5,13 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
 
 from gust_torch.metrics.spectra import ShellSpectrum
 from gust_torch.spec import FieldSpec
 from gust_torch.tasks.model_task import warmup_share
-from gust_torch.tasks.validation import ValidationSums, perplexity
+from gust_torch.tasks.validation import MeanSums, ValidationSums, num_true_samples, perplexity
 from gust_torch.tasks.vqvae import LogSpectrumLoss, random_shifts
 
 SPEC = FieldSpec(names=("a", "b"), grid=(16, 20))
@@ -86,3 +88,24 @@ def test_validation_sums_do_not_depend_on_the_batches():
     assert torch.equal(results[0][2][1], torch.bincount(indices[1].flatten(), minlength=9))
     expected = sums.spectrum.band_errors(sums.spectrum(x).mean(0), sums.spectrum(x_hat).mean(0)).mean(0)
     assert torch.allclose(results[0][0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("total", [1, 2, 5, 13])
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_each_sample_is_counted_by_one_process(total, world):
+    data = torch.arange(total)
+    counted = []
+    for rank in range(world):
+        sampler = DistributedSampler(data, num_replicas=world, rank=rank, shuffle=False)
+        counted += list(sampler)[: num_true_samples(DataLoader(data, sampler=sampler))]
+    assert sorted(counted) == list(range(total))
+    assert num_true_samples([DataLoader(data), DataLoader(data)]) == 2 * total
+
+
+def test_a_weight_of_zero_adds_the_names_alone():
+    sums = MeanSums()
+    sums.add({"a": torch.tensor(math.nan)}, 0)
+    sums.add({"a": torch.tensor(1.0)}, 3)
+    sums.add({"a": torch.tensor(5.0)}, 1)
+    assert sums.reduce(torch.device("cpu")) == {"a": torch.tensor(2.0)}
+    assert MeanSums().reduce(torch.device("cpu")) == {}

@@ -1,16 +1,23 @@
 """Every checkpoint of a run, continued: bit for bit what the run in one go gives."""
 
 import csv
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from lightning import Callback
 
+from gust_torch.data.datamodule import FieldDataModule
 from gust_torch.tasks.checkpoints import FileCheckpointIO
 from gust_torch.tasks.cli import main
+from gust_torch.tasks.signals import Signals
+from gust_torch.tasks.training import TrainCLI
+from gust_torch.tasks.vqvae import VQVAETask
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 LAST = Path("checkpoints", "last.ckpt")
@@ -133,3 +140,70 @@ def test_two_processes_continue_bit_for_bit(turbulence_file, tiny_flags, tmp_pat
     shutil.copy(behind_an_epoch, broken / LAST)
     run(broken, *end, "--ckpt_path", "last")
     assert_equal(tensors(straight), tensors(broken), behind_an_epoch.name)
+
+
+class Signal(Callback):
+    """Sends this process a signal within its third step."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        if trainer.global_step == 2:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "accumulate", "step"),
+    [(signal.SIGTERM, 143, 1, 3), (signal.SIGINT, 130, 1, 3), (signal.SIGTERM, 143, 2, 3)],
+)
+def test_a_signal_stops_at_a_whole_step(
+    number, code, accumulate, step, turbulence_file, tiny_flags, tmp_path, capsys
+):
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    flags = [*QUANTIZED_SOON, "--trainer.accumulate_grad_batches", str(accumulate)]
+
+    def run(root, signals, *more):
+        TrainCLI(
+            VQVAETask,
+            FieldDataModule,
+            seed_everything_default=0,
+            args=["fit", *tiny_flags(turbulence_file, root), *flags, *more],
+            trainer_defaults={"callbacks": [Signal(number)] if signals else []},
+            signals=signals,
+        )
+
+    run(straight, None)
+    with Signals() as signals, pytest.raises(SystemExit) as exit_info:
+        run(stopped, signals)
+    assert exit_info.value.code == code
+    assert f"stopped by {number.name} at step {step}" in capsys.readouterr().err
+    assert torch.load(stopped / LAST, weights_only=True)["global_step"] == step
+    run(stopped, None, "--ckpt_path", "last")
+    assert_equal(tensors(straight), tensors(stopped), number)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_before_the_first_step_ends_at_once(tmp_path):
+    code = (
+        "import os, signal; from gust_torch.tasks.signals import Signals\n"
+        "with Signals(): os.kill(os.getpid(), signal.SIGTERM); print('still here')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 143
+    assert result.stdout == ""
+    assert "stopped before the first step" in result.stderr
+
+
+def test_a_forked_loader_ends_by_the_signals_of_its_owner():
+    code = (
+        "import os, signal, time; from gust_torch.tasks.signals import Signals\n"
+        "with Signals():\n"
+        "    child = os.fork()\n"
+        "    if child == 0: time.sleep(60); os._exit(0)\n"
+        "    time.sleep(0.2); os.kill(child, signal.SIGTERM); print(os.waitpid(child, 0)[1])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert result.stdout.strip() == str(int(signal.SIGTERM))
