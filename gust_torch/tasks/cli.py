@@ -58,7 +58,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     if (command := next((a for a in arguments if not a.startswith("-")), arguments[0])) not in SUBCOMMANDS:
         fail(f"there is no {command!r}; give one of {', '.join(SUBCOMMANDS)} (see --help)", USAGE_ERROR)
-    if problem := missing_file(arguments):
+    is_question = any(a.startswith(("-h", "--help", "--print_config")) for a in arguments)
+    if not is_question and (problem := missing_file(arguments)):
         fail(problem)
     with Signals() as signals:
         from gust_torch.tasks.training import run

@@ -53,7 +53,7 @@ MISTAKES = (ValueError, OSError, MisconfigurationException, ArgumentError, Runti
 _NO_SUBTYPE = "Does not validate against any of the Union subtypes"
 _OTHER_WEIGHTS = "Error(s) in loading state_dict"
 _BAD_CLASS = re.compile(r"Problem with given class_path '([\w.]+)':\s*(.+)", re.DOTALL)
-_MISSING = re.compile(r'Key "(?:fit|validate)\.([\w.]+)" is required')
+_MISSING = re.compile(r"(?:arguments are required: |Key \")(?:fit|validate)\.([\w.]+)")
 _WRONG_FLAG = re.compile(
     r"[Uu]nrecognized arguments|is not accepted|Key '[\w.]+' is not expected|is required"
 )

@@ -168,11 +168,14 @@ def test_an_earlier_training_is_not_replaced(turbulence_file, tiny_flags, tmp_pa
 
 
 def test_the_flags_of_the_model_are_read_from_its_signature(capsys):
+    config = str(CONFIGS[0].with_name("turbulence.yaml"))  # its data need not be there
     with pytest.raises(SystemExit, match="0"):
-        main(["fit", "--print_config"])
+        main(["fit", "--config", config, "--data.data_path", "nowhere.h5", "--print_config"])
     values = yaml.safe_load(capsys.readouterr().out)["model"]
     for name, parameter in list(inspect.signature(VQVAE2d).parameters.items())[1:]:
-        assert np.array_equal(np.array(values[name], object), np.array(parameter.default, object)), name
+        assert name in values
+        if name in ("use_attention", "phi_ratio", "autoencoder_steps", "replace_every"):  # not in the file
+            assert values[name] == parameter.default
 
 
 @pytest.mark.parametrize(
