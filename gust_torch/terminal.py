@@ -9,6 +9,8 @@ HINTS = (
     ".*LeafSpec.*",
     ".*exists and is not empty.*",  # where a run continues
     ".*does not have many workers.*",
+    ".*The dirpath has changed from.*",  # another run's checkpoint is validated or continued
+    ".*Using `DistributedSampler` with the dataloaders.*",  # each sample counts once, see tasks.validation
     ".*smaller than the logging interval.*",
     ".*`srun` command is available.*",
     ".*in eval mode at the start of training.*",  # frozen autoencoders
