@@ -21,6 +21,7 @@ from gust_torch.latents.frames import FrameSource, GraphFrames, GridFrames, open
 from gust_torch.precompute.command import Request
 from gust_torch.spec import FieldSpec
 from gust_torch.tasks.latent_autoencoder import LatentAutoencoderTask
+from gust_torch.trust import check_import, restrict_imports
 from solvers.common.splits import GRAPHS, GRID, SPLITS, find_splits, split_path
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "autoencoder"
@@ -129,6 +130,7 @@ def _class(path: Path, section: dict[str, Any]) -> type | None:
     name = section.get("class_path")
     if name is None:
         return None
+    check_import(str(name), source=str(path))
     module, _, attribute = str(name).rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
@@ -230,6 +232,7 @@ class TaskData:
 
     @cached_property
     def _parser(self) -> ArgumentParser:
+        restrict_imports()
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(GraphDataModule, "data")
         return parser
