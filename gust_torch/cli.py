@@ -116,7 +116,7 @@ def train(arguments: Sequence[str]) -> int:
             given[i + 1] = shipped(given[i + 1])
     # Lightning starts the processes of further devices with the program's own command line, which stays.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-    return fit(given) or 0  # type: ignore[func-returns-value]
+    return fit(given)
 
 
 def shipped(config: str) -> str:
