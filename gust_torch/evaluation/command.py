@@ -46,11 +46,13 @@ def run(argv: Sequence[str] | None, prog: str) -> None:
     from gust_torch.evaluation.evaluate import evaluate_checkpoint
 
     silence_lightning()
-    written = evaluate_checkpoint(
-        options.checkpoint,
-        options.data_path,
-        options.output_dir,
-        Settings(**{setting.name: getattr(options, setting.name) for setting in fields(Settings)}),
-        accelerator=options.accelerator,
+    settings = Settings(**{setting.name: getattr(options, setting.name) for setting in fields(Settings)})
+    print(
+        evaluate_checkpoint(
+            options.checkpoint,
+            options.data_path,
+            options.output_dir,
+            settings,
+            accelerator=options.accelerator,
+        )
     )
-    print("\n".join([written.table, *written.notes, *map(str, written.files)]))

@@ -44,24 +44,9 @@ class Evaluation:
     example: Example
 
 
-@dataclass(frozen=True)
-class Written:
-    """What the command leaves.
-
-    Attributes:
-        table: Errors, for people.
-        notes: What the table does not show, a line each.
-        files: Files written.
-    """
-
-    table: str
-    notes: tuple[str, ...]
-    files: tuple[Path, ...]
-
-
 def evaluate_checkpoint(
     checkpoint: str, data_path: str, output_dir: Path, settings: Settings, *, accelerator: str = "auto"
-) -> Written:
+) -> str:
     """Roll a checkpoint's operator out on some data, and write all figures and numbers.
 
     Args:
@@ -70,6 +55,9 @@ def evaluate_checkpoint(
         output_dir: Created if missing; older results in it are replaced.
         settings: What to roll out.
         accelerator: auto, cpu, gpu (cuda), or mps.
+
+    Returns:
+        The errors, what they do not show, and the files written, for people.
 
     Raises:
         ValueError: A file that can't be used, data that the operator does not take, no such device.
@@ -118,7 +106,7 @@ def evaluate_checkpoint(
         "rollout_fields.png": rollout_figure(evaluation.example, operator.spec),
     }
     written = [*save_figures(figures, metrics, output_dir), write_json(metrics, output_dir)]
-    return Written(table(evaluation.scores, names), tuple(lines), tuple(written))
+    return "\n".join([table(evaluation.scores, names), *lines, *map(str, written)])
 
 
 @torch.inference_mode()

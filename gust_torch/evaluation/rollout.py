@@ -60,7 +60,7 @@ def roll_out(
     """
     autoencoder = operator.autoencoder
     time_steps = torch.from_numpy(np.diff(stack_times(rollouts))).float().to(parameters.device)
-    frames = reference.frames(rollouts)
+    frames = reference(rollouts)
     start, state = next(frames)
     floor = decode(autoencoder, state, start)
     yield _step(0, start, floor, start.values, floor)

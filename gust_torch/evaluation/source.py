@@ -1,8 +1,8 @@
 """The data of an evaluation: opened, with the parameters that an operator needs, read lead by lead."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,12 @@ from gust_torch.latents.key import data_identity
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.models.points import Points
+
+Reference = Callable[[Sequence[Rollout]], Iterator[tuple[Points, Tensor]]]
+"""Gives what rollouts, the longest first, are compared with, at lead 0, 1, ... up to the longest one's last.
+
+Of the b rollouts that reach the lead: their points, samples in the order of the rollouts, and their latents
+(b, latent_len, latent_dim), where the autoencoder is, which encodes them."""
 
 
 def open_source(path: str, operator: LatentOperator) -> FrameSource:
@@ -156,82 +162,49 @@ def known_data_notes(path: str, source: FrameSource, trained_on: Mapping[str, ob
     ]
 
 
-class Reference(Protocol):
-    """Reads what rollouts are compared with."""
-
-    def frames(self, rollouts: Sequence[Rollout]) -> Iterator[tuple[Points, Tensor]]:
-        """Lead 0, 1, ... up to the longest rollout's last.
-
-        Args:
-            rollouts: The longest first, so that those that reach a lead are the first ones.
-
-        Yields:
-            Of the b rollouts that reach the lead: their points, samples in the order of the rollouts, and
-            their latents (b, latent_len, latent_dim).
-        """
-        ...
-
-
-class GridReference:
-    """Grids: frame by frame, so that memory holds b frames at a time.
-
-    Args:
-        source: The frames.
-        autoencoder: Encodes them; where it is, the frames go.
-    """
-
-    def __init__(self, source: FrameSource, autoencoder: LatentAutoencoder) -> None:
-        self._source, self._autoencoder = source, autoencoder
-
-    def frames(self, rollouts: Sequence[Rollout]) -> Iterator[tuple[Points, Tensor]]:
-        """See `Reference`."""
-        device = self._autoencoder.mean.device
-        for lead in range(rollouts[0].num_leads + 1):
-            samples = [int(rollout.samples[lead]) for rollout in rollouts if rollout.num_leads >= lead]
-            batch = self._source.read(samples).to(device)
-            yield self._autoencoder.points(batch), self._autoencoder.encode(batch)
-
-
-class ParticleReference:
-    """Moving particles: an item is a whole trajectory, which memory holds with its latents, b of them.
-
-    Each trajectory is encoded by itself: all of its times make a batch.
-
-    Args:
-        source: The trajectories.
-        autoencoder: Encodes them; where it is, they go.
-    """
-
-    def __init__(self, source: FrameSource, autoencoder: LatentAutoencoder) -> None:
-        self._source, self._autoencoder = source, autoencoder
-
-    def frames(self, rollouts: Sequence[Rollout]) -> Iterator[tuple[Points, Tensor]]:
-        """See `Reference`."""
-        device = self._autoencoder.mean.device
-        steps = self._source.samples_per_item
-        whole, latents = [], []
-        for rollout in rollouts:
-            batch = self._source.read([int(rollout.samples[0]) // steps]).to(device)
-            whole.append(self._autoencoder.points(batch))
-            latents.append(self._autoencoder.encode(batch))
-        for lead in range(rollouts[0].num_leads + 1):
-            reached = [i for i, rollout in enumerate(rollouts) if rollout.num_leads >= lead]
-            step = {i: int(rollouts[i].samples[lead]) % steps for i in reached}
-            parts = [_at_step(whole[i], step[i]) for i in reached]
-            yield join_points(parts), torch.stack([latents[i][step[i]] for i in reached])
-
-
 def open_reference(source: FrameSource, autoencoder: LatentAutoencoder) -> Reference:
-    """Return the reference for a source's kind of data.
+    """Return the reader of a source's kind of data.
 
     Raises:
         ValueError: The data do not move.
     """
     if not isinstance(source.spec, GraphSpec):
-        return GridReference(source, autoencoder)
+        return partial(grid_frames, source, autoencoder)
     if not source.spec.moving:
         raise ValueError("meshes are steady, so there is nothing to roll out; give particles or grids")
-    return ParticleReference(source, autoencoder)
+    return partial(particle_frames, source, autoencoder)
+
+
+def grid_frames(
+    source: FrameSource, autoencoder: LatentAutoencoder, rollouts: Sequence[Rollout]
+) -> Iterator[tuple[Points, Tensor]]:
+    """Read grids frame by frame, so that memory holds b frames at a time; see `Reference`."""
+    device = autoencoder.mean.device
+    for lead in range(rollouts[0].num_leads + 1):
+        samples = [int(rollout.samples[lead]) for rollout in rollouts if rollout.num_leads >= lead]
+        batch = source.read(samples).to(device)
+        yield autoencoder.points(batch), autoencoder.encode(batch)
+
+
+def particle_frames(
+    source: FrameSource, autoencoder: LatentAutoencoder, rollouts: Sequence[Rollout]
+) -> Iterator[tuple[Points, Tensor]]:
+    """Read moving particles; memory holds b whole trajectories with their latents. See `Reference`.
+
+    Each trajectory is encoded by itself: all of its times make a batch.
+    """
+    device = autoencoder.mean.device
+    steps = source.samples_per_item
+    whole, latents = [], []
+    for rollout in rollouts:
+        batch = source.read([int(rollout.samples[0]) // steps]).to(device)
+        whole.append(autoencoder.points(batch))
+        latents.append(autoencoder.encode(batch))
+    for lead in range(rollouts[0].num_leads + 1):
+        reached = [i for i, rollout in enumerate(rollouts) if rollout.num_leads >= lead]
+        step = {i: int(rollouts[i].samples[lead]) % steps for i in reached}
+        parts = [_at_step(whole[i], step[i]) for i in reached]
+        yield join_points(parts), torch.stack([latents[i][step[i]] for i in reached])
 
 
 def join_points(parts: Sequence[Points]) -> Points:

@@ -88,9 +88,7 @@ class GraphDataModule(LightningDataModule):
         if path is None:
             raise ValueError(f"no {split} store: give {split}_path")
         if split not in self._datasets:
-            dataset = DATASETS[self.kind]
-            group = dataset.kind.group if self.group is None else self.group
-            self._datasets[split] = dataset(path, group, transform=self.transform)
+            self._datasets[split] = DATASETS[self.kind](path, self.group, transform=self.transform)
         return self._datasets[split]
 
     @cached_property

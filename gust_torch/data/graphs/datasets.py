@@ -31,7 +31,7 @@ class GraphZarrDataset(Dataset["Data"]):
     def __init__(
         self,
         path: str | Path,
-        group: str,
+        group: str | None = None,
         *,
         transform: "Callable[[Data], Data] | None" = None,
         cache_bytes: int = CACHE_BYTES,
@@ -41,7 +41,7 @@ class GraphZarrDataset(Dataset["Data"]):
 
         Args:
             path: Folder of the store, or an fsspec URL such as "s3://bucket/darcy2d_mesh_train.zarr".
-            group: Group that holds the samples.
+            group: Group that holds the samples; by default that of the kind.
             transform: Applied to each item, as torch_geometric's transforms are.
             cache_bytes: Bound of the decoded chunks that each process keeps; 0 for none.
             storage_options: For the URL's file system.
@@ -52,7 +52,7 @@ class GraphZarrDataset(Dataset["Data"]):
         require("torch_geometric")
         if cache_bytes < 0:
             raise ValueError(f"expected cache_bytes >= 0, got {cache_bytes}")
-        self.path, self.group = str(path), group
+        self.path, self.group = str(path), self.kind.group if group is None else group
         self.transform = transform
         self._cache_bytes, self._storage_options = cache_bytes, storage_options
         self._opened: tuple[int, Reader] | None = None
@@ -125,36 +125,8 @@ class MeshZarrDataset(GraphZarrDataset):
 
     kind = MESH
 
-    def __init__(
-        self,
-        path: str | Path,
-        group: str = MESH.group,
-        *,
-        transform: "Callable[[Data], Data] | None" = None,
-        cache_bytes: int = CACHE_BYTES,
-        storage_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        """See `GraphZarrDataset`."""
-        super().__init__(
-            path, group, transform=transform, cache_bytes=cache_bytes, storage_options=storage_options
-        )
-
 
 class ParticleZarrDataset(GraphZarrDataset):
     """Particles: items with pos, positions and velocities (n, times, d), edge_index, radius where known."""
 
     kind = PARTICLES
-
-    def __init__(
-        self,
-        path: str | Path,
-        group: str = PARTICLES.group,
-        *,
-        transform: "Callable[[Data], Data] | None" = None,
-        cache_bytes: int = CACHE_BYTES,
-        storage_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        """See `GraphZarrDataset`."""
-        super().__init__(
-            path, group, transform=transform, cache_bytes=cache_bytes, storage_options=storage_options
-        )
