@@ -118,10 +118,15 @@ class Ranks:
         return value
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum over all processes, in all of them."""
+        """Return the sum over all processes, in all of them.
+
+        Raises:
+            ValueError: One of them has ended.
+        """
         if self.num_ranks == 1:
             return values
-        total: Tensor = self._fabric.all_reduce(self.to_device(values), reduce_op="sum")  # type: ignore[assignment]
+        total = self.to_device(values.clone())
+        self._finish(lambda: torch.distributed.all_reduce(total, async_op=True))
         return total
 
     def wait(self) -> None:
@@ -130,11 +135,14 @@ class Ranks:
         Raises:
             ValueError: One of them has ended.
         """
-        if self.num_ranks == 1:
-            return
+        if self.num_ranks > 1:
+            self._finish(lambda: torch.distributed.barrier(async_op=True))
+
+    def _finish(self, begin: Callable[[], Any]) -> None:
+        """Do something with all processes; a signal gets through, as it would not while torch waits."""
         with _others_alive():
-            work = torch.distributed.barrier(async_op=True)
-            while not work.is_completed():  # a signal gets through, as it would not while torch waits
+            work = begin()
+            while not work.is_completed():
                 time.sleep(POLL_SECONDS)
             work.wait()
 

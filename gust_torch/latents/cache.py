@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gust_torch.checkpoint import load_model
+from gust_torch.checkpoint import load_model, model_digest
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.latents.key import (
     FORMAT_VERSION,
@@ -22,7 +22,6 @@ from gust_torch.latents.key import (
     LatentKey,
     canonical_json,
     data_identity,
-    encoder_digest,
 )
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.spec import FieldSpec
@@ -249,7 +248,7 @@ class LatentCache:
             ValueError: Its checkpoint is damaged, or is not the one that made the latents.
         """
         model = load_model(self.encoder_path, LatentAutoencoder)
-        if encoder_digest(model) != self.key.encoder:
+        if model_digest(model) != self.key.encoder:
             raise ValueError(f"{self.folder} is damaged: {ENCODER} is not its encoder; {REMEDY}")
         return model
 
@@ -260,7 +259,7 @@ class LatentCache:
 
         Args:
             data_path: The data; not looked at where None. Its content is hashed only if it was touched.
-            encoder_digest: `gust_torch.latents.encoder_digest` of the encoder; any where None.
+            encoder_digest: `gust_torch.checkpoint.model_digest` of the encoder; any where None.
 
         Raises:
             ValueError: The cache is stale.

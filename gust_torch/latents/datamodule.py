@@ -12,7 +12,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gust_torch.checkpoint import load_model
+from gust_torch.checkpoint import load_model, model_digest
 from gust_torch.data.loader import ordered_loader, shuffled_loader
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.identity import content_digest, spec_identity
@@ -26,7 +26,6 @@ from gust_torch.latents.dataset import (
     collate_windows,
 )
 from gust_torch.latents.frames import open_grid
-from gust_torch.latents.key import encoder_digest
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.spec import FieldSpec
 from solvers.common.splits import find_split, find_splits
@@ -186,7 +185,7 @@ class LatentDataModule(LightningDataModule):
     def _caches(self) -> dict[str, LatentCache]:
         """Both caches, checked against the data, the encoder and each other."""
         assert self.latent_cache_dir is not None
-        digest = None if self.encoder is None else encoder_digest(self.autoencoder)
+        digest = None if self.encoder is None else model_digest(self.autoencoder)
         caches = {}
         for split in ("train", "val"):
             cache = LatentCache.open(Path(self.latent_cache_dir) / f"{self.task}_{split}")

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from gust_torch.checkpoint import model_digest
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from solvers.common.files import file_sha256
 from solvers.common.stage import differences
@@ -93,16 +92,6 @@ def _hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def encoder_digest(model: LatentAutoencoder) -> str:
-    """sha256 of class, architecture, spec and all weights and buffers; the device does not matter."""
-    digest = hashlib.sha256(canonical_json(_config(model)).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"\0{name}\0{values.dtype}\0{tuple(values.shape)}\0".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def _config(model: LatentAutoencoder) -> dict[str, object]:
     return {
         "model": type(model).__name__,
@@ -121,7 +110,7 @@ class LatentKey:
     """Everything that decides the latents.
 
     Attributes:
-        encoder: `encoder_digest`.
+        encoder: `gust_torch.checkpoint.model_digest`.
         config: Class, architecture and spec of the autoencoder, and options of the data (`data`).
         data: sha256 of the data.
         statistics: `mean` and `std`, by which the encoder normalizes each channel.
@@ -167,7 +156,7 @@ class LatentKey:
         config = {**_config(model), "data": dict(options or {})}
         statistics = {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}
         return cls(
-            encoder=encoder_digest(model),
+            encoder=model_digest(model),
             config=json.loads(canonical_json(config)),
             data=data.sha256,
             statistics=statistics,

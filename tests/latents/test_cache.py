@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from gust_torch.checkpoint import load_model
+from gust_torch.checkpoint import load_model, model_digest
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.latents.cache import LatentCache, _digest
-from gust_torch.latents.key import encoder_digest
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 
 
@@ -56,7 +55,7 @@ def test_what_belongs_to_the_latents(cache: LatentCache, root: Path, model: Late
     assert cache.index.spec == data.spec
     assert (cache.index.task, cache.index.split, cache.index.device) == ("burgers1d", "train", "cpu")
     assert set(cache.index.provenance) == {"package_version", "git_commit"}
-    assert encoder_digest(load_model(cache.encoder_path, LatentAutoencoder)) == cache.key.encoder
+    assert model_digest(load_model(cache.encoder_path, LatentAutoencoder)) == cache.key.encoder
 
 
 def test_float16_is_cast(root: Path, model: LatentAutoencoder, helpers, tmp_path: Path, expected) -> None:
@@ -288,7 +287,7 @@ def test_stale_caches(cache: LatentCache, root: Path, helpers) -> None:
     path = root / "burgers1d_train.h5"
     cache.check_fresh(data_path=path, encoder_digest=cache.key.encoder)
     with pytest.raises(ValueError, match=r"is stale: the encoder differs .*--overwrite"):
-        cache.check_fresh(encoder_digest=encoder_digest(helpers.make_model(seed=1)))
+        cache.check_fresh(encoder_digest=model_digest(helpers.make_model(seed=1)))
     path.unlink()
     helpers.write_task(path, (6, 9, 5), seed=7)
     with pytest.raises(ValueError, match=r"is stale: the data file differs .*--overwrite"):

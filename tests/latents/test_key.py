@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gust_torch.checkpoint import load_model, save_model
-from gust_torch.latents.key import DataIdentity, LatentKey, data_identity, encoder_digest
+from gust_torch.checkpoint import load_model, model_digest, save_model
+from gust_torch.latents.key import DataIdentity, LatentKey, data_identity
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 
 # File systems note times to a tick of the kernel, at most 10 ms.
@@ -18,15 +18,15 @@ DATA = DataIdentity("0" * 64, 10, "stamp")
 
 
 def test_the_digest_is_that_of_the_content(model: LatentAutoencoder, helpers, tmp_path: Path) -> None:
-    digest = encoder_digest(model)
-    assert encoder_digest(helpers.make_model()) == digest
+    digest = model_digest(model)
+    assert model_digest(helpers.make_model()) == digest
     save_model(model, tmp_path / "a.ckpt")
-    assert encoder_digest(load_model(tmp_path / "a.ckpt", LatentAutoencoder)) == digest
-    assert encoder_digest(helpers.make_model(seed=1)) != digest
+    assert model_digest(load_model(tmp_path / "a.ckpt", LatentAutoencoder)) == digest
+    assert model_digest(helpers.make_model(seed=1)) != digest
     with torch.no_grad():
         weight = next(model.parameters())
         weight.view(-1)[0] = torch.nextafter(weight.view(-1)[0], torch.tensor(torch.inf))
-    assert encoder_digest(model) != digest
+    assert model_digest(model) != digest
 
 
 def test_a_key_names_what_differs(model: LatentAutoencoder, helpers) -> None:
@@ -35,7 +35,7 @@ def test_a_key_names_what_differs(model: LatentAutoencoder, helpers) -> None:
     assert key.hex == LatentKey.of(model, DATA, num_samples=5).hex
     other = helpers.make_model(seed=1)
     assert key.differences(LatentKey.of(other, DATA, num_samples=5)) == [
-        f"encoder: {key.encoder[:57]}... there, {encoder_digest(other)[:57]}... now"
+        f"encoder: {key.encoder[:57]}... there, {model_digest(other)[:57]}... now"
     ]
     other.set_statistics(torch.tensor([0.0]), torch.tensor([2.0]))
     changed = dataclasses.replace(

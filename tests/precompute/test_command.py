@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from gust_torch.checkpoint import load_model, save_model
+from gust_torch.checkpoint import load_model, model_digest, save_model
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.latents import key
 from gust_torch.latents.cache import LatentCache
-from gust_torch.latents.key import encoder_digest
 from gust_torch.latents.writer import CacheWriter
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.vqvae import VQVAE2d
@@ -259,7 +258,7 @@ def test_a_checkpoint_encodes_several_tasks(run, root, checkpoint, tmp_path, wri
     code, out, err = run("burgers1d advection1d", root, *flags)
     assert code == 0, err
     assert len(out.splitlines()) == 2
-    digest = encoder_digest(load_model(checkpoint, LatentAutoencoder))
+    digest = model_digest(load_model(checkpoint, LatentAutoencoder))
     for task in ("burgers1d", "advection1d"):
         assert LatentCache.open(tmp_path / "cache" / f"{task}_val").key.encoder == digest
 

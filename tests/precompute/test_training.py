@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gust_torch.checkpoint import load_model
+from gust_torch.checkpoint import load_model, model_digest
 from gust_torch.latents.cache import LatentCache
-from gust_torch.latents.key import encoder_digest
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.precompute import task_data, training
 
@@ -36,7 +35,7 @@ def test_the_encoder_is_trained_once(run, root, config, tmp_path, train_calls):
     assert len(out.splitlines()) == 3  # nothing of the training on stdout
     assert "35 samples of 2x8 float32" in out
     folder = tmp_path / "cache" / "burgers1d_autoencoder"
-    best = encoder_digest(load_model(folder / "checkpoints" / "best.ckpt", LatentAutoencoder))
+    best = model_digest(load_model(folder / "checkpoints" / "best.ckpt", LatentAutoencoder))
     for split in ("train", "val", "test"):
         assert LatentCache.open(tmp_path / "cache" / f"burgers1d_{split}").key.encoder == best
     assert run("burgers1d", root, *flags, "--batch-size", 16)[1].count("up to date") == 3
