@@ -12,6 +12,7 @@ from typing import BinaryIO
 import filelock
 
 _BLOCK_BYTES = 1 << 20
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -77,9 +78,18 @@ class WriterLock:
         """
         if not output.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(output.parent))
-        self._lock = filelock.FileLock(output.with_name(f".{output.name}.lock"), timeout=timeout)
+        path = output.with_name(f".{output.name}.lock")
+        self._lock: filelock.BaseFileLock = filelock.FileLock(path, timeout=timeout)
         try:
-            self._lock.acquire()
+            try:
+                self._lock.acquire()
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                # Some network file systems have no locks: that a file is there is the lock then.
+                path.unlink(missing_ok=True)
+                self._lock = filelock.SoftFileLock(path.with_suffix(".softlock"), timeout=timeout)
+                self._lock.acquire()
         except filelock.Timeout:
             raise BlockingIOError(
                 f"{output}: another process is writing it; wait for that run or end it, then try again"
