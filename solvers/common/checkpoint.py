@@ -9,10 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import h5py
 import numpy as np
 
 from solvers.common.files import written_aside
+from solvers.common.hdf5.appender import open_unshared
 from solvers.common.hdf5_utils import HDF5Writer, read_hdf5_info
 
 CheckpointValue = str | int | float | bool | None
@@ -124,14 +124,13 @@ def resume_output(path: Path, num_samples: int, metadata: Mapping[str, Checkpoin
     Raises:
         ValueError: If the file is missing, broken or shorter than that.
     """
-    writer = HDF5Writer.resume(path, num_samples=num_samples)
-    stored = read_hdf5_info(path).metadata
-    if all(stored.get(name) == value for name, value in metadata.items()):
-        return writer
-    writer.close(complete=False)
-    with h5py.File(path, "r+") as file:
-        for name, value in metadata.items():
-            file["metadata"].attrs.modify(name, value)
+    if path.is_file():
+        stored = read_hdf5_info(path).metadata
+        if any(stored.get(name) != value for name, value in metadata.items()):
+            HDF5Writer.resume(path, num_samples=num_samples).close(complete=False)
+            with open_unshared(path, "r+") as file:
+                for name, value in metadata.items():
+                    file["metadata"].attrs.modify(name, value)
     return HDF5Writer.resume(path, num_samples=num_samples)
 
 

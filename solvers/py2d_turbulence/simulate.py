@@ -82,7 +82,14 @@ def resume(config: RunConfig, options: Options) -> int:
                 "leave them out, or start anew with --overwrite or another --output_dir"
             )
         state, time_reached = saved.state, saved.state.step * config.dt
-        if state.step >= config.num_steps:
+        if state.step > config.num_steps:
+            raise ValueError(
+                f"tTotal={config.tTotal:g}: the run to resume is at t={time_reached:g} already; "
+                "give a larger --tTotal"
+            )
+        if state.step == config.num_steps:  # a kill may have come just before the mark
+            with resume_output(options.output, saved.num_samples, {"tTotal": config.tTotal}) as writer:
+                writer.close(complete=True)
             logger.info("complete at t=%g, nothing to do; a larger --tTotal continues the run", time_reached)
             return 0
         import_wisdom(saved.wisdom)

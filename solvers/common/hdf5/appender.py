@@ -6,6 +6,7 @@ Growing datasets are written through h5py's low-level calls, a quarter of the ti
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -13,6 +14,9 @@ import numpy as np
 from solvers.common.hdf5 import schema
 from solvers.common.hdf5.live import LiveSuperblock, trim
 from solvers.common.hdf5.schema import filter_names
+
+REFUSED_LOCK = "unable to lock file"
+"""What HDF5 says, whatever the reason."""
 
 _METADATA_SLACK_BYTES = 256 << 10
 
@@ -182,6 +186,17 @@ class Appender:
         self._file[schema.METADATA].attrs.modify("complete", np.bool_(complete))
 
 
+def open_unshared(path: Path, mode: Literal["w", "r+"]) -> h5py.File:
+    """Open as plain HDF5 does, also where the file system has no locks: ours keeps other writers away."""
+    options: dict[str, Any] = {"libver": ("v110", "v110")}
+    try:
+        return h5py.File(path, mode, **options)
+    except OSError as error:
+        if REFUSED_LOCK not in str(error):
+            raise
+        return h5py.File(path, mode, locking=False, **options)
+
+
 def _open(path: Path) -> h5py.File:
     """Open for SWMR writing without a chunk cache: every row goes to the file once, by its own size."""
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
@@ -190,10 +205,12 @@ def _open(path: Path) -> h5py.File:
     flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
     try:
         return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
-    except BlockingIOError:
-        # A reader elsewhere has the file open; SWMR writing does not disturb it, and other writers are kept
-        # away by the lock. (Not the default, since HDF5 refuses a reader in this process whose locking
-        # differs.)
+    except OSError as error:
+        if REFUSED_LOCK not in str(error):
+            raise
+        # A reader elsewhere has the file open, or the file system has no locks. SWMR writing does not disturb
+        # the reader, and other writers are kept away by our lock. (Not the default, since HDF5 refuses a
+        # reader in this process whose locking differs.)
         access.set_file_locking(False, True)
         return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from solvers.common.files import WriterLock
 from solvers.common.hdf5 import schema
-from solvers.common.hdf5.appender import Appender
+from solvers.common.hdf5.appender import Appender, open_unshared
 from solvers.common.hdf5.live import release_file
 from solvers.common.hdf5.schema import COMPRESSIONS, MetadataValue, compression_options
 
@@ -73,7 +73,7 @@ class HDF5Writer:
         self._lock = WriterLock(self.path)
         partial = self.path.with_name(f".{self.path.name}.partial")
         try:
-            with h5py.File(partial, "w", libver=("v110", "v110")) as file:
+            with open_unshared(partial, "w") as file:
                 create_layout(
                     file,
                     fields=fields,

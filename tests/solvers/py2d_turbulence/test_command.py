@@ -1,6 +1,9 @@
 """The command as a user types it: output, refusals, signals, restarts, blow-ups."""
 
+import errno
 import importlib.util
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -337,3 +340,39 @@ def test_a_checkpoint_from_before_the_field_had_a_choice(tmp_path: Path) -> None
     older = {name: value for name, value in saved.meta.items() if name != "field_name"}
     save_checkpoint(tmp_path / "checkpoint.npz", saved.arrays, older)
     assert main(tmp_path, "--resume", "--tTotal", "0.5") == 0
+
+
+def test_a_kill_before_the_mark_of_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run is done, and its output says so after a resume; an earlier end is refused."""
+    assert main(tmp_path, *SMALL) == 0
+    path = tmp_path / "output.h5"
+    with h5py.File(path, "r+") as file:
+        file["metadata"].attrs.modify("complete", np.bool_(False))
+    assert main(tmp_path, "--resume") == 0
+    assert read_hdf5_info(path).metadata["complete"]
+    assert len(frames(tmp_path)[1]) == 5
+    assert main(tmp_path, "--resume", "--tTotal", "0.2") == 1
+    assert "at t=0.4 already" in capsys.readouterr().err
+
+
+def test_a_file_system_without_locks(tmp_path: Path) -> None:
+    """As some network mounts are: a run, and its continuation."""
+    if shutil.which("gcc") is None or sys.platform != "linux":
+        pytest.skip("needs gcc, to refuse locks as such a mount does")
+    source, library = tmp_path / "flock.c", tmp_path / "flock.so"
+    source.write_text(
+        f"#include <errno.h>\nint flock(int f, int o) {{ errno = {errno.ENOLCK}; return -1; }}\n"
+    )
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    environment = {**os.environ, "LD_PRELOAD": str(library)}
+    for flags in (SMALL, ("--resume", "--tTotal", "0.5")):
+        result = subprocess.run(
+            command(tmp_path / "run", *flags),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"output.h5", "checkpoint.npz"}
+    assert validate(tmp_path / "run" / "output.h5") == []
