@@ -324,7 +324,7 @@ class DatasetRoot:
             unpack(tarball, self._staged(entry), members=members, unpacked=entry.unpacked, job=job)
             for member in members:
                 if (path := self._staged(entry) / member).is_dir():
-                    os.sync()  # perhaps a million small files
+                    getattr(os, "sync", bool)()  # perhaps a million small files
                 else:
                     sync(path)
             Receipt.of(entry, self._staged(entry)).write(folder / f"{entry.name}.json")

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import tyro
 
+from gust_torch.artifacts.download import ByteProgress
 from gust_torch.artifacts.registry import json_problems
 from gust_torch.artifacts.store import (
     DEFAULT_CACHE,
@@ -95,7 +96,9 @@ def upload_artifact(options: UploadOptions) -> StoredArtifact:
     )
     store.check(options.name, path.name)
     before = stamp(path)
-    return store.put(Upload(options.name, options.type, path, metadata, file_sha256(path), before))
+    with ByteProgress(path.stat().st_size, f"read {path.name}") as progress:
+        sha256 = file_sha256(path, progress.count)
+    return store.put(Upload(options.name, options.type, path, metadata, sha256, before))
 
 
 def check_file(path: Path) -> None:
