@@ -41,8 +41,9 @@ def test_fit(write_store, meshes, tmp_path) -> None:
         enable_model_summary=False,
     )
     trainer.fit(model, datamodule=data)
-    epochs = [[size for sizes in model.seen[start : start + 3] for size in sizes] for start in (0, 3, 6)]
-    assert [sorted(epoch) for epoch in epochs] == [[5, 6, 9, 14, 30]] * 3
+    # Five graphs in batches of two: the last one waits for another epoch.
+    epochs = [[size for sizes in model.seen[start : start + 2] for size in sizes] for start in (0, 2, 4)]
+    assert all(len(set(epoch) & {5, 6, 9, 14, 30}) == 4 for epoch in epochs)
     assert epochs[0] != epochs[1] or epochs[1] != epochs[2]
 
 
