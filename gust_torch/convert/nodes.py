@@ -1,4 +1,4 @@
-"""Opens a foreign HDF5 file and looks its datasets up: each is what it must be, stored, in this file."""
+"""Looks the datasets of a foreign HDF5 file up: each is what it must be, stored, in this file."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from gust_torch.convert.families import Array, Family
-from solvers.common.hdf5.reader import open_error, open_hdf5
+from solvers.common.hdf5.reader import open_error
 from solvers.common.hdf5.storage import storage_problem
 from solvers.common.hdf5.structure import NUMBERS, Contents, Rule
 
@@ -21,23 +21,8 @@ AXES = {"n": "samples", "t": "times", "x": "points along x", "y": "points along 
 
 
 @contextmanager
-def open_source(path: Path) -> Iterator[h5py.File]:
-    """Open a foreign HDF5 file for reading.
-
-    Raises:
-        ValueError: Missing, empty, not HDF5, truncated, or held by a writer.
-    """
-    with open_hdf5(path) as file:
-        yield file
-
-
-@contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what HDF5 says of damage that only shows while it reads into a refusal.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
+    """Turn what HDF5 says of damage that only shows while it reads into a ValueError."""
     try:
         yield
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # the last two of types

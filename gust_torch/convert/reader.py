@@ -9,8 +9,9 @@ import h5py
 import numpy as np
 
 from gust_torch.convert.families import Array
-from gust_torch.convert.nodes import Nodes, field_dataset, open_source, place, reading, sample_nodes
+from gust_torch.convert.nodes import Nodes, field_dataset, place, reading, sample_nodes
 from gust_torch.convert.source import Source
+from solvers.common.hdf5.reader import open_hdf5
 from solvers.common.hdf5.structure import fill_values
 
 # Large enough that per-call costs vanish, small enough that a handful of copies stay far below 500 MB.
@@ -163,7 +164,7 @@ def open_reader(source: Source) -> Iterator[SourceReader]:
     Raises:
         ValueError: The file cannot be opened.
     """
-    with open_source(source.path) as file:
+    with open_hdf5(source.path) as file:
         with reading(source.path):
             nodes = sample_nodes(file, source.family, len(source.samples))
         yield SourceReader(source, nodes)

@@ -20,13 +20,13 @@ from gust_torch.convert.nodes import (
     Nodes,
     check_stored,
     field_dataset,
-    open_source,
     place,
     read_numbers,
     reading,
     sample_nodes,
 )
 from gust_torch.convert.ups import in_ups_form, ups_parameters
+from solvers.common.hdf5.reader import open_hdf5
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def describe_source(path: Path, family: Family, *, max_samples: int | None = Non
         ValueError: Anything that is not as the family has it, with file, key and remedy.
     """
     refuse_3d(path.name)
-    with reading(path), open_source(path) as file:
+    with reading(path), open_hdf5(path) as file:
         if "fields" in file:
             raise ValueError(f"{path} is in the common format (/fields), nothing to convert; leave it out")
         family = in_ups_form(family, file)

@@ -19,6 +19,7 @@ from gust_torch.convert.families import family_names
 from gust_torch.convert.output import Result
 from gust_torch.convert.plan import Options, Plan
 from gust_torch.convert.reader import open_reader
+from solvers.common.files import WriterLock
 from solvers.common.hdf5_utils import read_hdf5_info, validate
 
 VERIFY = Options(verify=True)
@@ -305,6 +306,16 @@ def test_signal_stops_between_blocks_and_the_next_call_continues(
     assert not list(out.glob("*.h5"))
     assert convert_family("burgers1d", sources.root, out, VERIFY).exit_code == 0
     assert everything(out) == sweep
+
+
+def test_one_conversion_at_a_time(sources, out: Path) -> None:
+    sources.burgers()
+    out.mkdir()
+    other = WriterLock(out / ".burgers1d.part")
+    with pytest.raises(BlockingIOError, match="another process"):
+        convert_family("burgers1d", sources.root, out, Options(overwrite=True))
+    other.release()
+    convert_family("burgers1d", sources.root, out, VERIFY)
 
 
 KILLED = """

@@ -27,7 +27,7 @@ print(peak() - before)
     ("num", "chunks"),
     [
         pytest.param(100, None, id="0.5 GB"),
-        pytest.param(600, None, id="3 GB", marks=pytest.mark.slow),
+        pytest.param(300, None, id="1.5 GB", marks=pytest.mark.slow),
         pytest.param(100, (16, 3, 64, 64), id="0.5 GB in chunks across trajectories"),
     ],
 )
