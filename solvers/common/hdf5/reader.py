@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -127,7 +128,10 @@ def open_error(path: str | os.PathLike[str], error: BaseException) -> ValueError
 
 def field_datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
     """Datasets of /fields by name; links that lead nowhere are left out."""
-    members = {name: file[schema.FIELDS].get(name) for name in file[schema.FIELDS]}
+    members = {}
+    for name in file[schema.FIELDS]:
+        with suppress(KeyError, OSError, RuntimeError):
+            members[name] = file[schema.FIELDS][name]
     return {name: item for name, item in members.items() if isinstance(item, h5py.Dataset)}
 
 
@@ -154,7 +158,10 @@ def num_times(file: h5py.File) -> int:
 
 def is_complete(file: h5py.File) -> bool:
     """Whether no writer can be at work: the file says so, or it says nothing (foreign and older files)."""
-    return not Contents(file, file.filename).is_growing
+    try:
+        return not Contents(file, file.filename).is_growing
+    except ValueError:  # metadata that are no group
+        return True
 
 
 def read_hdf5_info(path: str | os.PathLike[str]) -> HDF5Info:

@@ -134,6 +134,10 @@ class _Copy:
         """Check and copy everything."""
         contents = self._contents
         fields = contents.names(schema.FIELDS)
+        if not fields:
+            raise ValueError(f"{self._path}: /fields: expected at least one dataset, found none")
+        for name in (schema.X, schema.Y):
+            contents.dataset(name)  # checked, and copied as it is
         count = contents.count(
             fields, more=[f"{schema.SCALARS}/{name}" for name in contents.names(schema.SCALARS)]
         )

@@ -296,8 +296,8 @@ def fill_values(dataset: h5py.Dataset) -> list[float]:
     """Return what the attributes of a dataset say missing cells hold."""
     if not h5py.h5a.get_num_attrs(dataset.id):
         return []
-    values = [dataset.attrs[name] for name in FILLS if name in dataset.attrs]
-    return [float(value) for value in np.ravel(values) if np.isreal(value)] if values else []
+    values = [np.ravel(dataset.attrs[name]) for name in FILLS if name in dataset.attrs]
+    return [float(value) for value in np.concatenate([[], *(v for v in values if v.dtype.kind in NUMBERS)])]
 
 
 def _noun(rule: Rule) -> str:

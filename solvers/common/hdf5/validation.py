@@ -31,7 +31,9 @@ def validate(path: str | os.PathLike[str], *, allow_external: bool = False) -> l
     with file:
         contents = Contents(file, str(path), allow_external=allow_external)
         found = _Found(contents)
-        if found.problems and not found.datasets:
+        if not found.datasets or any(
+            "/metadata: expected a group, found a" in text for text in found.problems
+        ):
             return found.problems
         try:
             return [*found.problems, *_check(contents, found.datasets)]
