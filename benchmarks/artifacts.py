@@ -150,7 +150,7 @@ def _second_run(folder: Path, repeats: int) -> Row:
     """Return the command when all is in place, against starting the interpreter."""
     root, cache, registry = folder / "root", folder / "cache", folder / "registry.yaml"
     with contextlib.redirect_stderr(io.StringIO()):
-        fetch(FetchOptions((NAME,), root=root, cache=cache, registry=registry))
+        fetch(FetchOptions((NAME,), root, cache, registry), report=lambda line: None)
     script = Path(__file__).parents[1] / "scripts" / "fetch_datasets.py"
     flags = f"--root {root} --cache {cache} --registry {registry}"
     seconds = medians(
