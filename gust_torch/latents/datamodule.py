@@ -141,7 +141,7 @@ class LatentDataModule(LightningDataModule):
 
     def identity(self) -> dict[str, Any]:
         """Return what checkpoints hold of the data; see `gust_torch.identity`."""
-        values = {**spec_identity(self.spec), "encoder": model_digest(self.autoencoder)}
+        values = spec_identity(self.spec)
         values |= {"parameters": list(self.parameter_names), "n_steps": self.n_steps, "stride": self.stride}
         for split in ("train", "val"):
             dataset = self.dataset(split)

@@ -239,8 +239,8 @@ def test_windows_without_a_step_are_refused(home, tmp_path, capfd):
 
 
 def test_a_steady_problem_is_refused(home, tmp_path, capfd):
-    for split in ("train", "val"):
-        write_task(tmp_path / f"darcy2d_{split}.h5", 4, num_times=1)
+    for split, num in (("train", 4), ("val", 2)):
+        write_task(tmp_path / f"darcy2d_{split}.h5", num, num_times=1)
     assert make_cache(tmp_path / "cache", home / "encoder.ckpt", tmp_path, "darcy2d") == 0
     steady = {"data__init_args__task": "darcy2d", "data__init_args__root": tmp_path}
     for source in ({"encoder": "encoder.ckpt"}, {"cache": tmp_path / "cache"}):
