@@ -40,7 +40,6 @@ class Interruption(Callback):
         """Leave SIGTERM to `signals`: Lightning's handler meets a collective within whatever runs."""
         connector: Any = trainer._signal_connector
         connector._sigterm_notifier_fn = lambda number, frame: None
-        self.signals.children = lambda: getattr(trainer.strategy.launcher, "procs", ())
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on there is something to save."""

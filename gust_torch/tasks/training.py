@@ -151,6 +151,7 @@ class TrainCLI(LightningCLI):
         self.interruption = Interruption(self.signals, None if "last" in left_out else made.last)
         callbacks = [made[name] for name in names] + [self.interruption]
         trainer = self._instantiate_trainer({**made.trainer, **kwargs}, callbacks)
+        self.signals.children = lambda: getattr(trainer.strategy.launcher, "procs", ())
         ExactFitLoop.install(trainer)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = FileCheckpointIO()

@@ -32,7 +32,7 @@ QUANTIZED_SOON = [
 ]
 CASES = {
     # 34 frames in batches of 16 (2 are left over, the third batch is dropped)
-    "epochs": ["--data.batch_size", "16"],
+    "epochs": ["--data.batch_size", "16", *EVERY_BATCH],
     "steps that end with an epoch": ["--data.batch_size", "17", "--trainer.max_steps", "6"],
     "steps that end within an epoch, validation every second epoch": [
         *("--data.batch_size", "10", "--trainer.max_steps", "8", "--trainer.check_val_every_n_epoch", "2"),
@@ -105,13 +105,13 @@ def test_every_checkpoint_continues_bit_for_bit(flags, kept, turbulence_file, ti
     root, copies = tmp_path / "run", tmp_path / "kept"
     copies.mkdir()
     command = ["fit", *tiny_flags(turbulence_file, root), "--trainer.max_epochs", "3", *QUANTIZED_SOON]
-    command += [*EVERY_BATCH, *flags]
+    command += flags
     kept.append(copies)
     main(command)
     kept.clear()
     expected, logged = tensors(root), losses(root)
     names = [path.name for path in sorted(copies.iterdir())]
-    assert len(names) >= 6
+    assert len(names) >= 3
     for name in names:
         shutil.rmtree(root)
         (root / "checkpoints").mkdir(parents=True)
