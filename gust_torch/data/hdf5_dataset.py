@@ -281,7 +281,7 @@ class HDF5Dataset(Dataset[Tensor]):
     def trajectory_ends(self) -> list[tuple[int, int, str, str]]:
         """Trajectory id, number of items, digest of the first frame, and one of a middle and the last frame.
 
-        Of windows, their first frames count. Trajectories without any structure (constants) are left out. Waves
+        Of windows, their first frames count. Trajectories without structure (constants) are left out. Waves
         that meet again at the end differ in the middle.
         """
         ids, first, counts = np.unique(self.trajectories, return_index=True, return_counts=True)
