@@ -197,17 +197,18 @@ def _check_distinct(dataset: HDF5Dataset, train: np.ndarray, val: np.ndarray) ->
     if not held_out - trained or len(held_out | trained) > most:
         return
     ends = dataset.trajectory_ends()
-    whole: dict[tuple[int, str, str], int] = {}
+    alike: dict[tuple[int, str, str], list[int]] = {}
     for trajectory, count, first, last in ends:
-        other = whole.setdefault((count, first, last), trajectory)
-        if other != trajectory:
+        others = alike.setdefault((count, first, last), [])
+        # Both ends of a periodic motion may agree where its middle does not.
+        copied = next((other for other in others if dataset.are_equal(trajectory, other)), None)
+        if copied is not None:
             raise ValueError(
-                f"{dataset.where(trajectory)}: trajectory {trajectory} repeats trajectory {other}, "
-                f"which is in "
-                f"{dataset.where(other)}: {count} frames, the first and last are equal, so validation "
-                f"would see "
-                "what was trained on; leave one out"
+                f"{dataset.where(trajectory)}: trajectory {trajectory} repeats trajectory {copied}, which is "
+                f"in {dataset.where(copied)}: all {count} frames are equal, so validation would see what was "
+                "trained on; leave one out"
             )
+        others.append(trajectory)
     starts = {first for trajectory, _, first, _ in ends if trajectory in trained}
     if shared := sum(first in starts for trajectory, _, first, _ in ends if trajectory in held_out):
         logger.warning(

@@ -300,6 +300,15 @@ class HDF5Dataset(Dataset[Tensor]):
                 ends.append((int(trajectory), int(count), begin, end))
         return ends
 
+    def are_equal(self, trajectory: int, other: int) -> bool:
+        """Whether two trajectories of as many items agree in all frames; reads up to the first difference."""
+        pairs = zip(
+            *(np.flatnonzero(self.trajectories == which) for which in (trajectory, other)), strict=True
+        )
+        return all(
+            np.array_equal(*(self._read([int(self._frames[item, 0])])[0] for item in pair)) for pair in pairs
+        )
+
     def where(self, trajectory: int) -> str:
         """Name the file that a trajectory is in."""
         frame = int(self._frames[np.flatnonzero(self.trajectories == trajectory)[0], 0])

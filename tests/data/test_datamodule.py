@@ -250,3 +250,19 @@ def test_two_ranks_see_everything_once(write_file, tmp_path: Path) -> None:
         assert [len(part) for part in seen] == [12, 12]
         assert seen[0] | seen[1] == set(range(24))
     assert ranks[0][0][1] != ranks[0][4][1]  # another order in the second epoch
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_copy_is_refused_but_not_one_that_agrees_at_its_ends(write_file, copied: bool) -> None:
+    """Periodic motions at several speeds begin and end alike."""
+    frames = np.random.default_rng(0).normal(size=(4, 6, 6, 4)).astype(np.float32)
+    frames[:, 0], frames[:, -1] = frames[0, 0], frames[0, -1]
+    if copied:
+        frames[3] = frames[2]
+    path = write_file("a.h5", {"v": frames.reshape(24, 6, 4)}, trajectory=np.repeat(np.arange(4), 6))
+    data = FieldDataModule(path, val_fraction=0.25, batch_size=2)
+    if copied:
+        with pytest.raises(ValueError, match="trajectory 3 repeats trajectory 2"):
+            data.setup("fit")
+    else:
+        data.setup("fit")
