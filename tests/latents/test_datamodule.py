@@ -307,7 +307,7 @@ def test_ranks_share_the_windows(root: Path, caches: Path) -> None:
     data = LatentDataModule("burgers1d", str(root), str(caches), batch_size=4)
 
     class Rank:
-        world_size, current_epoch = 2, 1
+        world_size, current_epoch, overfit_batches = 2, 1, 0
 
         def __init__(self, rank: int) -> None:
             self.global_rank = rank
