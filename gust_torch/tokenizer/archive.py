@@ -48,7 +48,9 @@ BAD_ARCHIVE = (
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise FileExistsError if `path` exists and may not be replaced."""
+    """Raise FileExistsError if `path` exists and may not be replaced, as no folder may."""
+    if path.is_dir():
+        raise FileExistsError(f"{path} is a folder; name a file in it as --output")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; pass --overwrite to replace it, or choose another --output")
 

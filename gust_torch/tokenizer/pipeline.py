@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from solvers.common.provenance import provenance
 from solvers.common.urls import redact
 
 __all__ = ["Encoded", "RoundTrip", "TokenInfo", "check_round_trip", "save_tokens", "token_info"]
+
+CODES = ".codes.part"
 
 
 @dataclass(frozen=True)
@@ -158,13 +160,14 @@ def make_ranks(options: TokenOptions) -> Ranks:
 def codes_file(target: Path, tokenizer: VQVAETokenizer, dataset: HDF5Dataset, ranks: Ranks) -> Iterator[Path]:
     """Start the processes and yield the path of a hidden .npy for all original codes, beside the output.
 
-    The output is locked meanwhile. What a killed process left of such a file is replaced.
+    The output is locked meanwhile. What killed processes left of such files in the folder is removed.
     """
     ranks.start()
-    path = target.with_name(f".{target.name}.codes")
+    path = target.with_name(f".{target.name}{CODES}")
     locks: list[WriterLock] = []
 
     def prepare() -> None:
+        remove_leftovers(target.parent)
         locks.append(WriterLock(target))
         shape = (len(dataset), tokenizer.tokens_per_sample)
         allocate_rows(path, shape, np.dtype(tokenizer.code_dtype))
@@ -174,6 +177,15 @@ def codes_file(target: Path, tokenizer: VQVAETokenizer, dataset: HDF5Dataset, ra
         yield path
     finally:
         for lock in locks:  # of the first process
+            path.unlink(missing_ok=True)
+            lock.release()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the codes of runs that were killed; those of a run at work are locked and stay."""
+    for path in folder.glob(f".*{CODES}"):
+        with suppress(BlockingIOError):
+            lock = WriterLock(path.with_name(path.name[1:].removesuffix(CODES)))
             path.unlink(missing_ok=True)
             lock.release()
 

@@ -165,14 +165,19 @@ def test_what_a_killed_run_left_is_replaced_and_two_runs_exclude_each_other(
     from solvers.common.files import WriterLock
 
     output = tmp_path / "tokens.npz"
-    for name in (".tokens.npz.codes", ".tokens.npz.part"):
+    for name in (".tokens.npz.codes.part", ".tokens.npz.part", ".other.npz.codes.part", ".other.npz.lock"):
         (tmp_path / name).write_bytes(b"half")
+    (tmp_path / ".at_work.npz.codes.part").touch()
+    at_work = WriterLock(tmp_path / "at_work.npz")
     lock = WriterLock(output)
     assert main(["save", *arguments, "--output", str(output)]) == 1
     assert "another process is writing it" in capsys.readouterr().err
     lock.release()
     assert main(["save", *arguments, "--output", str(output)]) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["tokens.npz"]
+    at_work.release()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".at_work.npz.codes.part", "tokens.npz"]
+    assert main(["save", *arguments, "--overwrite", "--output", str(tmp_path)]) == 1
+    assert "is a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -196,7 +201,7 @@ def test_a_signal_says_a_word(
         text=True,
     )
     deadline = time.monotonic() + 120
-    while not (tmp_path / ".tokens.npz.codes").exists():
+    while not (tmp_path / ".tokens.npz.codes.part").exists():
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
