@@ -273,7 +273,8 @@ def _open(path: Path, *, swmr: bool) -> h5py.File:
     try:
         return h5py.File(path, "r", swmr=swmr)
     except OSError as error:
-        if _lock_errno(error) not in _NO_LOCKS:
+        # HDF5 refuses two handles of one process that differ in this, too.
+        if _lock_errno(error) not in _NO_LOCKS and "locking flag" not in str(error):
             raise
         return h5py.File(path, "r", swmr=swmr, locking=False)
 

@@ -93,6 +93,14 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     open_file(path).close()
 
 
+def test_a_second_handle_on_a_file_opened_without_locks(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["fields/v"] = np.zeros((2, 4, 4), "f4")
+    with h5py.File(path, "r", locking=False), open_file(path) as file:
+        assert file["fields/v"].shape == (2, 4, 4)
+
+
 @pytest.mark.parametrize("size", [512, 2048])
 def test_a_user_block_is_passed_over(tmp_path: Path, size: int) -> None:
     with h5py.File(tmp_path / "a.h5", "w", userblock_size=size) as file:
