@@ -47,6 +47,10 @@ def channel_statistics(frames: Iterable[np.ndarray], names: tuple[str, ...]) -> 
     std = np.sqrt(squares / count)
     constant = std <= CONSTANT_TOLERANCE * np.abs(mean)
     for i in np.flatnonzero(constant):
-        logger.warning("channel %s is constant (%g); it is centered but not scaled", names[i], mean[i])
+        logger.warning(
+            "channel %s is constant (%g); it is centered but not scaled, and errors relative to it mean "
+            "nothing: leave "
+            "it out with `fields` (--data.fields)", names[i], mean[i],
+        )  # fmt: skip
     std[constant] = 1.0
     return tuple(torch.from_numpy(a.astype(np.float32)).reshape(-1, 1, 1) for a in (mean, std))  # type: ignore[return-value]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from gust_torch.data.files import close_remote_files
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.data.loader import collate_frames
 
@@ -113,6 +114,15 @@ def test_url(write_file) -> None:
     path = write_file("a.h5", {"vorticity": OMEGA})
     for url in (f"file://{path}", f"file://{path[:-4]}*.h5"):
         assert np.array_equal(HDF5Dataset(url)[7][0], OMEGA[7])
+
+
+def test_remote_files_are_closed_before_the_interpreter_goes(write_file) -> None:
+    dataset = HDF5Dataset(f"file://{write_file('a.h5', {'vorticity': OMEGA})}")
+    file = dataset._handles.file(0)._file
+    assert file is not None
+    assert file
+    close_remote_files()  # registered with atexit: HDF5 would read through a python that is no more
+    assert not file
 
 
 def test_statistics(write_file) -> None:
