@@ -110,6 +110,12 @@ def _say_notes(plan: Plan) -> None:
     total, groups = len(plan.splits.assignment), plan.splits.num_groups
     if groups < total and plan.splits.by == "group" and plan.options.splits is not None:
         logger.info("%d trajectories start from %d states, kept together by the split", total, groups)
+    if plan.options.split_by == "group" and plan.splits.by == "trajectory" and total > 1:
+        logger.warning(
+            "all %d trajectories start from one state, so val and test start as train does (--split-by group "
+            "is impossible)",
+            total,
+        )
     states = "" if groups == total else f" that start from {groups} state{'s' if groups > 1 else ''}"
     for split in plan.splits.empty:
         logger.warning(

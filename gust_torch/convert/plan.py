@@ -193,12 +193,14 @@ def make_plan(
     )
     for source in sources[1:]:
         _check_fits(sources[0], source)
-    keys = trajectory_keys(sources, options.split_by)
-    if own_splits is None:
-        splits = make_splits(keys, options.splits, options.seed, options.split_by)
-    else:
+    groups, repeats = trajectory_keys(sources)
+    if own_splits is not None:
         names = [own_splits[source.path] for source in sources for _ in source.samples]
-        splits = keep_splits(names, keys, options.seed)
+        splits = keep_splits(names, groups, options.seed)
+    elif options.split_by == "group" and (len(set(groups)) > 1 or options.splits is None):
+        splits = make_splits(groups, options.splits, options.seed, "group")
+    else:
+        splits = make_splits(repeats, options.splits, options.seed, "trajectory")
     return Plan(sources, splits, options)
 
 

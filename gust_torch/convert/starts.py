@@ -18,15 +18,17 @@ from gust_torch.convert.source import Source
 logger = logging.getLogger(__name__)
 
 
-def trajectory_keys(sources: Sequence[Source], by: str) -> list[Hashable]:
-    """Key of each trajectory in the order of the sources; those of one key belong into one split.
+def trajectory_keys(sources: Sequence[Source]) -> tuple[list[Hashable], list[Hashable]]:
+    """Keys of each trajectory in the order of the sources; those of one key belong into one split.
 
     Trajectories are compared by their first frames, to the bit: by the fields that the family names. Where
     these are the same everywhere in space, and say nothing, the middle and the last frame decide.
 
     Args:
         sources: Checked sources.
-        by: "group" for trajectories that start alike; "trajectory" for those that are alike throughout.
+
+    Returns:
+        Keys of trajectories that start alike, and keys of those that are alike throughout.
 
     Raises:
         ValueError: Two sources hold one trajectory, or a periodic axis one point twice.
@@ -35,23 +37,31 @@ def trajectory_keys(sources: Sequence[Source], by: str) -> list[Hashable]:
         _refuse_repeated_points(source)
     starts = [list(_frames(source, 0, source.family.start_fields)) for source in sources]
     counts = Counter(digest for source in starts for digest, _ in source)
-    keys: list[Hashable] = []
+    groups: list[Hashable] = []
+    repeats: list[Hashable] = []
     seen: dict[bytes, tuple[Source, int]] = {}
     for number, (source, found) in enumerate(zip(sources, starts, strict=True)):
         wholes = _wholes(source) if any(counts[digest] > 1 for digest, _ in found) else None
         copies = []
         for index, (digest, is_flat) in enumerate(found):
             if wholes is None or counts[digest] == 1:
-                keys.append((number, index))
+                groups.append(digest)
+                repeats.append((number, index))
                 continue
             whole, says_nothing = wholes[index]
-            keys.append(whole if is_flat or by == "trajectory" else digest)
-            if not says_nothing:
-                first = seen.setdefault(whole, (source, index))
-                if first[0] is not source:
-                    _refuse_copy(*first, source, index)
-                elif first[1] != index:
-                    copies.append(f"sample {source.samples[index]} is sample {source.samples[first[1]]}")
+            groups.append(whole if is_flat else digest)
+            repeats.append(whole)
+            first, other = seen.setdefault(whole, (source, index))
+            if says_nothing or (first is source and other == index):
+                continue
+            if _are_equal(first, other, source, index):
+                if first is not source:
+                    raise ValueError(
+                        f"{source.path}: sample {source.samples[index]} is the same data as sample "
+                        f"{first.samples[other]} of {first.path}; leave one of the files out (--pattern), or "
+                        "remove the copy"
+                    )
+                copies.append(f"sample {source.samples[index]} is sample {source.samples[other]}")
         if copies:
             logger.warning(
                 "%s: %d trajectories repeat others (%s); these stay together",
@@ -59,7 +69,7 @@ def trajectory_keys(sources: Sequence[Source], by: str) -> list[Hashable]:
                 len(copies),
                 copies[0],
             )
-    return keys
+    return groups, repeats
 
 
 def _frames(source: Source, time: int, names: Sequence[str] = ()) -> Iterator[tuple[bytes, bool]]:
@@ -132,17 +142,8 @@ def _digest(arrays: Sequence[np.ndarray]) -> bytes:
     return digest.digest()
 
 
-def _refuse_copy(first: Source, i: int, other: Source, j: int) -> None:
-    """Refuse two sources whose trajectories i and j, alike in three frames, are alike in all."""
-    if _are_equal(first, i, other, j):
-        raise ValueError(
-            f"{other.path}: sample {other.samples[j]} is the same data as sample {first.samples[i]} of "
-            f"{first.path}; leave one of the files out (--pattern), or remove the copy"
-        )
-
-
 def _are_equal(first: Source, i: int, other: Source, j: int) -> bool:
-    """Whether two trajectories are the same in every frame."""
+    """Whether two trajectories, alike in three frames, are alike in all."""
     if first.num_frames != other.num_frames:
         return False
     with open_reader(first) as one, open_reader(other) as two:

@@ -106,6 +106,16 @@ def test_repeats_within_a_file_are_told_and_stay_together(sources, out: Path, ca
     assert held_out_starts(out) == [0, 0]
 
 
+def test_one_state_is_split_by_trajectory_and_told(sources, out: Path, caplog) -> None:
+    with h5py.File(sources.burgers(), "r+") as file:
+        file["tensor"][:, 0] = file["tensor"][0, 0]
+    result = convert_family("burgers1d", sources.root, out, Options())
+    assert [counts["trajectories"] for counts in result.counts.values()] == [8, 1, 1]
+    assert "all 10 trajectories start from one state" in caplog.text
+    with h5py.File(out / "burgers1d_val.h5") as file:
+        assert file["metadata"].attrs["split_by"] == "trajectory"
+
+
 def test_a_start_without_structure_says_nothing(sources, out: Path) -> None:
     with h5py.File(sources.burgers(), "r+") as file:
         file["tensor"][:, 0] = 0.5
