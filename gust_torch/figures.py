@@ -212,14 +212,14 @@ def panel_size(width: float, height: float) -> tuple[float, float]:
     return inches, inches * ratio
 
 
-def comparison_figure(fields: Mapping[str, Sequence[Comparison]], looks: Looks) -> Figure:
+def comparison_figure(fields: Sequence[tuple[str, Sequence[Comparison]]], looks: Looks) -> Figure:
     """Draw reference, estimate and error; fields stand below one another, or side by side if they are many.
 
     Args:
-        fields: Label of a field -> its rows, equally many for each; colors are shared within a field.
+        fields: Label and rows of each field, equally many; colors are shared within a field.
         looks: How to draw.
     """
-    rows = len(next(iter(fields.values())))
+    rows = len(fields[0][1])
     # Inches beside the panels of a field: gaps, color bars and their labels; notes above each panel.
     extra, gap, notes = (2.75, 0.75, 0.22)
     head = 0.3 if looks.title else 0.05
@@ -248,7 +248,7 @@ def comparison_figure(fields: Mapping[str, Sequence[Comparison]], looks: Looks) 
         figure = Figure(figsize=(width, height))
         lines = math.ceil(len(fields) / columns)
         block = (width / columns, (height - head) / lines)
-        for index, (label, own) in enumerate(fields.items()):
+        for index, (label, own) in enumerate(fields):
             line, column = divmod(index, columns)
             left, top = column * block[0], height - head - line * block[1]
             room = (left / width, (top - block[1]) / height, block[0] / width, block[1] / height)

@@ -106,18 +106,21 @@ def reconstruction_figure(examples: Sequence[Example], spec: FieldSpec) -> Figur
     def draw(axes: Axes, row: Comparison, values: Array, colors: str, norm: Normalize) -> None:
         draw_map(axes, values, spec, colors, norm)
 
-    fields = {
-        field_label(name, spec).text: [
-            Comparison(
-                example.reference[channel],
-                example.reconstruction[channel],
-                first=_when(example),
-                last=f"VRMSE {example.vrmse[channel]:.3f}",
-            )
-            for example in examples
-        ]
+    fields = [
+        (
+            field_label(name, spec).text,
+            [
+                Comparison(
+                    example.reference[channel],
+                    example.reconstruction[channel],
+                    first=_when(example),
+                    last=f"VRMSE {example.vrmse[channel]:.3f}",
+                )
+                for example in examples
+            ],
+        )
         for channel, name in enumerate(spec.names)
-    }
+    ]
     x, y = axis_names(spec)
     looks = Looks(
         draw=draw,

@@ -191,10 +191,10 @@ def rollout_figure(example: Example, spec: Spec) -> Figure:
                 axes.yaxis.set_major_formatter(ScalarFormatter())
                 axes.set_ylim(times)
 
-    fields = {
-        channel_label(name, spec): [_comparison(group, channel, space_time) for group in groups]
+    fields = [
+        (channel_label(name, spec), [_comparison(group, channel, space_time) for group in groups])
         for channel, name in enumerate(spec.names)
-    }
+    ]
     looks = Looks(
         draw=draw,
         panel=(2.5, 2.1) if space_time else panel_size(*_domain(example.frames, spec)),

@@ -111,11 +111,13 @@ def test_convection_has_readable_ticks_and_no_inertial_range(make_fields: Callab
 
 
 def test_many_fields_make_no_tower(make_fields: Callable[..., Tensor]) -> None:
-    names = tuple("abcd")
+    names = ("omega", "vorticity", "c", "d")  # the first two have one label
     spec = FieldSpec(names=names, grid=(16, 16))
     x = make_fields(spec, 3).numpy()
     examples = [Example(i, 0.5 * i, x[i], 0.5 * x[i], np.full(4, 0.5, np.float32)) for i in range(3)]
-    width, height = reconstruction_figure(examples, spec).get_size_inches()
+    figure = reconstruction_figure(examples, spec)
+    assert sum(axes.get_title() == "data" for axes in figure.axes) == 4
+    width, height = figure.get_size_inches()
     assert 0.8 < width / height < 2
     assert max(width, height) < 13
 
