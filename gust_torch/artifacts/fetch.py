@@ -8,7 +8,6 @@ Files are unpacked in .part/files and renamed when all are there. A run that is 
 continued by the next, which knows the moved files by the receipt in .part.
 """
 
-import concurrent.futures
 import filecmp
 import functools
 import hashlib
@@ -17,6 +16,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Annotated
 
 import tyro
 
-from gust_torch.artifacts.download import ArtifactCache, ByteProgress, Job
+from gust_torch.artifacts.download import ArtifactCache, ByteProgress, Job, Stopped
 from gust_torch.artifacts.reference import expand_reference
 from gust_torch.artifacts.registry import DatasetEntry, find_entries
 from gust_torch.artifacts.store import DEFAULT_CACHE, RemoteFile, open_reference
@@ -40,6 +40,7 @@ FROM_CACHE = "from cache"
 FORMAT_VERSION = 1
 FOLDER = ".gust"
 _PARALLEL_DATASETS = 4
+_GRACE_SECONDS = 4.0  # for threads to clean up after a signal
 
 Outcome = str | ValueError | OSError  # FETCHED, FROM_CACHE, or why not
 
@@ -149,22 +150,35 @@ def _side_by_side(
     """Work on some datasets at a time; one that fails does not stop the others."""
     parallel = min(len(entries), workers, _PARALLEL_DATASETS)
     outcomes: dict[str, Outcome] = {}
-    with (
-        ByteProgress(size, "fetch") as progress,
-        concurrent.futures.ThreadPoolExecutor(parallel) as pool,
-    ):
+    left = list(reversed(entries))
+    with ByteProgress(size, "fetch") as progress:
         job = Job(progress.count)
-        try:
-            futures = {entry.name: pool.submit(put, entry, workers // parallel, job) for entry in entries}
-            for name, future in futures.items():
+
+        def work() -> None:
+            while left and not job.stop.is_set():
+                entry = left.pop()
                 try:
-                    outcomes[name] = future.result()
+                    outcomes[entry.name] = put(entry, workers // parallel, job)
                 except (ValueError, OSError) as error:
-                    outcomes[name] = error
+                    outcomes[entry.name] = error
+                except Stopped:
+                    return
+
+        # Daemons: the program's end waits for no server that does not answer.
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(parallel)]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
         except BaseException:
             job.stop.set()  # Ctrl-C reaches the main thread only
-            pool.shutdown(wait=False, cancel_futures=True)
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join(_GRACE_SECONDS / parallel)
             raise
+    for entry in entries:
+        assert entry.name in outcomes, "its thread has told of a bug above"
     return outcomes
 
 

@@ -5,8 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -81,3 +84,40 @@ def test_a_fetch_that_is_killed_at_any_time(place: Place, run: Callable[..., str
     run()
     assert len(place.content()) == 2
     assert run().endswith("up to date\n")
+
+
+class Silent(BaseHTTPRequestHandler):
+    """A web server that knows a file's size and never sends it."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "100000")
+        self.send_header("Accept-Ranges", "none")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.server.asked.set()  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.flush()
+        time.sleep(30)
+
+    def log_message(self, *words: object) -> None:
+        """Says nothing."""
+
+
+def test_a_signal_ends_a_download_that_hangs(place: Place) -> None:
+    pytest.importorskip("aiohttp")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        server.daemon_threads, server.block_on_close, server.asked = True, False, threading.Event()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        entry = place.add(artifact=f"http://127.0.0.1:{server.server_port}/x.tar.gz")
+        place.register(replace(entry, size=100_000))
+        with started(place) as process:
+            assert server.asked.wait(20)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=15)
+        server.shutdown()
+    assert process.returncode == 143
+    assert errors.splitlines()[-1] == "stopped; the same command continues"
