@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +59,22 @@ def test_checksum(tmp_path: Path) -> None:
     counts: list[int] = []
     assert file_sha256(tmp_path / "file", counts.append) == hashlib.sha256(content).hexdigest()
     assert sum(counts) == len(content)
+
+
+def test_a_command_that_outlives_its_parent_keeps_the_lock(tmp_path: Path) -> None:
+    """Where it inherited it."""
+    code = (
+        "import os, subprocess, sys\nfrom pathlib import Path\nfrom solvers.common.files import WriterLock\n"
+        "lock = WriterLock(Path(sys.argv[1]))\nlock.inherit()\n"
+        "child = subprocess.Popen(['sleep', '60'], close_fds=False)\nprint(child.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    output = tmp_path / "run"
+    result = subprocess.run([sys.executable, "-c", code, str(output)], stdout=subprocess.PIPE, text=True)
+    child = int(result.stdout)
+    try:
+        with pytest.raises(BlockingIOError):
+            WriterLock(output)
+    finally:
+        os.kill(child, signal.SIGKILL)
+    WriterLock(output, timeout=10.0).release()
