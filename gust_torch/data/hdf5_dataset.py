@@ -279,25 +279,23 @@ class HDF5Dataset(Dataset[Tensor]):
                     )  # fmt: skip
 
     def trajectory_ends(self) -> list[tuple[int, int, str, str]]:
-        """Trajectory id, number of items, digest of the first frame, and one of a middle and the last frame.
+        """Trajectory id, number of items, digest of the first frame, and one of three later frames.
 
-        Of windows, their first frames count. Trajectories without structure (constants) are left out. Waves
-        that meet again at the end differ in the middle.
+        Of windows, their first frames count. Trajectories without structure (constants) are left out. Of
+        waves that meet again at the end the second frame or the one in the middle differs.
         """
-        ids, first, counts = np.unique(self.trajectories, return_index=True, return_counts=True)
-        last = len(self) - 1 - np.unique(self.trajectories[::-1], return_index=True)[1]
         ends = []
-        middle = [
-            int(np.flatnonzero(self.trajectories == i)[n // 2]) for i, n in zip(ids, counts, strict=True)
-        ]
-        for trajectory, count, *items in zip(ids, counts, first, middle, last, strict=True):
+        for trajectory in np.unique(self.trajectories):
+            own = np.flatnonzero(self.trajectories == trajectory)
+            count = len(own)
+            items = own[[0, min(1, count - 1), count // 2, count - 1]]
             frames = [self._read([int(self._frames[item, 0])])[0] for item in items]
             if any(np.ptp(channel) > 0 for channel in frames[0]):
                 begin, end = (
                     hashlib.blake2b(b"".join(frame.tobytes() for frame in part), digest_size=16).hexdigest()
                     for part in (frames[:1], frames[1:])
                 )
-                ends.append((int(trajectory), int(count), begin, end))
+                ends.append((int(trajectory), count, begin, end))
         return ends
 
     def are_equal(self, trajectory: int, other: int) -> bool:
