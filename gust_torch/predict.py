@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,15 +28,10 @@ NO_SCRIPT = ("spawn", "fork", "notebook")
 NO_ALLOCATION = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
-class Interrupted(BaseException):
-    """Ctrl-C, under a name that Lightning lets through (it ends the process upon KeyboardInterrupt)."""
-
-
 class Ranks:
     """Starts the processes of a call and speaks to them: one plans and tells the others, all compute.
 
-    A context manager, which turns Ctrl-C into `Interrupted`. Trainers that are made after `start` find the
-    processes running and start no others.
+    A context manager. Trainers that are made after `start` find the processes running and start no others.
     """
 
     def __init__(
@@ -186,14 +181,8 @@ class Ranks:
                 _write(write, *waiting)
 
     def __enter__(self) -> Ranks:
-        """Take over Ctrl-C."""
-        process = os.getpid()
-
-        def interrupt(number: int, frame: FrameType | None) -> None:
-            # Loading processes inherit this, and know what to do with the usual exception.
-            raise Interrupted if os.getpid() == process else KeyboardInterrupt
-
-        self._handler = signal.signal(signal.SIGINT, interrupt)
+        """Hear Ctrl-C, even where a shell started us in the background."""
+        self._handler = signal.signal(signal.SIGINT, signal.default_int_handler)
         return self
 
     def __exit__(
@@ -204,8 +193,6 @@ class Ranks:
         if kind is not None:
             for process in getattr(self._fabric.strategy.launcher, "procs", ()):
                 process.kill()  # they may wait for us in a collective, where no other signal reaches them
-        if kind is Interrupted:
-            raise KeyboardInterrupt from None
 
 
 @contextmanager

@@ -173,7 +173,7 @@ class LatentCache:
         table = self._load(PARAMETERS, shape, np.dtype(np.float64)).copy()
         self.parameters = {name: table[:, i] for i, name in enumerate(index.parameter_names)}
         if self.parameters and not 0 <= self.trajectories.min() <= self.trajectories.max() < len(table):
-            raise ValueError(f"{folder} is damaged: {PARAMETERS} lacks trajectories; {REMEDY}")
+            raise self._damaged(f"{PARAMETERS} lacks trajectories")
         self._compared = np.zeros(count, bool)
         self._latents: np.ndarray | None = None
 
@@ -249,7 +249,7 @@ class LatentCache:
         """
         model = load_model(self.encoder_path, LatentAutoencoder)
         if model_digest(model) != self.key.encoder:
-            raise ValueError(f"{self.folder} is damaged: {ENCODER} is not its encoder; {REMEDY}")
+            raise self._damaged(f"{ENCODER} is not its encoder")
         return model
 
     def check_fresh(
@@ -299,9 +299,7 @@ class LatentCache:
         assert self._latents is not None
         for row in rows[~self._compared[rows]].tolist():
             if crc32(self._latents[row]) != self.checksums[row]:
-                raise ValueError(
-                    f"{self.folder} is damaged: sample {row} of {LATENTS} is not what was written; {REMEDY}"
-                )
+                raise self._damaged(f"sample {row} of {LATENTS} is not what was written")
             self._compared[row] = True
 
     def _map(self) -> np.ndarray:
@@ -310,13 +308,17 @@ class LatentCache:
     def _compare(self, name: str) -> None:
         """Compare a file with its checksum."""
         if file_sha256(self._file(name)) != self.index.sha256[name]:
-            raise ValueError(f"{self.folder} is damaged: {name} is not what was written; {REMEDY}")
+            raise self._damaged(f"{name} is not what was written")
+
+    def _damaged(self, what: str) -> ValueError:
+        """Return the error that says what is wrong, and what to do."""
+        return ValueError(f"{self.folder} is damaged: {what}; {REMEDY}")
 
     def _file(self, name: str) -> Path:
         """Return the path of a file that is there."""
         path = self.folder / name
         if not path.is_file():
-            raise ValueError(f"{self.folder} is damaged: {name} is missing; {REMEDY}")
+            raise self._damaged(f"{name} is missing")
         return path
 
     def _load(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -329,16 +331,11 @@ class LatentCache:
         try:
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         except BAD_ARRAY as error:
-            raise ValueError(
-                f"{self.folder} is damaged: {name} is truncated or no array; {REMEDY}"
-            ) from error
+            raise self._damaged(f"{name} is truncated or no array") from error
         if array.shape != shape or array.dtype != dtype:
-            raise ValueError(
-                f"{self.folder} is damaged: {name} holds {array.dtype} {array.shape}, the index says "
-                f"{dtype} {shape}; {REMEDY}"
-            )
+            raise self._damaged(f"{name} holds {array.dtype} {array.shape}, the index says {dtype} {shape}")
         if isinstance(array, np.memmap) and path.stat().st_size != array.offset + array.nbytes:
-            raise ValueError(f"{self.folder} is damaged: {name} has bytes behind its end; {REMEDY}")
+            raise self._damaged(f"{name} has bytes behind its end")
         return array.view(np.ndarray)  # its slices are made faster than those of np.memmap
 
     def __getstate__(self) -> dict[str, object]:

@@ -73,15 +73,9 @@ class GridFrames:
     samples_per_item = 1
 
     def __init__(self, dataset: HDF5Dataset) -> None:
-        """Wrap a dataset of single frames, not normalized.
-
-        Raises:
-            ValueError: Its items are windows, or normalized.
-        """
-        if dataset.n_steps != 1 or dataset.normalized:
-            raise ValueError(
-                "expected a dataset of single frames in physical units; use the defaults of both"
-            )
+        """Wrap a dataset of single frames, not normalized."""
+        assert dataset.n_steps == 1
+        assert not dataset.normalized
         self.dataset = dataset
         self.spec: FieldSpec | GraphSpec = dataset.spec
         self.num_items = self.num_samples = len(dataset)

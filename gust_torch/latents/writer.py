@@ -105,8 +105,6 @@ class CachePlan:
         """
         items = frames.num_items if num_items is None else min(num_items, frames.num_items)
         num_samples = items * frames.samples_per_item
-        if batch_items < 1:
-            raise ValueError(f"expected batches of at least one item, got {batch_items}")
         key = LatentKey.of(model, data, num_samples=num_samples, dtype=dtype, options=options)
         trajectories = frames.trajectories[:num_samples]
         short = [n for n, values in frames.parameters.items() if len(values) <= trajectories.max()]

@@ -2,6 +2,8 @@
 
 import inspect
 import logging
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     Part: TypeAlias = tuple[int, Batch]
 
 logger = logging.getLogger(__name__)
+SIGNALLED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 def precompute(request: Request, report: Callable[[str], None] = lambda line: None) -> None:
@@ -211,6 +214,10 @@ def _make_task(task: TaskWork, ranks: Ranks) -> Iterator[str]:
         try:
             training.run()
             is_done = True
+        except SystemExit as end:
+            if ranks.rank == 0 and end.code in SIGNALLED:
+                print("stopped; the same command continues", file=sys.stderr)
+            raise
         finally:
             task.end_training(is_done=is_done)
         ranks.wait()

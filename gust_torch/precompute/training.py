@@ -2,14 +2,11 @@
 
 import hashlib
 import logging
-import signal
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from lightning.pytorch import Callback, LightningModule, Trainer
 
 from gust_torch.latents.key import DataIdentity
 from gust_torch.latents.writer import LOCK_SECONDS
@@ -22,23 +19,6 @@ from solvers.common.stage import Stage, read_record
 logger = logging.getLogger(__name__)
 
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
-
-
-class PlainSigterm(Callback):
-    """Gives SIGTERM back to whom it belonged before a trainer ran.
-
-    Lightning's handler waits until all processes have had the signal, which only this one may have got.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._handler = signal.getsignal(signal.SIGTERM)
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take it back."""
-        signal.signal(signal.SIGTERM, self._handler)
-
-    on_train_start = on_fit_start
 
 
 @dataclass(frozen=True)
@@ -109,7 +89,7 @@ class Training:
 
         Raises:
             ValueError: The training left no best checkpoint, or ended before its end.
-            SystemExit: The training failed, and has said why.
+            SystemExit: The training failed or was stopped, and has said so.
         """
         last = self.folder / LAST
         resume = ("--ckpt_path", str(last)) if last.is_file() else ()
@@ -166,7 +146,6 @@ def plan_training(data: TaskData, request: Request, identities: Mapping[str, Dat
         "--trainer.strategy": request.strategy,
         "--trainer.num_nodes": request.num_nodes,
         "--trainer.enable_model_summary": "false",  # it goes to stdout
-        "--trainer.callbacks+": f"{PlainSigterm.__module__}.{PlainSigterm.__name__}",
     }
     return Training(
         folder=training_folder(request, data.task),

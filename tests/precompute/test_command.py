@@ -16,7 +16,6 @@ from gust_torch.latents.writer import CacheWriter
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.precompute import pipeline
-from gust_torch.predict import Interrupted
 from gust_torch.spec import FieldSpec
 
 
@@ -155,7 +154,7 @@ def test_a_damaged_cache_is_refused_and_replaced_on_demand(encode, tmp_path):
     assert latents.read_bytes() == before
 
 
-@pytest.mark.parametrize("stop", [Interrupted, OSError])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError])
 def test_a_stopped_run_goes_on_behind_the_finished_batches(encode, tmp_path, monkeypatch, stop):
     assert encode("--batch-size", 4)[0] == 0
     folder = tmp_path / "cache" / "burgers1d_train"
@@ -173,7 +172,7 @@ def test_a_stopped_run_goes_on_behind_the_finished_batches(encode, tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(CacheWriter, "write", write_until)
         code, out, _ = encode("--batch-size", 4)
-    assert code == (130 if stop is Interrupted else 1)
+    assert code == (130 if stop is KeyboardInterrupt else 1)
     assert out == ""
     assert not folder.exists()
     with monkeypatch.context() as patch:

@@ -97,7 +97,8 @@ def test_sigterm_ends_both_processes(arguments, tmp_path, root):
     out, err = process.communicate(timeout=60)  # ends only when the second process has let go of the pipes
     assert process.returncode == 143, err
     assert out == ""
-    assert "stopped; the same command continues" in err
+    assert "stopped by SIGTERM at step" in err
+    assert "the same command continues" in err.splitlines()[-1]
     assert "Traceback" not in err
 
 

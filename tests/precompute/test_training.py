@@ -98,7 +98,8 @@ def test_what_the_training_says_is_all_that_is_said(run, root, config, tmp_path)
     [
         ({"model": {"base_channels": 8}}, "trains no autoencoder"),
         ({"model": {"class_path": "gust_torch.VQVAETask"}}, "trains no autoencoder"),
-        ({"model": {"class_path": "nowhere.Task"}}, "there is no class nowhere.Task"),
+        ({"model": {"class_path": "nowhere.Task"}}, "nowhere.Task is not of gust_torch, torch"),
+        ({"model": {"class_path": "torch.Task"}}, "there is no class torch.Task"),
         ({"model": [1]}, "model must be a mapping"),
         ({"data": {"class_path": "lightning.LightningModule"}}, "expected a FieldDataModule"),
     ],
