@@ -119,6 +119,7 @@ def describe(path: str) -> list[str]:
     if info.scalars:
         lines.append(f"scalars       {', '.join(info.scalars)}")
     lines += [f"metadata      {name} = {value}" for name, value in sorted(info.metadata.items())]
+    lines += [f"problem       {text}" for text in validate(path)]
     return lines
 
 
