@@ -171,3 +171,17 @@ def test_values_of_another_scale_are_told(
     caplog.clear()
     assert run(turbulence_checkpoint, turbulence_file, tmp_path / "out") == 0
     assert not caplog.text
+
+
+def test_a_field_of_one_component_is_a_scalar(
+    turbulence_checkpoint: Path, turbulence_file: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "one.h5"
+    shutil.copy(turbulence_file, copy)
+    with h5py.File(copy, "r+") as file:
+        values = file["fields/vorticity"][:]
+        del file["fields/vorticity"]
+        file["fields/vorticity"] = values[..., None]
+    assert run(turbulence_checkpoint, copy, tmp_path / "out") == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"tke_spectrum.png", "enstrophy_spectrum.png"} <= names
