@@ -96,7 +96,7 @@ class LatentOperatorTask(ModelTask):
 
     def validation_step(self, batch: "LatentBatch", batch_idx: int) -> None:
         """Loss of a batch of windows, and that of standing still."""
-        batch, count = self.true_part(batch)
+        batch, count = self.true_part(batch, len(batch.states))
         latents = self._latents(batch)
         still = latents[:, :1].expand_as(latents[:, 1:])
         metrics = {"val/loss": self._loss(latents, batch), "val/persistence": _mse(still, latents[:, 1:])}

@@ -27,9 +27,11 @@ def num_true_samples(loader: Any) -> int:
 
 
 def take(batch: Any, count: int) -> Any:
-    """Return the first samples of a batch: a tensor, a dataclass of tensors, or graphs."""
+    """Return the first samples of a batch: a tensor, a dataclass or a named tuple of tensors, or graphs."""
     if isinstance(batch, torch.Tensor):
         return batch[:count]
+    if isinstance(batch, tuple):
+        return type(batch)(*(value[:count] if isinstance(value, torch.Tensor) else value for value in batch))
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
         cut = {name: value[:count] for name, value in values.items() if isinstance(value, torch.Tensor)}

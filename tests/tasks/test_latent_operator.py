@@ -11,12 +11,14 @@ import torch
 
 from gust_torch.checkpoint import load_model, save_model
 from gust_torch.graph_spec import GraphSpec
+from gust_torch.latents.dataset import LatentBatch
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.precompute.command import main as precompute
 from gust_torch.spec import FieldSpec
 from gust_torch.tasks.cli import main
 from gust_torch.tasks.latent_operator import LatentOperatorTask
+from gust_torch.tasks.validation import take
 from solvers.common.hdf5_utils import HDF5Writer
 
 ROOT = Path(__file__).parents[2]
@@ -271,3 +273,11 @@ def test_particles_train_from_their_cache(tmp_path):
     assert len(logged(tmp_path / "run", "train/loss")) == 2 * 2  # 10 windows in batches of 4
     model = load_model(tmp_path / "run" / "checkpoints" / "best.ckpt", LatentOperator)
     assert model.spec == spec
+
+
+def test_the_first_windows_of_a_batch() -> None:
+    """The length of a batch is that of its tensors."""
+    batch = LatentBatch(torch.zeros(3, 2, 4, 5), torch.ones(3, 1), torch.zeros(3, 0), encoded=True)
+    part = take(batch, 2)
+    assert isinstance(part, LatentBatch)
+    assert [len(part.states), len(part.time_steps), len(part.parameters), part.encoded] == [2, 2, 2, True]

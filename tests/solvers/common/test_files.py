@@ -66,7 +66,8 @@ def test_a_command_that_outlives_its_parent_keeps_the_lock(tmp_path: Path) -> No
     code = (
         "import os, subprocess, sys\nfrom pathlib import Path\nfrom solvers.common.files import WriterLock\n"
         "lock = WriterLock(Path(sys.argv[1]))\nlock.inherit()\n"
-        "child = subprocess.Popen(['sleep', '60'], close_fds=False)\nprint(child.pid, flush=True)\n"
+        "child = subprocess.Popen(['sleep', '60'], close_fds=False, stdout=subprocess.DEVNULL)\n"
+        "print(child.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     output = tmp_path / "run"
