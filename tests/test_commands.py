@@ -78,6 +78,7 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Parsed
 
     monkeypatch.setattr(tyro, "cli", stop)
+    monkeypatch.setattr("gust_torch.tasks.cli.missing_file", lambda arguments: None)
     monkeypatch.setattr(LightningCLI, "instantiate_classes", stop_training)
 
 

@@ -3,16 +3,17 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning import Trainer
-from lightning.pytorch.loops.progress import _ProcessedTracker
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data._utils.collate import collate_tensor_fn, default_collate_fn_map
 from torch.utils.data.distributed import DistributedSampler
+
+if TYPE_CHECKING:
+    from lightning import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -234,7 +235,7 @@ class ResumableLoader(DataLoader[Any]):
 
 def shuffled_loader(
     dataset: Dataset[Any],
-    trainer: Trainer | None,
+    trainer: "Trainer | None",
     *,
     batch_size: int,
     block_size: int,
@@ -298,8 +299,7 @@ def ordered_loader(
     )
 
 
-def _num_finished_batches(trainer: Trainer) -> int:
+def _num_finished_batches(trainer: "Trainer") -> int:
     """Batches of this epoch whose training step is done (fetched ones may be ahead of it)."""
-    progress = trainer.fit_loop.epoch_loop.batch_progress.current
-    assert isinstance(progress, _ProcessedTracker)
-    return progress.processed
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return int(progress.processed)
