@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from gust_torch.analysis.floor import Floor, rate_distortion_figure
 from gust_torch.analysis.histogram_figure import histogram_figure
 from gust_torch.analysis.passes import Analysis, Example
 from gust_torch.analysis.report import spectral_errors
@@ -29,6 +30,7 @@ from gust_torch.figures import (
     save_figures,
     transform_note,
 )
+from gust_torch.metrics.transform_coding import RatePoint
 from gust_torch.spec import FieldSpec
 from solvers.common.files import written_aside
 
@@ -50,10 +52,22 @@ def write_analysis(analysis: Analysis, metrics: Mapping[str, object], output_dir
     """
     scales = WavenumberScales.of(analysis.spectra.spectrum, analysis.spec)
     figures = {name: spectrum_figure(panels, scales) for name, panels in spectrum_panels(analysis).items()}
+    if analysis.floors:
+        figures["rate_distortion.png"] = rate_distortion_figure(token_points(analysis))
     figures["pixel_histogram.png"] = histogram_figure(analysis.histogram, analysis.spec)
     figures["reconstructions.png"] = reconstruction_figure(analysis.examples, analysis.spec)
     written = save_figures(figures, metrics, output_dir)
     return [*written, _write_curves(analysis, metrics, output_dir), write_json(metrics, output_dir)]
+
+
+def token_points(analysis: Analysis) -> dict[str, tuple[Floor, RatePoint]]:
+    """Return curves and the tokens' point of each field that has them."""
+    points = {}
+    for channel, name in enumerate(analysis.spec.names):
+        if name in analysis.floors:
+            error = analysis.errors.summary("vrmse", channel).mean
+            points[name] = analysis.floors[name], RatePoint(analysis.rate.entropy_coded, error)
+    return points
 
 
 def spectrum_panels(analysis: Analysis) -> dict[str, list[SpectrumPanel]]:

@@ -1,6 +1,6 @@
 """The one pass over the data: tokens, reconstruction, and every sum that the report and the figures need."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,14 +9,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from gust_torch.analysis.floor import Floor, FloorFrames
 from gust_torch.analysis.sums import CodeSums, ErrorSums, SpectrumSums
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.data.loader import collate_frames
 from gust_torch.metrics.errors import vrmse
 from gust_torch.metrics.histogram import ValueHistogram
-from gust_torch.models.vqvae import VQVAE2d
+from gust_torch.models.token_model import TokenModel
 from gust_torch.spec import FieldSpec
 from gust_torch.tokenizer.options import DataOptions
+from gust_torch.tokenizer.usage import BitRate, bit_rate, scale_usage
 
 NUM_EXAMPLES = 3
 
@@ -52,6 +54,8 @@ class Analysis:
         histogram: Values of data and reconstruction.
         codes: Codes in use.
         examples: Up to three samples, evenly spaced.
+        rate: Bits per pixel of the tokens.
+        floors: Transform code and bound at the tokens' entropy-coded rate, by field.
     """
 
     spec: FieldSpec
@@ -61,11 +65,13 @@ class Analysis:
     histogram: ValueHistogram
     codes: CodeSums
     examples: tuple[Example, ...]
+    rate: BitRate
+    floors: Mapping[str, Floor]
 
 
 @torch.inference_mode()
 def analyze(
-    model: VQVAE2d,
+    model: TokenModel,
     dataset: HDF5Dataset,
     *,
     batch_size: int = DataOptions.batch_size,
@@ -95,6 +101,7 @@ def analyze(
     histogram = ValueHistogram(model.mean.flatten(), model.std.flatten())
     codes = CodeSums(model.vocab_sizes)
     examples: list[Example] = []
+    frames = FloorFrames(dataset.spec, len(dataset), device)
     wanted = _example_positions(len(dataset))
 
     loader: DataLoader[Tensor] = DataLoader(
@@ -114,11 +121,19 @@ def analyze(
         errors.update(x, x_hat)
         spectra.update(x, x_hat)
         codes.update(indices)
+        frames.update(x)
         for position in (p for p in wanted if start <= p < start + len(x)):
             examples.append(_example(position, float(dataset.times[position]), x, x_hat, position - start))
         start += len(x)
         on_batch(len(x))
-    return Analysis(dataset.spec, start, errors, spectra, histogram, codes, tuple(examples))
+    usages = scale_usage(model.scales, [counts.numpy() for counts in codes.counts])
+    rate = bit_rate(usages, dataset.spec.num_channels, dataset.spec.grid)
+    floors = {
+        name: floor
+        for channel, name in enumerate(dataset.spec.names)
+        if (floor := frames.floor(channel, rate.entropy_coded)) is not None
+    }
+    return Analysis(dataset.spec, start, errors, spectra, histogram, codes, tuple(examples), rate, floors)
 
 
 def _example_positions(num_samples: int) -> list[int]:

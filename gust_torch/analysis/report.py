@@ -8,15 +8,15 @@ from gust_torch.analysis.passes import Analysis
 from gust_torch.analysis.sums import QUANTILES, ErrorSummary, MeanSpectrum
 from gust_torch.figures import transform_note
 from gust_torch.metrics.spectra import BAND_NAMES, band_edges, band_errors, band_labels
-from gust_torch.models.vqvae import VQVAE2d
-from gust_torch.tokenizer.usage import bit_rate, scale_usage
+from gust_torch.models.token_model import TokenModel
+from gust_torch.tokenizer.usage import scale_usage
 
 FORMAT_VERSION = 1
 
 Json = dict[str, object]
 
 
-def summarize(analysis: Analysis, model: VQVAE2d) -> Json:
+def summarize(analysis: Analysis, model: TokenModel) -> Json:
     """Every metric of an analysis.
 
     Distances between value distributions: Jensen-Shannon in nats (at most ln 2) and total variation on bins
@@ -67,6 +67,23 @@ def _field(analysis: Analysis, channel: int) -> Json:
         "wasserstein1_bin_width": distances.fine_bin_width,
         "spectral_error": spectral_errors(analysis, analysis.spectra.field(channel)),
         "transform": transform_note(analysis.spec),
+        "transform_code": _floor(analysis, channel),
+    }
+
+
+def _floor(analysis: Analysis, channel: int) -> Json | None:
+    """Compare with the transform code at the tokens' rate; None where there is none."""
+    floor = analysis.floors.get(analysis.spec.names[channel])
+    if floor is None:
+        return None
+    code, bound = floor.at_token_rate()
+    return {
+        "vrmse": code,
+        "vrmse_of_gaussian_bound": bound,
+        "tokens_over_code": analysis.errors.summary("vrmse", channel).mean / code,
+        "bits_per_pixel": [point.bits_per_pixel for point in floor.code],
+        "vrmse_at_these": [point.vrmse for point in floor.code],
+        "gaussian_bound_at_these": [point.vrmse for point in floor.bound],
     }
 
 
@@ -102,10 +119,10 @@ def _bands(analysis: Analysis) -> Json:
     }
 
 
-def _tokens(analysis: Analysis, model: VQVAE2d) -> Json:
+def _tokens(analysis: Analysis, model: TokenModel) -> Json:
     """Bits and code usage."""
     usages = scale_usage(model.scales, [counts.numpy() for counts in analysis.codes.counts])
-    rate = bit_rate(usages, analysis.spec.num_channels, analysis.spec.grid)
+    rate = analysis.rate
     return {
         "tokens_per_sample": sum(math.prod(scale) for scale in model.scales),
         "bits_per_pixel": rate.nominal,
@@ -128,10 +145,10 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def describe(analysis: Analysis, model: VQVAE2d, seconds: float) -> list[str]:
+def describe(analysis: Analysis, model: TokenModel, seconds: float) -> list[str]:
     """Return a short table of the main numbers, for people, a line each."""
     usages = scale_usage(model.scales, [counts.numpy() for counts in analysis.codes.counts])
-    rate = bit_rate(usages, analysis.spec.num_channels, analysis.spec.grid)
+    rate = analysis.rate
     rows = [
         ("samples", f"{analysis.num_samples}, {analysis.num_samples / seconds:.3g} a second"),
         ("bits per pixel", f"{rate.nominal:.4f} ({rate.entropy_coded:.4f} entropy coded)"),
@@ -145,6 +162,7 @@ def describe(analysis: Analysis, model: VQVAE2d, seconds: float) -> list[str]:
                 f"{name}: VRMSE",
                 f"{vrmse.mean:.4g} +- {vrmse.std:.4g} from sample to sample, median {vrmse.quantiles[1]:.4g}",
             ),
+            *_floor_rows(analysis, channel),
             ("  spectral error", _band_text(analysis, analysis.spectra.field(channel))),
             (
                 "  distribution",
@@ -157,6 +175,17 @@ def describe(analysis: Analysis, model: VQVAE2d, seconds: float) -> list[str]:
         rows.append(("  spectral error", _band_text(analysis, analysis.spectra.kinetic_energy())))
     width = max(len(label) for label, _ in rows)
     return [f"{label:<{width}}  {text}".rstrip() for label, text in rows]
+
+
+def _floor_rows(analysis: Analysis, channel: int) -> list[tuple[str, str]]:
+    """Return the line on the transform code, where there is one."""
+    floor = analysis.floors.get(analysis.spec.names[channel])
+    if floor is None:
+        return []
+    code, bound = floor.at_token_rate()
+    ratio = analysis.errors.summary("vrmse", channel).mean / code
+    text = f"{code:.4g} at the same entropy: tokens have {ratio:.3f} of it; Gaussian bound {bound:.4g}"
+    return [("  transform code", text)]
 
 
 def _band_text(analysis: Analysis, spectrum: MeanSpectrum) -> str:

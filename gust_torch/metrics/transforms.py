@@ -36,6 +36,20 @@ def sine_matrix(n: int) -> Tensor:
     return matrix
 
 
+def hartley_matrix(n: int) -> Tensor:
+    """Build the orthonormal discrete Hartley transform, cos + sin of 2 pi m j / n: ``(n, n)`` float64.
+
+    It is the real form of the Fourier transform and its own inverse; rows m and n - m hold the modes |k| = m.
+    """
+    phase = 2 * math.pi / n * torch.outer(torch.arange(n), torch.arange(n)).remainder(n).double()
+    return (phase.cos() + phase.sin()) / math.sqrt(n)
+
+
+def orthonormal_cosines(n: int) -> Tensor:
+    """Build the orthonormal DCT-II, ``(n, n)`` float64; on Chebyshev nodes: Chebyshev coefficients."""
+    return cosine_matrix(n) * math.sqrt(n)
+
+
 def chebyshev_nodes(n: int) -> Tensor:
     """Chebyshev-Gauss nodes on (0, 1), ascending, as Dedalus's ``ChebyshevT`` grid; ``(n,)`` float64."""
     angles = (torch.arange(n, dtype=torch.float64) + 0.5) * (math.pi / n)

@@ -29,6 +29,7 @@ def test_whole_command(
         "enstrophy_spectrum.png",
         "metrics.json",
         "pixel_histogram.png",
+        "rate_distortion.png",
         "reconstructions.png",
         "tke_spectrum.png",
     ]

@@ -20,6 +20,7 @@ from gust_torch.analysis.sums import CodeSums, ErrorSums, SpectrumSums
 from gust_torch.figures import draw_map, symmetric_norm, transform_note, value_norm
 from gust_torch.metrics.histogram import ValueHistogram
 from gust_torch.spec import FieldSpec
+from gust_torch.tokenizer.usage import BitRate
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -32,7 +33,7 @@ def make_analysis(spec: FieldSpec, x: Tensor, x_hat: Tensor) -> Analysis:
     spectra.update(x, x_hat)
     histogram.update(x, x_hat)
     example = Example(0, math.nan, x[0].numpy(), x_hat[0].numpy(), np.zeros(spec.num_channels, np.float32))
-    return Analysis(spec, len(x), errors, spectra, histogram, codes, (example,))
+    return Analysis(spec, len(x), errors, spectra, histogram, codes, (example,), BitRate(0.1, 0.1), {})
 
 
 def write(spec: FieldSpec, x: Tensor, x_hat: Tensor, folder: Path) -> list[str]:
