@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from gust_torch.data.graphs.poisson import PoissonField
     from gust_torch.data.hdf5_dataset import HDF5Dataset
     from gust_torch.latents.datamodule import LatentDataModule
+    from gust_torch.models.lapped_vqvae import LappedVQVAE2d
     from gust_torch.models.latent_autoencoder import LatentAutoencoder
     from gust_torch.models.latent_operator import LatentOperator
     from gust_torch.models.vqvae import VQVAE2d
     from gust_torch.spec import FieldSpec
+    from gust_torch.tasks.lapped_vqvae import LappedVQVAETask
     from gust_torch.tasks.latent_autoencoder import LatentAutoencoderTask
     from gust_torch.tasks.latent_operator import LatentOperatorTask
     from gust_torch.tasks.vqvae import VQVAETask
@@ -28,6 +30,8 @@ __all__ = [
     "FieldSpec",
     "GraphDataModule",
     "HDF5Dataset",
+    "LappedVQVAE2d",
+    "LappedVQVAETask",
     "LatentAutoencoder",
     "LatentAutoencoderTask",
     "LatentDataModule",
@@ -47,6 +51,8 @@ _MODULES = {
     "FieldSpec": "gust_torch.spec",
     "GraphDataModule": "gust_torch.data.graphs.datamodule",
     "HDF5Dataset": "gust_torch.data.hdf5_dataset",
+    "LappedVQVAE2d": "gust_torch.models.lapped_vqvae",
+    "LappedVQVAETask": "gust_torch.tasks.lapped_vqvae",
     "LatentAutoencoder": "gust_torch.models.latent_autoencoder",
     "LatentAutoencoderTask": "gust_torch.tasks.latent_autoencoder",
     "LatentDataModule": "gust_torch.latents.datamodule",

@@ -16,15 +16,18 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.identity import IDENTITY_KEY
+from gust_torch.models.lapped_vqvae import LappedVQVAE2d
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
+from gust_torch.models.token_model import TokenModel
 from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.spec import FieldSpec
 from solvers.common.files import path_aside
 from solvers.common.urls import redact
 
-Module = VQVAE2d | LatentAutoencoder | LatentOperator
-Model = TypeVar("Model", VQVAE2d, LatentAutoencoder, LatentOperator)
+Module = TokenModel | LatentAutoencoder | LatentOperator
+Model = TypeVar("Model", TokenModel, LatentAutoencoder, LatentOperator)
+KINDS = (VQVAE2d, LappedVQVAE2d, LatentAutoencoder, LatentOperator)
 
 FORMAT_VERSION = 1
 MODEL_KEY = "gust_torch"
@@ -69,7 +72,7 @@ def save_model(model: Module, path: str | os.PathLike[str]) -> None:
 
 
 @overload
-def load_model(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> VQVAE2d: ...
+def load_model(path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> TokenModel: ...
 
 
 @overload
@@ -79,14 +82,14 @@ def load_model(
 
 
 def load_model(
-    path: str | os.PathLike[str], kind: type[Any] = VQVAE2d, *, device: str | torch.device = "cpu"
+    path: str | os.PathLike[str], kind: type[Any] = TokenModel, *, device: str | torch.device = "cpu"
 ) -> Any:
     """Rebuild the model of a checkpoint, in evaluation mode.
 
     Args:
         path: A checkpoint of `scripts/train.py` or of `save_model`.
-        kind: The model's class, which the caller expects: `VQVAE2d`, `LatentAutoencoder` or
-            `LatentOperator`.
+        kind: The model's class, or one above it, which the caller expects: `TokenModel` (any VQ-VAE),
+            `LatentAutoencoder` or `LatentOperator`.
         device: Where to put the model.
 
     Raises:
@@ -106,8 +109,10 @@ def load_model(
             f"{FORMAT_VERSION}; use the package version that wrote it or train again"
         )
     found = state.get("model", VQVAE2d.__name__)  # older files hold nothing else
-    if found != kind.__name__:
-        raise ValueError(f"{name} holds a {found}, expected a {kind.__name__}; give the checkpoint of one")
+    model_kind = next((item for item in KINDS if item.__name__ == found and issubclass(item, kind)), None)
+    if model_kind is None:
+        expected = " or ".join(item.__name__ for item in KINDS if issubclass(item, kind))
+        raise ValueError(f"{name} holds a {found}, expected a {expected}; give the checkpoint of one")
     weights = {
         str(key).removeprefix(WEIGHT_PREFIX): value
         for key, value in checkpoint["state_dict"].items()
@@ -115,7 +120,7 @@ def load_model(
     }
     try:
         _check_weights(weights, Path(path).stat().st_size)
-        model = _build(kind, state, weights)
+        model = _build(model_kind, state, weights)
         model.load_state_dict(weights)
     except WRONG_CONTENT as error:
         raise ValueError(

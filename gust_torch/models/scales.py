@@ -52,6 +52,29 @@ def check_scales(scales: Sequence[Sequence[int]], latent: Scale) -> tuple[Scale,
     return pairs
 
 
+def check_block_scales(
+    scales: Sequence[Sequence[int]], sketch: Scale, grid: Scale, patch: int
+) -> tuple[Scale, ...]:
+    """Return `scales` as tuples after checking that each divides the sketch, and the sketch fits the grid.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    pairs = tuple((int(h), int(w)) for h, w in scales)
+    if any(m < 1 or m > n or m % patch for m, n in zip(sketch, grid, strict=True)):
+        raise ValueError(
+            f"sketch {list(sketch)} must be a multiple of decoder_patch={patch} within the grid "
+            f"{list(grid)}; set --model.sketch"
+        )
+    unfit = [list(scale) for scale in pairs if min(scale) < 1 or sketch[0] % scale[0] or sketch[1] % scale[1]]
+    if not pairs or unfit:
+        raise ValueError(
+            f"scales must divide the sketch {list(sketch)}, got {unfit}; choose others, or another "
+            "--model.sketch"
+        )
+    return pairs
+
+
 def codebook_sizes(vocab_size: int | Sequence[int], num_scales: int) -> tuple[int, ...]:
     """Codebook size K_k of each scale, coarse to fine.
 

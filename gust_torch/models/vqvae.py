@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from gust_torch.models.autoencoder import Decoder2d, Encoder2d
 from gust_torch.models.quantizer import MultiScaleQuantizer
 from gust_torch.models.scales import Scale, check_scales, codebook_sizes
+from gust_torch.models.token_model import TokenModel, VQVAEOutput
 from gust_torch.spec import FieldSpec
 
-
-@dataclass(frozen=True)
-class VQVAEOutput:
-    """What a forward pass returns.
-
-    Attributes:
-        reconstruction: (b, c, h, w) in physical units.
-        indices: One (b, h_k, w_k) int64 tensor per scale; empty while training still bypasses quantization.
-        reconstruction_loss: Scalar mean squared error of the normalized fields.
-        quantizer_loss: Scalar commitment and code loss.
-    """
-
-    reconstruction: torch.Tensor
-    indices: list[torch.Tensor]
-    reconstruction_loss: torch.Tensor
-    quantizer_loss: torch.Tensor
+LARGEST_AUTOENCODER_SHARE = 0.1
 
 
-class VQVAE2d(nn.Module):
+class VQVAE2d(TokenModel):
     """Encoder, multi-scale residual quantizer and decoder; raw physical fields in and out.
 
     Args:
@@ -60,9 +43,6 @@ class VQVAE2d(nn.Module):
             the latent grid.
     """
 
-    mean: torch.Tensor
-    std: torch.Tensor
-
     def __init__(
         self,
         spec: FieldSpec,
@@ -83,13 +63,12 @@ class VQVAE2d(nn.Module):
         autoencoder_steps: int = 100,
         replace_every: int = 50,
     ) -> None:
-        super().__init__()
-        self.spec = spec
+        super().__init__(spec)
         self.latent_grid = latent_grid(spec.grid, len(channel_mult), patch_size)
         self.scales = check_scales(scales, self.latent_grid)
         self.vocab_sizes = codebook_sizes(vocab_size, len(self.scales))
         num_blocks = blocks_per_stage(num_res_blocks, len(channel_mult))
-        self._architecture: dict[str, object] = {
+        self._architecture = {
             "base_channels": base_channels,
             "channel_mult": [int(mult) for mult in channel_mult],
             "patch_size": patch_size,
@@ -138,43 +117,21 @@ class VQVAE2d(nn.Module):
         for parameter in self.parameters():  # channels last: half the time on CPU, tensor cores on CUDA
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self.register_buffer("mean", torch.zeros(spec.num_channels, 1, 1))
-        self.register_buffer("std", torch.ones(spec.num_channels, 1, 1))
 
-    def architecture(self) -> dict[str, object]:
-        """Return the constructor arguments besides `spec`, as plain Python values."""
-        return dict(self._architecture)
+    @property
+    def is_ready(self) -> bool:
+        """Whether quantization has begun."""
+        return self.quantizer.initialized
+
+    def shorten_phases(self, num_steps: int) -> None:
+        """Let quantization begin after at most a tenth of a run."""
+        steps = int(LARGEST_AUTOENCODER_SHARE * num_steps)
+        self.quantizer.autoencoder_steps = min(self.quantizer.autoencoder_steps, steps)
 
     @property
     def codebooks(self) -> list[torch.Tensor]:
         """Codes (K_k, d) of each scale."""
         return self.quantizer.codebooks
-
-    @property
-    def bits_per_pixel(self) -> float:
-        """Σ_k h_k w_k log2 K_k / (c h w): bits of a frame's tokens per value of the frame."""
-        bits = sum(h * w * math.log2(n) for (h, w), n in zip(self.scales, self.vocab_sizes, strict=True))
-        return bits / (self.spec.num_channels * self.spec.grid[0] * self.spec.grid[1])
-
-    @torch.no_grad()
-    def set_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
-        """Set the normalization (c, 1, 1) that the model applies to its inputs and undoes on its outputs.
-
-        Raises:
-            ValueError: If a standard deviation is not positive and finite.
-        """
-        if not bool((torch.isfinite(std) & (std > 0)).all()) or not bool(torch.isfinite(mean).all()):
-            raise ValueError(
-                f"statistics of fields {list(self.spec.names)} must be finite with std > 0, got mean "
-                f"{mean.flatten().tolist()}, std {std.flatten().tolist()}; leave constant fields out "
-                "with --data.fields"
-            )
-        self.mean.copy_(mean.reshape(self.mean.shape))
-        self.std.copy_(std.reshape(self.std.shape))
-
-    def normalize(self, x: torch.Tensor) -> torch.Tensor:
-        """Physical fields (b, c, h, w) to zero mean and unit variance."""
-        return (x - self.mean) / self.std
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Physical fields (b, c, h, w) to latents z (b, d, h_l, w_l).
@@ -182,12 +139,7 @@ class VQVAE2d(nn.Module):
         Raises:
             ValueError: If `x` is not on the channels and grid that the model was built for.
         """
-        expected = (self.spec.num_channels, *self.spec.grid)
-        if tuple(x.shape[1:]) != expected:
-            raise ValueError(
-                f"this model takes fields {list(self.spec.names)} as (b, {', '.join(map(str, expected))}), "
-                f"got {tuple(x.shape)}; choose the same fields and grid as in training"
-            )
+        self.check(x)
         return self.encoder(self.normalize(x))
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from gust_torch.identity import IDENTITY_KEY, check_same, warn_of_scale
 from gust_torch.models.distributed import all_reduce_sum
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
-from gust_torch.models.vqvae import VQVAE2d
+from gust_torch.models.token_model import TokenModel
 from gust_torch.tasks.validation import MeanSums, num_true_samples, take
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class ModelTask(LightningModule):
         means: Means over the samples of a validation pass.
     """
 
-    model: VQVAE2d | LatentAutoencoder | LatentOperator
+    model: TokenModel | LatentAutoencoder | LatentOperator
     monitor: ClassVar[str] = "val/vrmse"
     """What tells the best checkpoint."""
 

@@ -7,12 +7,11 @@ from torch import nn
 
 from gust_torch.metrics.errors import vrmse
 from gust_torch.metrics.spectra import BAND_NAMES, ShellSpectrum
+from gust_torch.models.token_model import TokenModel
 from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.tasks.model_task import ModelTask, num_training_steps
 from gust_torch.tasks.validation import ValidationSums
 
-LARGEST_AUTOENCODER_SHARE = 0.1
-"""Quantization begins after at most this share of a run, however short."""
 FLOOR = 1e-6
 """Share of a sample's total power below which shells count as empty."""
 
@@ -52,7 +51,7 @@ class VQVAETask(ModelTask):
         self.spectral_weight = spectral_weight
         self.augment_shifts = augment_shifts
         self.compile_networks = compile
-        self.model: VQVAE2d
+        self.model: TokenModel
         self.spectral_loss: LogSpectrumLoss
         self.validation: ValidationSums
 
@@ -60,21 +59,24 @@ class VQVAETask(ModelTask):
         """Build the model for the data module's fields; resumed runs take statistics from the checkpoint."""
         if hasattr(self, "model"):
             return
-        self.model = VQVAE2d(self.data.spec, **self.architecture)
+        self.prepare(VQVAE2d(self.data.spec, **self.architecture))
+
+    def prepare(self, model: TokenModel) -> None:
+        """Give the new model its statistics, and build what measures it."""
+        self.model = model
         if self.trainer.training:
-            self.model.set_statistics(*self.data.statistics())
+            model.set_statistics(*self.data.statistics())
         spectrum = ShellSpectrum(self.data.spec)
         self.spectral_loss = LogSpectrumLoss(spectrum)
-        self.validation = ValidationSums(spectrum, self.model.vocab_sizes)
+        self.validation = ValidationSums(spectrum, model.vocab_sizes)
         if self.compile_networks:
-            self.model.encoder.compile()
-            self.model.decoder.compile()
+            for part in (model.encoder, model.decoder):
+                if isinstance(part, nn.Module):
+                    part.compile()
 
     def on_fit_start(self) -> None:
-        """Shorten the plain autoencoder phase of short runs."""
-        steps = int(LARGEST_AUTOENCODER_SHARE * num_training_steps(self.trainer))
-        quantizer = self.model.quantizer
-        quantizer.autoencoder_steps = min(quantizer.autoencoder_steps, steps)
+        """Shorten the first phases of short runs."""
+        self.model.shorten_phases(num_training_steps(self.trainer))
         super().on_fit_start()
 
     def summary(self) -> str:
@@ -87,11 +89,20 @@ class VQVAETask(ModelTask):
         command = f"python -m gust_torch.tokenizer save --checkpoint {checkpoint}"
         return f"{command} --data_path FILE --output tokens.npz"
 
+    def augment(self, batch: torch.Tensor) -> torch.Tensor:
+        """Shift the frames of a batch (b, c, h, w), by other distances at each step and process."""
+        if not self.augment_shifts:
+            return batch
+        return random_shifts(batch, self.model.spec.boundary, self.draws())
+
+    def draws(self) -> torch.Generator:
+        """Return the random numbers of this step and process."""
+        seed = self.global_step * self.trainer.world_size + self.global_rank
+        return torch.Generator().manual_seed(seed)
+
     def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
         """Loss of a batch of physical fields (b, c, h, w)."""
-        if self.augment_shifts:
-            seed = self.global_step * self.trainer.world_size + self.global_rank
-            batch = random_shifts(batch, self.model.spec.boundary, torch.Generator().manual_seed(seed))
+        batch = self.augment(batch)
         output = self.model(batch)
         loss = output.reconstruction_loss + output.quantizer_loss
         self.log("train/reconstruction", output.reconstruction_loss)

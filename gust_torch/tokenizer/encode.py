@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.data.loader import collate_frames
 from gust_torch.identity import check_spec, warn_of_scale
-from gust_torch.models.vqvae import VQVAE2d
+from gust_torch.models.token_model import TokenModel
 from gust_torch.predict import Ranks
 from gust_torch.tokenizer.options import DataOptions
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer, count_codes
@@ -27,7 +27,7 @@ __all__ = ["encode_data", "open_data", "warn_of_other_scale"]
 SCALE_SAMPLES = 16
 
 
-def open_data(model: VQVAE2d, options: DataOptions) -> HDF5Dataset:
+def open_data(model: TokenModel, options: DataOptions) -> HDF5Dataset:
     """Open the samples and check that the model was made for such fields.
 
     Raises:
@@ -45,7 +45,7 @@ def open_data(model: VQVAE2d, options: DataOptions) -> HDF5Dataset:
     return dataset
 
 
-def warn_of_other_scale(model: VQVAE2d, dataset: HDF5Dataset, options: DataOptions) -> list[str]:
+def warn_of_other_scale(model: TokenModel, dataset: HDF5Dataset, options: DataOptions) -> list[str]:
     """Warn of channels whose values are of another order than the training's, as in other units.
 
     Looks at some evenly spaced samples.

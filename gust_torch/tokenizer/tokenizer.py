@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from gust_torch.checkpoint import load_model, model_digest
-from gust_torch.models.vqvae import VQVAE2d
+from gust_torch.models.token_model import TokenModel
 from gust_torch.tokenizer.npz import read_vocabulary
 from gust_torch.tokenizer.vocabulary import Vocabulary, describe_unseen
 from solvers.common.files import file_sha256
@@ -43,7 +43,11 @@ class VQVAETokenizer(LightningModule):
     """
 
     def __init__(
-        self, model: VQVAE2d, vocabulary: Vocabulary | None = None, *, predict_batch_size: int | None = None
+        self,
+        model: TokenModel,
+        vocabulary: Vocabulary | None = None,
+        *,
+        predict_batch_size: int | None = None,
     ) -> None:
         """Wrap a trained model.
 
@@ -68,10 +72,10 @@ class VQVAETokenizer(LightningModule):
             ValueError: if the file is no checkpoint of this package, or one without trained codebooks.
         """
         model = load_model(path)
-        if not model.quantizer.initialized:
+        if not model.is_ready:
             raise ValueError(
-                f"{path} is of the first {model.quantizer.autoencoder_steps} training steps, before its "
-                "codebooks are set; train for longer or with a smaller --model.autoencoder_steps"
+                f"{path} is of the first training steps, before its codebooks are set; train for longer or "
+                "with a smaller --model.autoencoder_steps"
             )
         tokenizer = cls(model)
         tokenizer.checkpoint = os.fspath(path)
