@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from gust_torch.metrics.transform_coding import (
@@ -98,10 +99,9 @@ def rate_distortion_figure(floors: dict[str, tuple[Floor, RatePoint]]) -> Figure
         axes.loglog(tokens.bits_per_pixel, tokens.vrmse, "o", color="C1", label="tokens")
         axes.set(title=name, xlabel="bits per pixel, entropy coded", ylabel="VRMSE")
         axes.grid(which="both", alpha=0.2)
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_major_formatter("{x:g}")
         for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_locator(LogLocator(subs=(2, 5)))
             axis.set_minor_formatter("{x:g}")
-            axis.set_tick_params(which="both", labelsize=7)
         axes.legend()
     return figure
