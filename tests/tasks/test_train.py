@@ -181,7 +181,7 @@ def test_the_flags_of_the_model_are_read_from_its_signature(capsys):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"length_x": 8.0}, "lengths: [4.0, 2.0] there, [8.0, 2.0] now"),
+        ({"stretch": 2}, "lengths: [4.0, 2.0] there, [8.0, 2.0] now"),
         ({"boundary_x": "wall"}, "boundary"),
         ({"times": 1000.0}, "std"),
         ({"flags": ["--data.val_fraction", "0.2"]}, "training samples"),
@@ -198,7 +198,8 @@ def test_other_data_than_those_of_the_checkpoint_are_refused(
     with h5py.File(data, "a") as file:
         values = file["fields/vorticity"]
         values[:] = np.roll(values[:] * change.get("times", 1.0), change.get("roll", 0), axis=0)
-        file["metadata"].attrs.update({k: v for k, v in change.items() if k.startswith(("length", "bound"))})
+        file["metadata"].attrs.update({k: v for k, v in change.items() if k.startswith("bound")})
+        file["coordinates/x"][:] *= change.get("stretch", 1)
     flags = [*tiny_flags(data, root), "--trainer.max_epochs", "2", "--ckpt_path", "last"]
     flags += change.get("flags", [])
     with pytest.raises(SystemExit, match="1"):

@@ -49,14 +49,15 @@ def storage_problem(
         -(-n // c) for n, c in zip(shape, chunks, strict=True)
     ):
         return None
-    missing = np.flatnonzero(_chunks_by_row(dataset) < math.prod(
-        -(-n // c) for n, c in zip(shape[1:], chunks[1:], strict=True)
-    ))  # fmt: skip
-    missing = missing[missing * chunks[0] < (rows or 0)]
-    if not len(missing):
+    per_row = math.prod(-(-n // c) for n, c in zip(shape[1:], chunks[1:], strict=True))
+    needed = -(-(rows or 0) // chunks[0])
+    index, counts = np.unique(_stored_rows(dataset), return_counts=True)
+    full = index[(counts == per_row) & (index < needed)]
+    if len(full) == needed:
         return None
-    first = int(missing[0]) * chunks[0]
-    return f"sample {first} was never written (chunks without storage, {len(missing)} from there on)"
+    gaps = np.flatnonzero(full != np.arange(len(full)))
+    first = int(gaps[0] if len(gaps) else len(full)) * chunks[0]
+    return f"sample {first} was never written (chunks without storage, {needed - len(full)} from there on)"
 
 
 def chunk_addresses(dataset: h5py.Dataset) -> np.ndarray:
@@ -106,18 +107,12 @@ def stored_elsewhere(file: h5py.File) -> list[str]:
     return problems
 
 
-def _chunks_by_row(dataset: h5py.Dataset) -> np.ndarray:
-    """Return how many chunks are stored for each row of chunks along axis 0."""
-    rows = dataset.chunks[0]
-    counts = np.zeros(-(-dataset.shape[0] // rows), np.int64)
-
-    def note(chunk: h5py.h5d.StoreInfo) -> None:
-        index = chunk.chunk_offset[0] // rows
-        if index < len(counts):
-            counts[index] += 1
-
-    dataset.id.chunk_iter(note)
-    return counts
+def _stored_rows(dataset: h5py.Dataset) -> np.ndarray:
+    """Return the row of chunks along axis 0 of each chunk that is stored: no more than the file holds."""
+    rows: list[int] = []
+    size = dataset.chunks[0]
+    dataset.id.chunk_iter(lambda chunk: rows.append(chunk.chunk_offset[0] // size))
+    return np.array(rows, np.int64)
 
 
 def _external_problem(dataset: h5py.Dataset, properties: h5py.h5p.PropDCID, *, allowed: bool) -> str | None:
