@@ -120,4 +120,4 @@ def test_a_signal_ends_a_download_that_hangs(place: Place) -> None:
             _, errors = process.communicate(timeout=15)
         server.shutdown()
     assert process.returncode == 143
-    assert errors.splitlines()[-1] == "stopped; the same command continues"
+    assert "stopped; the same command continues" in errors.splitlines()
