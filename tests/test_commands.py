@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningCLI
 from gust_torch.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "solvers/README.md", "docs/data_artifacts.md")
+DOCUMENTS = ("README.md", "solvers/README.md", "docs/data_artifacts.md", "docs/tokens.md")
 
 # The commands of the seeds, `models` being `gust_torch` here. `_` and `-` are the same in flags.
 SEEDS = """
