@@ -56,14 +56,22 @@ def main(argv: list[str] | None = None) -> int:
     """Convert a family or task: `convert_pdebench_multimodal.py`, `gust-torch convert`."""
     names = ", ".join([*family_names(), *GRAPH_TASKS])
     description = f"Convert PDEBench files, meshes or particles to train, val and test files. Tasks: {names}."
-    return _run(lambda: _convert_task(parse(Task, argv, prog="convert", description=description)))
+    return _run(
+        lambda: _convert_task(
+            parse(Task, argv, prog="python scripts/convert_pdebench_multimodal.py", description=description)
+        )
+    )
 
 
 def main_files(argv: list[str] | None = None) -> int:
     """Convert grids of one family, found by a glob: `convert_pdebench.py`."""
     names = ", ".join(family_names())
     description = f"Convert PDEBench grids of one family to a single file. Families: {names}."
-    return _run(lambda: _convert_files(parse(Files, argv, prog="convert_pdebench", description=description)))
+    return _run(
+        lambda: _convert_files(
+            parse(Files, argv, prog="python scripts/convert_pdebench.py", description=description)
+        )
+    )
 
 
 def convert_family(name: str, root: Path, out: Path, options: Options, pattern: str | None = None) -> Result:

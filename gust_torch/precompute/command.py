@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str] | None) -> None:
-    request = parse(Request, argv, prog="precompute_latent_cache.py", description=DESCRIPTION)
+    request = parse(Request, argv, prog="python scripts/precompute_latent_cache.py", description=DESCRIPTION)
     # Here, since torch and Lightning take seconds to import, which --help need not wait for.
     if request.verify:
         from gust_torch.latents.cache import verify

@@ -26,7 +26,6 @@ REMEDIES = {
     errno.EEXIST: "a file is in the way, choose another folder",
     errno.ENOTDIR: "a file is in the way, choose another folder",
     errno.EISDIR: "name a file, not a folder",
-    errno.EFBIG: "raise the limit on the size of files (ulimit -f) or choose another file system",
     errno.ENOSPC: "make room on the disk",
     errno.EDQUOT: "make room on the disk",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another disk",
