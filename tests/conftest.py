@@ -1,10 +1,14 @@
 """Fixtures that every test folder shares."""
 
 import importlib.util
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# What is started in the background of a shell ignores SIGINT, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Main = Callable[[list[str]], int]
 
