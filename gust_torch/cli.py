@@ -24,10 +24,13 @@ class Command:
     inserted: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
-    def run(self, arguments: Sequence[str]) -> int:
-        """Import the function and call it; nothing is imported before."""
-        module, _, name = self.function.partition(":")
-        main: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), name)
+    def run(self, name: str, arguments: Sequence[str]) -> int:
+        """Import the function and call it under the command's name; nothing is imported before."""
+        from solvers.common import cli
+
+        cli.program = f"gust-torch {name}"
+        module, _, function = self.function.partition(":")
+        main: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
         is_spelled_out = bool(arguments) and arguments[0] in self.words
         return main([*(() if is_spelled_out else self.inserted), *arguments]) or 0
 
@@ -69,9 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(overview())
         return 0
     for length in (2, 1):
-        command = COMMANDS.get(" ".join(given[:length]))
-        if command is not None:
-            return command.run(given[length:])
+        name = " ".join(given[:length])
+        if name in COMMANDS:
+            return COMMANDS[name].run(name, given[length:])
     if given[0] == "simulate":
         flows = [name.split()[1] for name in COMMANDS if name.startswith("simulate ")]
         if given[1:] in (["-h"], ["--help"]):

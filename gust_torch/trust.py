@@ -28,7 +28,12 @@ def check_import(path: str, *, source: str) -> None:
         ValueError: It is not of a trusted package.
     """
     if path.partition(".")[0] not in TRUSTED and os.environ.get(TRUST_ALL) != "1":
-        raise ValueError(
-            f"{source}: {path} is not of {', '.join(TRUSTED)}, and importing runs code; set {TRUST_ALL}=1 if "
-            "you trust the file"
-        )
+        raise ValueError(untrusted(path, source=source))
+
+
+def untrusted(path: str, *, source: str) -> str:
+    """Say that an import path may not be named, and what to do."""
+    return (
+        f"{source}: {path} is not of {', '.join(TRUSTED)}, and importing runs code; set {TRUST_ALL}=1 if you "
+        "trust it"
+    )

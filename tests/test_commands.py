@@ -78,6 +78,7 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Parsed
 
     monkeypatch.setattr(tyro, "cli", stop)
+    monkeypatch.setattr("solvers.common.cli.program", None)
     monkeypatch.setattr("gust_torch.tasks.cli.missing_file", lambda arguments: None)
     monkeypatch.setattr(LightningCLI, "instantiate_classes", stop_training)
 
@@ -112,6 +113,7 @@ def test_each_command_has_help_that_answers_soon(name: str) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "usage" in result.stdout.lower()
+    assert name == "train" or f"gust-torch {name}" in result.stdout
     assert time.monotonic() - start[1] < 30  # a bound on hangs; the goals stand in scripts/benchmark.py
 
 

@@ -32,7 +32,7 @@ from gust_torch.tasks.resume import ExactFitLoop, StoppedBySignal
 from gust_torch.tasks.signals import Signals
 from gust_torch.tasks.vqvae import VQVAETask
 from gust_torch.terminal import silence_lightning
-from gust_torch.trust import restrict_imports
+from gust_torch.trust import restrict_imports, untrusted
 from solvers.common.cli import one_line
 from solvers.common.files import WriterLock
 from solvers.common.urls import redact
@@ -52,6 +52,7 @@ _SYNC_BUFFERS = (
 MISTAKES = (ValueError, OSError, MisconfigurationException, ArgumentError, RuntimeError)
 _NO_SUBTYPE = "Does not validate against any of the Union subtypes"
 _OTHER_WEIGHTS = "Error(s) in loading state_dict"
+_UNTRUSTED = re.compile(r"Importing '([\w.]+)' is not allowed")
 _BAD_CLASS = re.compile(r"Problem with given class_path '([\w.]+)':\s*(.+)", re.DOTALL)
 _MISSING = re.compile(r"(?:arguments are required: |Key \")(?:fit|validate)\.([\w.]+)")
 _WRONG_FLAG = re.compile(
@@ -381,6 +382,8 @@ def _reason(error: Exception) -> Exception:
         return ValueError(f"W&B: {error}; run `wandb login`, set WANDB_API_KEY, or WANDB_MODE=offline")
     if found := _MISSING.search(str(error)):
         return ValueError(f"--{found[1]} is required; `fit --help` lists what there is")
+    if found := _UNTRUSTED.search(str(error)):
+        return ValueError(untrusted(found[1], source="the settings"))
     if found := _BAD_CLASS.search(str(error)):
         return ValueError(f"{found[1].rpartition('.')[2]}: {found[2]}; `fit --help` lists what there is")
     return error

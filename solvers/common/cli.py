@@ -18,6 +18,9 @@ Options = TypeVar("Options")
 
 REPEAT_SECONDS = 0.005
 
+program: str | None = None
+"""What the user typed instead of a command's own name, such as "gust-torch analyze"."""
+
 REMEDIES = {
     errno.ENOENT: "check the path",
     errno.EACCES: "choose a place that you may use",
@@ -79,7 +82,7 @@ def parse(
     parsed = tyro.cli(
         unchecked,
         args=arguments,
-        prog=prog,
+        prog=program or prog,
         description=description,
         use_underscores=underscores,
         config=(tyro.conf.FlagCreatePairsOff,),
