@@ -41,6 +41,7 @@ COMMANDS = {
     "simulate convection": Command(
         "Rayleigh-Bénard convection (extra: rbc)", "solvers.rayleigh_benard.run_solver:main"
     ),
+    "study-data": Command("flows to compare tokenizers on", "gust_torch.study_data:main"),
     "train": Command(
         "train a VQ-VAE, or the task of a --config", "gust_torch.cli:train", ("fit",), ("fit", "validate")
     ),
