@@ -2,6 +2,7 @@
 
 The public names are loaded on first use, so that importing the package costs nothing.
 """
+# ruff: noqa: F401
 
 import importlib
 from typing import TYPE_CHECKING
@@ -25,47 +26,27 @@ if TYPE_CHECKING:
     from gust_torch.tokenizer.npz import load_tokenized_data
     from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 
-__all__ = [
-    "FieldDataModule",
-    "FieldSpec",
-    "GraphDataModule",
-    "HDF5Dataset",
-    "LappedVQVAE2d",
-    "LappedVQVAETask",
-    "LatentAutoencoder",
-    "LatentAutoencoderTask",
-    "LatentDataModule",
-    "LatentOperator",
-    "LatentOperatorTask",
-    "MeshZarrDataset",
-    "ParticleZarrDataset",
-    "PoissonField",
-    "VQVAE2d",
-    "VQVAETask",
-    "VQVAETokenizer",
-    "load_tokenized_data",
-]
-
-_MODULES = {
-    "FieldDataModule": "gust_torch.data.datamodule",
-    "FieldSpec": "gust_torch.spec",
-    "GraphDataModule": "gust_torch.data.graphs.datamodule",
-    "HDF5Dataset": "gust_torch.data.hdf5_dataset",
-    "LappedVQVAE2d": "gust_torch.models.lapped_vqvae",
-    "LappedVQVAETask": "gust_torch.tasks.lapped_vqvae",
-    "LatentAutoencoder": "gust_torch.models.latent_autoencoder",
-    "LatentAutoencoderTask": "gust_torch.tasks.latent_autoencoder",
-    "LatentDataModule": "gust_torch.latents.datamodule",
-    "LatentOperator": "gust_torch.models.latent_operator",
-    "LatentOperatorTask": "gust_torch.tasks.latent_operator",
-    "MeshZarrDataset": "gust_torch.data.graphs.datasets",
-    "ParticleZarrDataset": "gust_torch.data.graphs.datasets",
-    "PoissonField": "gust_torch.data.graphs.poisson",
-    "VQVAE2d": "gust_torch.models.vqvae",
-    "VQVAETask": "gust_torch.tasks.vqvae",
-    "VQVAETokenizer": "gust_torch.tokenizer.tokenizer",
-    "load_tokenized_data": "gust_torch.tokenizer.npz",
+_PLACES = {
+    "data.datamodule": ["FieldDataModule"],
+    "data.graphs.datamodule": ["GraphDataModule"],
+    "data.graphs.datasets": ["MeshZarrDataset", "ParticleZarrDataset"],
+    "data.graphs.poisson": ["PoissonField"],
+    "data.hdf5_dataset": ["HDF5Dataset"],
+    "latents.datamodule": ["LatentDataModule"],
+    "models.lapped_vqvae": ["LappedVQVAE2d"],
+    "models.latent_autoencoder": ["LatentAutoencoder"],
+    "models.latent_operator": ["LatentOperator"],
+    "models.vqvae": ["VQVAE2d"],
+    "spec": ["FieldSpec"],
+    "tasks.lapped_vqvae": ["LappedVQVAETask"],
+    "tasks.latent_autoencoder": ["LatentAutoencoderTask"],
+    "tasks.latent_operator": ["LatentOperatorTask"],
+    "tasks.vqvae": ["VQVAETask"],
+    "tokenizer.npz": ["load_tokenized_data"],
+    "tokenizer.tokenizer": ["VQVAETokenizer"],
 }
+_MODULES = {name: f"{__name__}.{place}" for place, names in _PLACES.items() for name in names}
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> object:

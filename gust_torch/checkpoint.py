@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
-import pickle
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -31,23 +32,8 @@ KINDS = (VQVAE2d, LappedVQVAE2d, LatentAutoencoder, LatentOperator)
 
 FORMAT_VERSION = 1
 MODEL_KEY = "gust_torch"
-WEIGHT_PREFIX = "model."
-"""The task holds its network as `model`, so a Lightning checkpoint's weights carry this prefix."""
-EXTRA_STATE = "_extra_state"
-"""Last part of the names under which torch keeps what modules say of themselves; plain values, no tensors."""
-WRONG_CONTENT = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What Python and torch raise for a spec, an architecture or weights that make no sense."""
-UNREADABLE = (*WRONG_CONTENT, EOFError, OSError, pickle.UnpicklingError)
-"""What torch raises for files that are none of its own, or damaged."""
+WEIGHT_PREFIX = "model."  # the task holds its network as `model`
+EXTRA_STATE = "_extra_state"  # ends the names under which modules keep plain values beside their weights
 
 
 def model_state(model: Module) -> dict[str, object]:
@@ -88,8 +74,7 @@ def load_model(
 
     Args:
         path: A checkpoint of `scripts/train.py` or of `save_model`.
-        kind: The model's class, or one above it, which the caller expects: `TokenModel` (any VQ-VAE),
-            `LatentAutoencoder` or `LatentOperator`.
+        kind: The expected class, or one above it: `TokenModel` (any VQ-VAE), `LatentAutoencoder`, ...
         device: Where to put the model.
 
     Raises:
@@ -98,78 +83,57 @@ def load_model(
     """
     checkpoint = read_checkpoint(path)
     name = redact(str(path))
-    state = checkpoint.get(MODEL_KEY)
-    if not isinstance(state, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise ValueError(
-            f"{name} is not a checkpoint of scripts/train.py (no {MODEL_KEY!r} entry); train one with it"
-        )
+    state, weights = checkpoint.get(MODEL_KEY), checkpoint.get("state_dict")
+    if not isinstance(state, dict) or not isinstance(weights, dict):
+        raise ValueError(f"{name} is not a checkpoint of scripts/train.py; train one with it")
     if state.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{name} has checkpoint format {state.get('format_version')}, this version reads "
             f"{FORMAT_VERSION}; use the package version that wrote it or train again"
         )
-    found = state.get("model", VQVAE2d.__name__)  # older files hold nothing else
-    model_kind = next((item for item in KINDS if item.__name__ == found and issubclass(item, kind)), None)
-    if model_kind is None:
-        expected = " or ".join(item.__name__ for item in KINDS if issubclass(item, kind))
-        raise ValueError(f"{name} holds a {found}, expected a {expected}; give the checkpoint of one")
-    weights = {
-        str(key).removeprefix(WEIGHT_PREFIX): value
-        for key, value in checkpoint["state_dict"].items()
-        if str(key).startswith(WEIGHT_PREFIX)
-    }
+    found = str(state.get("model", VQVAE2d.__name__))  # older files hold nothing else
+    kinds = {item.__name__: item for item in KINDS if issubclass(item, kind)}
+    if found not in kinds:
+        raise ValueError(f"{name} holds a {found}, expected a {' or '.join(kinds)}; give another checkpoint")
     try:
-        _check_weights(weights, Path(path).stat().st_size)
-        model = _build(model_kind, state, weights)
-        model.load_state_dict(weights)
-    except WRONG_CONTENT as error:
+        model = _rebuild(kinds[found], state, weights, Path(path).stat().st_size)
+    except Exception as error:  # torch and the models raise many kinds for what makes no sense
+        reason = textwrap.shorten(str(error), 200, placeholder="...") or type(error).__name__
         raise ValueError(
-            f"{name}: weights do not match the architecture or the spec beside them ({_short(error)}); copy "
-            "the checkpoint again or train again"
+            f"{name}: weights do not match the architecture or the spec beside them ({reason}); copy the "
+            "checkpoint again or train again"
         ) from error
     return model.to(device).eval()
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, mmap: bool = False) -> dict[str, Any]:
-    """Read all of a checkpoint to the CPU, running no code of it.
-
-    Args:
-        path: A checkpoint of `scripts/train.py` or of `save_model`.
-        mmap: Read tensors when they are looked at.
+    """Read all of a checkpoint to the CPU, running no code of it; tensors when looked at with `mmap`.
 
     Raises:
         ValueError: If there is none, or it is damaged or no checkpoint.
         OSError: If it may not be read.
     """
+    name = redact(str(path))
     if not Path(path).is_file():
         raise ValueError(
-            f"no checkpoint at {redact(str(path))}; scripts/train.py writes them under "
-            "--trainer.default_root_dir"
+            f"no checkpoint at {name}; scripts/train.py writes them under --trainer.default_root_dir"
         )
-    with Path(path).open("rb"):  # who may not read it should hear that
-        pass
+    Path(path).open("rb").close()  # who may not read it should hear that
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles by others
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except UNREADABLE as error:
-        # torch's own words would send the user to weights_only=False.
+    except Exception as error:  # many kinds, whose words would send the user to weights_only=False
         raise ValueError(
-            f"{path} is not a readable checkpoint, or a truncated one: copy it or train again"
+            f"{name} is not a readable checkpoint, or a truncated one: copy it or train again"
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a checkpoint of scripts/train.py (it holds no entries by name)")
+        raise ValueError(f"{name} is not a checkpoint of scripts/train.py; train one with it")
     return content
 
 
 def load_identity(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what a training checkpoint says of its data; see `gust_torch.identity`.
-
-    Nothing where it says nothing. The weights are not read.
-
-    Raises:
-        ValueError: If it is no checkpoint.
-    """
+    """Return what a training checkpoint says of its data, {} where nothing; see `gust_torch.identity`."""
     found = read_checkpoint(path, mmap=True).get(IDENTITY_KEY)
     return dict(found) if isinstance(found, dict) else {}
 
@@ -185,49 +149,38 @@ def model_digest(model: Module) -> str:
     return digest.hexdigest()
 
 
-def _check_weights(weights: dict[str, Any], num_bytes: int) -> None:
-    """Refuse what is no tensor of a trained model.
-
-    Args:
-        weights: Of the model, by name.
-        num_bytes: Size of the file, which holds them uncompressed.
+def _rebuild(kind: type[Any], state: dict[str, Any], stored: dict[str, Any], num_bytes: int) -> Any:
+    """Make the model of a file of so many bytes, without memory for more than its weights.
 
     Raises:
-        ValueError: One of them is wrong.
+        Exception: Of any kind, for a spec, an architecture or weights that make no sense.
     """
-    for name, value in _tensors(weights).items():
+    weights = {
+        name.removeprefix(WEIGHT_PREFIX): value
+        for name, value in stored.items()
+        if name.startswith(WEIGHT_PREFIX)
+    }
+    tensors = _tensors(weights)
+    for name, value in tensors.items():
         if not isinstance(value, Tensor) or value.layout != torch.strided:
             raise ValueError(f"{name} is no plain tensor")
         if value.numel() * value.element_size() > num_bytes:
             raise ValueError(f"{name} is larger than the file")
-
-
-def _build(kind: type[Any], state: dict[str, Any], weights: dict[str, Tensor]) -> Any:
-    """Make the model of a checkpoint, without memory for more than its weights.
-
-    Raises:
-        ValueError: The architecture is not that of the weights.
-        Exception: Any of `WRONG_CONTENT`: values that no model takes.
-    """
-    count = 0
+    count = itertools.count(1)
 
     def limit(module: object, name: str, parameter: object) -> None:
-        nonlocal count
-        count += 1
-        if count > len(weights):
+        if next(count) > len(weights):
             raise ValueError("the architecture has more parameters than there are weights")
 
-    def build() -> Any:
-        return kind(_spec(state["spec"]), **state["architecture"])
-
+    spec = (FieldSpec if "grid" in state["spec"] else GraphSpec).from_dict(state["spec"])
     hook = register_module_parameter_registration_hook(limit)
     try:
         with torch.device("meta"):
-            model = build()
+            model = kind(spec, **state["architecture"])
     finally:
         hook.remove()
     shapes = {name: value.shape for name, value in _tensors(model.state_dict()).items()}
-    found = {name: value.shape for name, value in _tensors(weights).items()}
+    found = {name: value.shape for name, value in tensors.items()}
     wrong = [name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name)]
     if wrong:
         raise ValueError(f"{len(wrong)} weights are missing or of another shape, {min(wrong)} the first")
@@ -236,21 +189,10 @@ def _build(kind: type[Any], state: dict[str, Any], weights: dict[str, Tensor]) -
             raise ValueError(f"{name} holds NaN or Inf; the training diverged")
     if "std" in weights and not bool((weights["std"] > 0).all()):
         raise ValueError("std is not positive")
-    return build()
+    model = kind(spec, **state["architecture"])
+    model.load_state_dict(weights)
+    return model
 
 
 def _tensors(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Leave out what modules say of themselves beside their weights."""
     return {name: value for name, value in state.items() if not name.endswith(EXTRA_STATE)}
-
-
-def _spec(values: dict[str, Any]) -> FieldSpec | GraphSpec:
-    """Specs of grids have a `grid`, those of graphs have none."""
-    return FieldSpec.from_dict(values) if "grid" in values else GraphSpec.from_dict(values)
-
-
-def _short(error: Exception) -> str:
-    """Say what is wrong in at most 200 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = f"no {text}" if isinstance(error, KeyError) else text
-    return text if len(text) <= 200 else f"{text[:197]}..."

@@ -3,66 +3,39 @@
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Command:
-    """One sub-command.
-
-    Attributes:
-        help: What it does, in a line.
-        function: "module:function" that takes the arguments and returns the exit code.
-        inserted: Arguments put in front of the user's, unless those begin with one of `words`.
-        words: What may stand there instead of `inserted`.
-    """
-
-    help: str
-    function: str
-    inserted: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
-
-    def run(self, name: str, arguments: Sequence[str]) -> int:
-        """Import the function and call it under the command's name; nothing is imported before."""
-        from solvers.common import cli
-
-        cli.program = f"gust-torch {name}"
-        module, _, function = self.function.partition(":")
-        main: Callable[[list[str]], int | None] = getattr(importlib.import_module(module), function)
-        is_spelled_out = bool(arguments) and arguments[0] in self.words
-        return main([*(() if is_spelled_out else self.inserted), *arguments]) or 0
-
-
 FORMAT = "solvers.common.hdf5.commands:main"
+# Name -> what it does, and the function that takes the arguments and returns the exit code.
 COMMANDS = {
-    "simulate turbulence": Command("forced 2D turbulence", "solvers.py2d_turbulence.run_solver:main"),
-    "simulate convection": Command(
-        "Rayleigh-Bénard convection (extra: rbc)", "solvers.rayleigh_benard.run_solver:main"
+    "simulate turbulence": ("forced 2D turbulence", "solvers.py2d_turbulence.run_solver:main"),
+    "simulate convection": (
+        "Rayleigh-Bénard convection (extra: rbc)",
+        "solvers.rayleigh_benard.run_solver:main",
     ),
-    "study-data": Command("flows to compare tokenizers on", "gust_torch.study_data:main"),
-    "train": Command(
-        "train a VQ-VAE, or the task of a --config", "gust_torch.cli:train", ("fit",), ("fit", "validate")
-    ),
-    "tokenize": Command(
+    "study-data": ("flows to compare tokenizers on", "gust_torch.study_data:main"),
+    "train": ("train a VQ-VAE, or the task of a --config", "gust_torch.cli:train"),
+    "tokenize": (
         "write the tokens of a file; `tokenize info` looks only",
         "gust_torch.tokenizer.__main__:main",
-        ("save",),
-        ("save", "info", "export"),
     ),
-    "analyze": Command("spectra and errors of what tokens decode to", "gust_torch.analysis.command:main"),
-    "convert": Command(
-        "PDEBench grids, meshes and particles to our formats", "gust_torch.convert.commands:main"
-    ),
-    "precompute": Command("fill a cache with an autoencoder's latents", "gust_torch.precompute.command:main"),
-    "evaluate": Command("errors of a latent operator's rollouts", "gust_torch.evaluation.command:main"),
-    "package": Command("pack a data set into a tarball", "gust_torch.artifacts.package:main"),
-    "upload": Command("upload a file to W&B, S3 or a folder", "gust_torch.artifacts.upload:main"),
-    "fetch": Command("fetch packaged data sets, verified", "gust_torch.artifacts.fetch:main"),
-    "info": Command("what an HDF5 file holds", FORMAT, ("info",)),
-    "validate": Command("every violation of the HDF5 format", FORMAT, ("validate",)),
-    "repack": Command("rewrite an HDF5 file for fast random reads", FORMAT, ("repack",)),
+    "analyze": ("spectra and errors of what tokens decode to", "gust_torch.analysis.command:main"),
+    "convert": ("PDEBench grids, meshes and particles to our formats", "gust_torch.convert.commands:main"),
+    "precompute": ("fill a cache with an autoencoder's latents", "gust_torch.precompute.command:main"),
+    "evaluate": ("errors of a latent operator's rollouts", "gust_torch.evaluation.command:main"),
+    "package": ("pack a data set into a tarball", "gust_torch.artifacts.package:main"),
+    "upload": ("upload a file to W&B, S3 or a folder", "gust_torch.artifacts.upload:main"),
+    "fetch": ("fetch packaged data sets, verified", "gust_torch.artifacts.fetch:main"),
+    "info": ("what an HDF5 file holds", FORMAT),
+    "validate": ("every violation of the HDF5 format", FORMAT),
+    "repack": ("rewrite an HDF5 file for fast random reads", FORMAT),
+}
+# Sub-commands that a command's own program has; the first is meant where none is given.
+WORDS = {
+    "train": ("fit", "validate"),
+    "tokenize": ("save", "info", "export"),
+    **{name: (name,) for name in ("info", "validate", "repack")},
 }
 
 
@@ -72,35 +45,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or given[0] in ("-h", "--help"):
         print(overview())
         return 0
-    for length in (2, 1):
-        name = " ".join(given[:length])
-        if name in COMMANDS:
-            return COMMANDS[name].run(name, given[length:])
+    count = 2 if given[0] == "simulate" else 1
+    name, rest = " ".join(given[:count]), given[count:]
+    if name in COMMANDS:
+        from solvers.common import cli
+
+        cli.program = f"gust-torch {name}"
+        words = WORDS.get(name)
+        if words and (not rest or rest[0] not in words):
+            rest = [words[0], *rest]
+        module, _, function = COMMANDS[name][1].partition(":")
+        return getattr(importlib.import_module(module), function)(rest) or 0
+    if name in ("simulate -h", "simulate --help"):
+        print("usage: gust-torch simulate {turbulence,convection} [FLAGS]; each has its own --help")
+        return 0
     if given[0] == "simulate":
-        flows = [name.split()[1] for name in COMMANDS if name.startswith("simulate ")]
-        if given[1:] in (["-h"], ["--help"]):
-            print(f"usage: gust-torch simulate {{{','.join(flows)}}} [FLAGS]; each has its own --help")
-            return 0
-        print(f"error: expected gust-torch simulate {' or '.join(flows)}", file=sys.stderr)
-        return 2
-    print(f"error: no command {given[0]!r}; `gust-torch --help` lists them", file=sys.stderr)
+        print("error: expected gust-torch simulate turbulence or convection", file=sys.stderr)
+    else:
+        print(f"error: no command {name!r}; `gust-torch --help` lists them", file=sys.stderr)
     return 2
 
 
 def overview() -> str:
     """Describe all commands, a line each."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: gust-torch COMMAND [FLAGS]",
-            "",
-            "From a fluid simulation to discrete tokens that keep the physics.",
-            "",
-            *lines,
-            "",
-            "gust-torch COMMAND --help lists the flags of a command.",
-        ]
+    lines = "\n".join(f"  {name:{width}}  {help}" for name, (help, _) in COMMANDS.items())
+    return (
+        "usage: gust-torch COMMAND [FLAGS]\n\n"
+        "From a fluid simulation to discrete tokens that keep the physics.\n\n"
+        f"{lines}\n\ngust-torch COMMAND --help lists the flags of a command."
     )
 
 
@@ -125,7 +98,5 @@ def train(arguments: Sequence[str]) -> int:
 
 def shipped(config: str) -> str:
     """Find a configuration that came with the package, unless there is a file of that name."""
-    if Path(config).exists():
-        return config
     found = Path(__file__).parent / "configs" / config.removeprefix("configs/")
-    return str(found) if found.is_file() else config
+    return str(found) if not Path(config).exists() and found.is_file() else config

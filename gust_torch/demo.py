@@ -6,7 +6,7 @@ the folder to start over.
 
 import os
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -23,33 +23,24 @@ HELD_OUT = "545"  # first frame of the last tenth, which was held out of trainin
 
 
 def make(out: Path) -> None:
-    """Do what is not done yet.
-
-    Raises:
-        ValueError: The folder holds another demo, or a step ended before its end.
-        SystemExit: A step failed.
-    """
+    """Do what is not done yet; a ValueError or the SystemExit of a step where one does not reach its end."""
     data, model = out / "data" / "output.h5", out / "vqvae" / "checkpoints" / "last.ckpt"
     # From a random field to statistically steady turbulence, which takes 20 to 30 time units; then the data.
     spinup = (*SMALL, "--tTotal", "30", "--tSave", "10", "--seed", "1")
-    frames = (*SMALL, "--tTotal", "60", "--tSave", "0.1", "--ic_file", str(out / "spinup" / "output.h5"))
+    frames = (*SMALL, "--tTotal", "60", "--tSave", "0.1", "--ic_file")
     inputs = ("--checkpoint", model, "--data_path", data)
     tokens = ("-m", "gust_torch.tokenizer", "save", "--overwrite", *inputs, "--output", out / "tokens.npz")
-    report = out / "analysis.txt"
     analysis = ("-m", "gust_torch.analyze_reconstruction", *inputs, "--sample_start", HELD_OUT)
-    steps: dict[str, Callable[[], None]] = {
-        "spinup": lambda: simulate(out / "spinup", spinup),
-        "data": lambda: simulate(out / "data", frames),
-        "model": lambda: train(out / "vqvae", data),
-        "tokens": lambda: run(*tokens),
-        "analysis": lambda: run(*analysis, "--output_dir", out / "analysis", output=report),
+    report = out / "analysis.txt"
+    steps = {
+        "spinup": partial(simulate, out / "spinup", spinup),
+        "data": partial(simulate, out / "data", (*frames, str(out / "spinup" / "output.h5"))),
+        "model": partial(train, out / "vqvae", data),
+        "tokens": partial(run, *tokens),
+        "analysis": partial(run, *analysis, "--output_dir", out / "analysis", output=report),
     }
-    request = {
-        "spinup": list(spinup),
-        "data": list(frames[:-1]),
-        "model": yaml.safe_load(Path(CONFIG).read_text()),
-    }
-    with Stage(out, request) as stage:
+    config = yaml.safe_load(Path(CONFIG).read_text())
+    with Stage(out, {"spinup": list(spinup), "data": list(frames), "model": config}) as stage:
         stage.begin()
         for name, step in steps.items():
             if stage.progress.get(name):

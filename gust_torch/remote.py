@@ -34,14 +34,14 @@ Credentials come from WANDB_API_KEY or `wandb login`, and from AWS_* variables; 
 printed.
 """
 
+import functools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ from solvers.common.splits import SPLITS, find_splits
 from solvers.common.stage import Stage, read_record
 
 STAGES = ("fetch", "autoencoder", "cache", "operator", "evaluate", "upload")
+TRAININGS = ("autoencoder", "operator")
 TRAIN = "scripts/train.py"
 LOCK_SECONDS = 10.0
 CHECKS_AT_ONCE = 2
@@ -91,38 +92,27 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
-        """Read them; an empty variable counts as one that is not set.
-
-        Raises:
-            ValueError: One has no valid value, or one that others need is missing.
-        """
+        """Read them, an empty variable as one that is not set; a ValueError names one that makes no sense."""
         given: dict[str, Any] = {}
         for setting in fields(cls):
-            default: Any = setting.default
             text = environment.get(setting.name.upper(), "").strip()
-            if not text:
-                continue
-            if isinstance(default, tuple):
-                given[setting.name] = tuple(text.split())
-            elif isinstance(default, int) and not text.isdecimal():
+            kind: Any = type(setting.default)
+            if text and kind is int and not text.isdecimal():
                 raise ValueError(f"{setting.name.upper()}: expected a number, got {text!r}")
-            else:
-                given[setting.name] = type(default)(text)
+            if text:
+                given[setting.name] = kind(text.split() if kind is tuple else text)
         return cls(**given)
 
     def __post_init__(self) -> None:
         if not self.wandb_datasets:
-            raise ValueError(
-                "WANDB_DATASETS is empty; set it to names of the registry, such as burgers1d_subset_v1"
-            )
-        for stage in self.stages:
-            if stage not in STAGES:
-                raise ValueError(f"no stage '{stage}'; STAGES takes {' '.join(STAGES)}")
+            raise ValueError("WANDB_DATASETS is empty; set it to names such as burgers1d_subset_v1")
+        if unknown := set(self.stages) - set(STAGES):
+            raise ValueError(f"no stage {min(unknown)!r}; STAGES takes {' '.join(STAGES)}")
         if self.nnodes != 1 and self.devices == "auto":
             raise ValueError(f"NNODES is {self.nnodes}: set DEVICES to the number of devices of each node")
         if self.nnodes != 1 and not (self.slurm_job_id or (self.master_addr and self.master_port)):
             raise ValueError(
-                f"NNODES is {self.nnodes}: set MASTER_ADDR and MASTER_PORT to where node 0 listens"
+                f"NNODES is {self.nnodes}: set MASTER_ADDR and MASTER_PORT, where node 0 listens"
             )
 
     @property
@@ -143,21 +133,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One dataset on its way through the stages.
-
-    Attributes:
-        settings: of the run.
-        task: such as "burgers1d".
-        kind: "grid", "mesh" or "particles".
-        sha256: of its tarball.
-        ends: of the trainings that were checked.
-    """
+    """One dataset on its way through the stages; `kind` is grid, mesh or particles."""
 
     settings: Settings
     task: str
     kind: str
     sha256: str
-    ends: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def steady(self) -> bool:
@@ -168,47 +149,35 @@ class Dataset:
         """Where a stage leaves its files."""
         return self.settings.runs / self.task / stage
 
-    def config(self, stage: str) -> Path:
-        """Find the configuration of a training: the given one, the task's own, or that of all its kind."""
+    def last(self, stage: str) -> Path:
+        """Return the checkpoint from which a training goes on."""
+        return self.folder(stage) / "checkpoints" / "last.ckpt"
+
+    def training(self, stage: str) -> tuple[Path, tuple[str, ...]]:
+        """Find a training's configuration (the given one, the task's own, that of its kind) and its flags."""
+        settings = self.settings
+        given, flags, folder = settings.train_config, settings.train_flags, Path("configs/latent")
         if stage == "autoencoder":
-            given, folder = self.settings.autoencoder_config, Path("configs/autoencoder")
-        else:
-            given, folder = self.settings.train_config, Path("configs/latent")
+            given, flags = settings.autoencoder_config, settings.autoencoder_flags
+            folder = Path("configs/autoencoder")
         own = folder / f"{self.task}.yaml"
         path = Path(given) if given else own if own.exists() else folder / f"{self.kind}.yaml"
         if not path.is_file():
             raise ValueError(f"no {path}; write it, or set TRAIN_CONFIG or AUTOENCODER_CONFIG")
-        return path
+        return path, flags
 
-    def flags(self, stage: str) -> tuple[str, ...]:
-        """Return the flags that the user gives to a training."""
-        return self.settings.autoencoder_flags if stage == "autoencoder" else self.settings.train_flags
-
-    def unchecked(self) -> list[str]:
-        """Return the trainings that are still to begin."""
-        stages = [stage for stage in ("autoencoder", "operator") if stage in self.settings.stages]
-        return [
-            stage
-            for stage in stages
-            if not (self.folder(stage) / "checkpoints" / "last.ckpt").exists()
-            and not (stage == "operator" and self.steady)
-        ]
-
-    def check(self, stage: str) -> None:
-        """Try the settings of a training: nothing else takes long before that."""
-        self.ends[stage] = self._end(stage)
+    def end(self, stage: str) -> dict[str, Any]:
+        """Ask a training where it would end, so that it tries its settings too."""
+        config, flags = self.training(stage)
+        return _end_of((TRAIN, "fit", "--config", str(config), *flags))
 
     def autoencoder(self) -> None:
         """Train the autoencoder."""
         paths = find_splits(self.settings.data_root, self.task)
-        if self.kind == "grid":
-            data = ["--data.data_path", str(paths["train"])]
-        else:
-            data = [
-                text
-                for split in SPLITS
-                for text in (f"--data.init_args.{split}_path", str(paths.get(split, "null")))
-            ]
+        data = ["--data.data_path", str(paths.get("train"))]
+        if self.kind != "grid":
+            given = {f"--data.init_args.{split}_path": str(paths.get(split, "null")) for split in SPLITS}
+            data = [word for item in given.items() for word in item]
         self._train("autoencoder", {"dataset": self.sha256}, data)
 
     def cache(self) -> None:
@@ -217,7 +186,7 @@ class Dataset:
         run(
             "scripts/precompute_latent_cache.py", "--tasks", self.task,
             "--splits", *find_splits(settings.data_root, self.task), "--root", settings.data_root,
-            "--cache-dir", settings.latent_cache, "--config", self.config("autoencoder"),
+            "--cache-dir", settings.latent_cache, "--config", self.training("autoencoder")[0],
             "--checkpoint", checkpoint_of(self.folder("autoencoder")),
             "--accelerator", settings.accelerator, "--devices", settings.devices, *settings.cache_flags,
         )  # fmt: skip
@@ -230,16 +199,12 @@ class Dataset:
             return
         for split in ("train", "val"):
             path = settings.latent_cache / f"{self.task}_{split}" / "index.json"
-            wait_for(
-                path, settings, f"{settings.data_root} needs a split {split!r}, and STAGES the stage cache"
-            )
-        inputs = {
-            "dataset": self.sha256,
-            "autoencoder": file_sha256(checkpoint_of(self.folder("autoencoder"))),
-        }
+            remedy = f"{settings.data_root} needs a split {split!r}, and STAGES the stage cache"
+            wait_for(path, settings, remedy)
+        encoder = file_sha256(checkpoint_of(self.folder("autoencoder")))
         data = ["--data.init_args.task", self.task, "--data.init_args.root", str(settings.data_root)]
         data += ["--training.latent_cache_dir", str(settings.latent_cache)]
-        self._train("operator", inputs, data)
+        self._train("operator", {"dataset": self.sha256, "autoencoder": encoder}, data)
 
     def evaluate(self) -> None:
         """Roll the operator out on the test split, or on val where there is none."""
@@ -250,10 +215,8 @@ class Dataset:
         path = paths.get("test") or paths.get("val")
         if path is None:
             raise ValueError(f"{settings.data_root} holds neither a test nor a val split of {self.task}")
-        request = {
-            "dataset": self.sha256, "data": str(path), "operator": file_sha256(model),
-            "flags": " ".join(settings.evaluate_flags),
-        }  # fmt: skip
+        request = {"dataset": self.sha256, "data": str(path), "operator": file_sha256(model)}
+        request["flags"] = " ".join(settings.evaluate_flags)
         with Stage(self.folder("evaluation"), request) as stage:
             if stage.is_done:
                 say(f"{stage.folder} is finished, skipped")
@@ -270,35 +233,28 @@ class Dataset:
     def upload(self) -> None:
         """Send checkpoints and metrics; what is there already is not sent again."""
         settings = self.settings
-        for stage in ("autoencoder", "operator", "evaluation"):
+        for stage in (*TRAININGS, "evaluation"):
             folder = self.folder(stage)
-            record = read_record(folder)
-            if record is None or not record["done"]:
+            if not (read_record(folder) or {"done": False})["done"]:
                 continue
-            kind, file = "model", checkpoint_of(folder)
-            if stage == "evaluation":
-                kind, file = "metrics", folder / "metrics.json"
+            is_model = stage != "evaluation"
             run(
-                "scripts/upload_artifact.py", f"{self.task}-{stage}", kind, file,
+                "scripts/upload_artifact.py", f"{self.task}-{stage}", "model" if is_model else "metrics",
+                checkpoint_of(folder) if is_model else folder / "metrics.json",
                 "--store", settings.store, "--cache-dir", settings.artifact_cache,
                 "--metadata", json.dumps({"task": self.task, "dataset_sha256": self.sha256}),
             )  # fmt: skip
 
     def _train(self, name: str, inputs: dict[str, str], data: list[str]) -> None:
-        """Begin, continue or skip a training.
-
-        Raises:
-            ValueError: Its checkpoints are of other settings or data, which are neither continued nor
-                replaced; or it ended before its end.
-        """
-        settings, config = self.settings, self.config(name)
-        flags = [*data, *self.flags(name)]
+        """Begin, continue or skip a training; neither continue nor replace one of other settings or data."""
+        settings, last = self.settings, self.last(name)
+        config, given = self.training(name)
+        flags = [*data, *given]
         request = {**inputs, "flags": flags, "config": yaml.safe_load(config.read_text())}
         with Stage(self.folder(name), request) as stage:
             if stage.is_done:
                 say(f"{stage.folder} is finished, skipped")
                 return
-            last = stage.folder / "checkpoints" / "last.ckpt"
             if last.exists() and (changes := stage.changes()):
                 say("\n".join(changes), f"now: {' '.join(flags)}")
                 raise ValueError(
@@ -307,57 +263,51 @@ class Dataset:
                 )
             if settings.is_first:
                 stage.begin(overwrite=not last.exists())
-                end = stage.progress.get("end") or self.ends.get(name) or self._end(name)
-                stage.record(end=end)
-            more = ["--trainer.logger", "WandbLogger"] if self._logs_to_wandb else []
-            more += ["--ckpt_path", "last"] if last.exists() else []
-            self._launch(
-                TRAIN, "fit", "--config", config, *flags, "--trainer.default_root_dir", stage.folder,
+                stage.record(end=stage.progress.get("end") or self.end(name))
+            logger = settings.logger or ("wandb" if settings.store == "wandb" else "csv")
+            launcher, start = _launcher(settings)
+            run(
+                *start, TRAIN, "fit", "--config", config, *flags, "--trainer.default_root_dir", stage.folder,
                 "--trainer.accelerator", settings.accelerator, "--trainer.devices", settings.devices,
-                "--trainer.num_nodes", settings.nnodes, *more,
+                "--trainer.num_nodes", settings.nnodes,
+                *(["--trainer.logger", "WandbLogger"] if logger == "wandb" else []),
+                *(["--ckpt_path", "last"] if last.exists() else []), launcher=launcher,
             )  # fmt: skip
             if settings.is_first:
                 if missing := training_falls_short(last, stage.progress["end"]):
                     raise ValueError(f"{last}: {missing}; the same command continues the training")
                 stage.finish()
 
-    def _end(self, stage: str) -> dict[str, Any]:
-        """Ask a training where it would end, so that it tries its settings too."""
-        command = (TRAIN, "fit", "--config", self.config(stage), *self.flags(stage))
-        return wanted_end(print_settings(*command))
 
-    @property
-    def _logs_to_wandb(self) -> bool:
-        settings = self.settings
-        return (settings.logger or ("wandb" if settings.store == "wandb" else "csv")) == "wandb"
+@functools.cache
+def _end_of(command: tuple[str, ...]) -> dict[str, Any]:
+    return wanted_end(print_settings(*command))
 
-    def _launch(self, *command: object) -> None:
-        """Run a training on all nodes. On one, Lightning starts a process for each device itself."""
-        settings = self.settings
-        if settings.nnodes == 1:
-            run(*command)
-        elif settings.slurm_job_id:
-            run(
-                *command, launcher=("srun", "--nodes", settings.nnodes, "--ntasks-per-node", settings.devices)
-            )
-        else:
-            run(
-                "-m", "torch.distributed.run", "--nnodes", settings.nnodes, "--node_rank", settings.node_rank,
-                "--nproc_per_node", settings.devices, "--master_addr", settings.master_addr,
-                "--master_port", settings.master_port, *command,
-            )  # fmt: skip
+
+def _launcher(settings: Settings) -> tuple[tuple[object, ...], tuple[object, ...]]:
+    """Words before and after `python` that start a training on all nodes; on one, Lightning does."""
+    if settings.nnodes == 1:
+        return (), ()
+    if settings.slurm_job_id:
+        return ("srun", "--nodes", settings.nnodes, "--ntasks-per-node", settings.devices), ()
+    return (), (
+        "-m", "torch.distributed.run", "--nnodes", settings.nnodes, "--node_rank", settings.node_rank,
+        "--nproc_per_node", settings.devices, "--master_addr", settings.master_addr,
+        "--master_port", settings.master_port,
+    )  # fmt: skip
 
 
 def wait_for(path: Path, settings: Settings, remedy: str = "") -> None:
-    """Let other nodes than the first wait for what it makes, unless it fails meanwhile.
+    """Let other nodes than the first wait for what it makes.
 
     Raises:
         ValueError: It failed; or this is the first node, for which nobody makes it.
     """
-    if settings.is_first and not path.exists():
+    if path.exists():
+        return
+    if settings.is_first:
         raise ValueError(f"no {path}; {remedy}")
-    if not path.exists():
-        say(f"waiting for node 0 to make {path}")
+    say(f"waiting for node 0 to make {path}")
     while not path.exists():
         if settings.failed.exists() and settings.failed.stat().st_mtime > settings.started.stat().st_mtime:
             raise ValueError("node 0 failed, see its output")
@@ -374,11 +324,7 @@ def fetch(settings: Settings) -> None:
 
 
 def find_datasets(settings: Settings) -> list[Dataset]:
-    """Look the datasets up in the registry.
-
-    Raises:
-        ValueError: One is not there, or two hold the same task.
-    """
+    """Look the datasets up in the registry; a ValueError where one is not there or two hold the same task."""
     registry = Path(settings.registry) if settings.registry else None
     entries = find_entries(settings.wandb_datasets, registry=registry, root=settings.data_root)
     tasks = [entry.task for entry in entries]
@@ -391,33 +337,16 @@ def find_datasets(settings: Settings) -> list[Dataset]:
 
 
 def work(settings: Settings) -> None:
-    """Run the stages of all datasets."""
+    """Run the stages of all datasets; other nodes than the first take part in the trainings."""
     datasets = find_datasets(settings)
     settings.runs.mkdir(parents=True, exist_ok=True)
-    stages = [stage for stage in settings.stages if settings.is_first or stage in ("autoencoder", "operator")]
-    with ExitStack() as stack:
-        if settings.is_first:
-            stack.enter_context(_alone(settings))
-            stack.push(_mark(settings.failed))
-            with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
-                for check in [
-                    pool.submit(each.check, stage) for each in datasets for stage in each.unchecked()
-                ]:
-                    check.result()
-        if "fetch" in stages:
-            fetch(settings)
-        if not settings.is_first and stages:
-            settings.started.touch()
-            for name in settings.wandb_datasets:
-                wait_for(settings.data_root / ".gust" / f"{name}.json", settings)
-        for dataset in datasets:
-            for stage in stages:
-                if stage != "fetch":
-                    getattr(dataset, stage)()
-
-
-def _alone(settings: Settings) -> WriterLock:
-    """Keep a second run away, and one beside a training that a killed run left behind."""
+    trainings = [stage for stage in settings.stages if stage in TRAININGS]
+    if not settings.is_first:
+        settings.started.touch()
+        for name in settings.wandb_datasets if trainings else ():
+            wait_for(settings.data_root / ".gust" / f"{name}.json", settings)
+        run_stages(datasets, trainings)
+        return
     try:
         lock = WriterLock(settings.runs / "run", timeout=LOCK_SECONDS)
     except BlockingIOError:
@@ -426,19 +355,32 @@ def _alone(settings: Settings) -> WriterLock:
             f"(fuser {settings.runs}/.run.lock)"
         ) from None
     lock.inherit()
-    return lock
+    with lock:
+        try:
+            # Settings of trainings to begin are tried before anything takes long.
+            new = [
+                (dataset, stage)
+                for dataset in datasets
+                for stage in trainings
+                if not dataset.last(stage).exists() and not (stage == "operator" and dataset.steady)
+            ]
+            with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
+                list(pool.map(lambda each: each[0].end(each[1]), new))
+            if "fetch" in settings.stages:
+                fetch(settings)
+            run_stages(datasets, (stage for stage in settings.stages if stage != "fetch"))
+        except BaseException:
+            settings.failed.touch()
+            raise
+        settings.failed.unlink(missing_ok=True)
 
 
-def _mark(path: Path) -> Callable[..., None]:
-    """Leave a mark after a failure, and none after a success."""
-
-    def mark(kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            path.unlink(missing_ok=True)
-        else:
-            path.touch()
-
-    return mark
+def run_stages(datasets: list[Dataset], stages: Iterable[str]) -> None:
+    """Run the methods of these names, one dataset behind the other."""
+    names = list(stages)
+    for dataset in datasets:
+        for name in names:
+            getattr(dataset, name)()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -37,14 +37,21 @@ def run(*command: object, launcher: tuple[object, ...] = (), output: Path | None
     words = [str(word) for word in (*launcher, sys.executable, *command)]
     say("", f"$ {shlex.join(words)}")
     with open(output or os.devnull, "w" if output else "r", encoding="utf-8") as file:
+        target = file if output else None
         # Inherited: the lock of the run, so that it is held as long as one of its commands lives.
-        process = subprocess.Popen(
-            words, env=_environment(), stdout=file if output else None, close_fds=False
-        )
+        process = subprocess.Popen(words, env=_environment(), stdout=target, close_fds=False)
         try:
             code = process.wait()
         except BaseException as stop:
-            _end(process, reached=isinstance(stop, KeyboardInterrupt))
+            if isinstance(stop, KeyboardInterrupt):  # it has reached the command by itself
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(SAVE_SECONDS)
+            process.terminate()  # to save and stop; does nothing where it has ended
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
             raise
     if code:
         code = 128 - code if code < 0 else code
@@ -53,11 +60,7 @@ def run(*command: object, launcher: tuple[object, ...] = (), output: Path | None
 
 
 def print_settings(*command: object) -> dict[str, Any]:
-    """Return the settings that a training would have, from its `--print_config`.
-
-    Raises:
-        SystemExit: With its exit code, if it does not understand them; it says why.
-    """
+    """Return the settings that a training would have; SystemExit where it does not understand its flags."""
     words = [sys.executable, *map(str, command), "--print_config"]
     result = subprocess.run(words, env=_environment(), stdout=subprocess.PIPE, text=True, check=False)
     if result.returncode:
@@ -77,12 +80,7 @@ def wanted_end(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def training_falls_short(checkpoint: Path, end: Mapping[str, Any]) -> str:
-    """Say how far a training came that should have come to its end; "" where it did.
-
-    Args:
-        checkpoint: Its last one.
-        end: Of `wanted_end`.
-    """
+    """Say how far a training with this last checkpoint came, "" where that is the end of `wanted_end`."""
     if not checkpoint.is_file():
         return "there is none"
     if end["sooner"]:
@@ -90,13 +88,13 @@ def training_falls_short(checkpoint: Path, end: Mapping[str, Any]) -> str:
     import torch  # takes seconds
 
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    steps = saved["global_step"]
-    epochs = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    if (0 <= end["steps"] <= steps) or (0 <= end["epochs"] <= epochs):
+    progress = saved["loops"]["fit_loop"]["epoch_progress"]["current"]
+    reached = {"steps": saved["global_step"], "epochs": progress["processed"]}
+    limits = {name: end[name] for name in reached if end[name] >= 0}
+    if any(limit <= reached[name] for name, limit in limits.items()):
         return ""
-    parts = [f"{end['steps']} steps"] if end["steps"] >= 0 else []
-    parts += [f"{end['epochs']} epochs"] if end["epochs"] >= 0 else []
-    return f"is of step {steps}, epoch {epochs}, but the training goes to {' or '.join(parts)}"
+    goal = " or ".join(f"{limit} {name}" for name, limit in limits.items())
+    return f"is of step {reached['steps']}, epoch {reached['epochs']}, but the training goes to {goal}"
 
 
 def checkpoint_of(folder: Path) -> Path:
@@ -107,17 +105,3 @@ def checkpoint_of(folder: Path) -> Path:
 
 def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in HIDDEN}
-
-
-def _end(process: "subprocess.Popen[bytes]", *, reached: bool) -> None:
-    """Wait for a command to save and stop; tell it to, unless the signal has reached it by itself."""
-    if reached:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(SAVE_SECONDS)
-    if process.poll() is None:
-        process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -15,7 +15,6 @@ HINTS = (
     ".*`srun` command is available.*",
     ".*in eval mode at the start of training.*",  # frozen autoencoders
 )
-
 # What mpirun, of any kind, sets for the processes that it starts.
 MPI_LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "MPI_LOCALNRANKS")
 
