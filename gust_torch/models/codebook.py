@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gust_torch.models.distributed import broadcast, reduce_and_gather
-from gust_torch.models.kmeans import draw_far, kmeans
+from gust_torch.models.kmeans import as_rows, draw_far, kmeans
 
 DEAD_SHARE = 0.1
 """A code is dead when its moving count is below this share of a uniform code's."""
@@ -79,7 +79,7 @@ class EMACodebooks(nn.Module):
         − <u, e>."""
         codes = self.codebooks()[k]
         with _full_precision(u.device):
-            scores = torch.addmm(0.5 * codes.square().sum(1), _rows(u), codes.T, alpha=-1.0)
+            scores = torch.addmm(0.5 * codes.square().sum(1), as_rows(u), codes.T, alpha=-1.0)
         return scores.argmin(1).reshape(u.shape[0], *u.shape[-2:])
 
     @torch.no_grad()
@@ -88,7 +88,7 @@ class EMACodebooks(nn.Module):
 
         Counts start at what a step with `batch_size` frames on all processes together would give.
         """
-        rows = _rows(u)
+        rows = as_rows(u)
         centers, shares = kmeans(rows, self.sizes[k], generator)
         self.means[k] = rows.mean(0)
         self.codebooks()[k].copy_(centers)
@@ -109,7 +109,7 @@ class EMACodebooks(nn.Module):
             step: Number of the step, the same on all processes.
         """
         codes = torch.cat([i.flatten() + start for i, start in zip(indices, self._starts, strict=True)])
-        rows = torch.cat([_rows(u) for u in vectors])
+        rows = torch.cat([as_rows(u) for u in vectors])
         received = torch.zeros(self.counts.shape[0], rows.shape[1] + 1, device=rows.device)
         received.index_add_(0, codes, F.pad(rows, (0, 1), value=1.0))
         received, candidates = reduce_and_gather(received, _candidates(vectors, step))
@@ -152,11 +152,6 @@ class EMACodebooks(nn.Module):
             for buffer in (self.vectors, self.counts, self.sums):
                 broadcast(buffer)
         return replaced
-
-
-def _rows(u: torch.Tensor) -> torch.Tensor:
-    """(b, d, h, w) -> (b h w, d), samples first."""
-    return u.permute(0, 2, 3, 1).reshape(-1, u.shape[1])
 
 
 def _candidates(vectors: Sequence[torch.Tensor], step: int) -> torch.Tensor:

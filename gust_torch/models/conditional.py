@@ -14,31 +14,36 @@ Huijben et al. 2024, arXiv:2401.14732; lapped transforms: `models.lapped`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gust_torch.models.blocks import BoundaryConv2d
-from gust_torch.models.kmeans import kmeans
+from gust_torch.models.blocks import BoundaryConv2d, zeroed
+from gust_torch.models.kmeans import as_rows, kmeans
 from gust_torch.models.lapped import lapped_matrix
 from gust_torch.models.scales import Scale
+from gust_torch.models.token_model import QuantizerOutput
 
 ENERGY_FLOOR = 1e-3
 
+Context = tuple[Tensor, Tensor]
+"""Shift b and scale sigma of the codes, (b, d, h_k, w_k) each."""
+
 
 class LappedScale(nn.Module):
-    """One scale: its basis, its codes, and the network that shifts and scales them.
+    """One scale: its basis T_k, its codes e, and the network that shifts and scales them.
 
     Args:
         sketch: Grid of the sketch (h, w).
-        scale: Token grid (h_k, w_k), which divides it.
-        channels: Fields.
-        dim: Coefficients kept of each token, d_k.
-        context_dim: Coefficients of f_{k-1} around a token that the network sees; 0 for the first scale.
-        size: Codes K_k.
+        channels: Fields c.
         boundary: Of both axes.
+        scale: Token grid (h_k, w_k), which divides the sketch.
+        size: Codes K_k.
+        dim: Coefficients kept of each token, d_k.
+        context_dim: Coefficients of f_{k-1} around a token that the network sees; 0 for no network.
         width: Of the network.
     """
 
@@ -50,181 +55,155 @@ class LappedScale(nn.Module):
     def __init__(
         self,
         sketch: Scale,
-        scale: Scale,
         channels: int,
+        boundary: tuple[str, str],
+        scale: Scale,
         *,
+        size: int,
         dim: int,
         context_dim: int,
-        size: int,
-        boundary: tuple[str, str],
         width: int,
     ) -> None:
         super().__init__()
-        self.scale, self.channels = scale, channels
-        rows, columns = (
-            lapped_matrix(n, blocks, kind).flatten(0, 1).float()
-            for n, blocks, kind in zip(sketch, scale, boundary, strict=True)
-        )
-        self.register_buffer("rows", rows, persistent=False)
-        self.register_buffer("columns", columns, persistent=False)
-        self.block = (sketch[0] // scale[0], sketch[1] // scale[1])
-        total = channels * self.block[0] * self.block[1]
+        self.scale = scale
+        self.cell = (channels, sketch[0] // scale[0], sketch[1] // scale[1])
+        total = channels * self.cell[1] * self.cell[2]
         self.dim, self.context_dim = min(dim, total), min(context_dim, total)
+        for name, n, blocks, kind in zip(("rows", "columns"), sketch, scale, boundary, strict=True):
+            matrix = lapped_matrix(n, blocks, kind).flatten(0, 1).float()
+            self.register_buffer(name, matrix, persistent=False)
         self.register_buffer("kept", torch.arange(self.dim))
         self.register_buffer("seen", torch.arange(self.context_dim))
         self.codes = nn.Parameter(torch.zeros(size, self.dim))
         self.network: nn.Sequential | None = None
         if context_dim:
-            last = nn.Conv2d(width, 2 * self.dim, 1)
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-            self.network = nn.Sequential(
-                BoundaryConv2d(self.context_dim + 1, width, boundary),
-                nn.SiLU(),
-                nn.Conv2d(width, width, 1),
-                nn.SiLU(),
-                last,
-            )
+            last = zeroed(nn.Conv2d(width, 2 * self.dim, 1))
+            first = BoundaryConv2d(self.context_dim + 1, width, boundary)
+            self.network = nn.Sequential(first, nn.SiLU(), nn.Conv2d(width, width, 1), nn.SiLU(), last)
 
     def analyze(self, s: Tensor) -> Tensor:
         """All coefficients (b, C, h_k, w_k) of each token, C = c M_h M_w, of a sketch (b, c, h, w)."""
-        y = (self.rows @ s @ self.columns.T).unflatten(-1, (self.scale[1], self.block[1]))
-        y = y.unflatten(2, (self.scale[0], self.block[0]))
-        return y.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+        y = (self.rows @ s @ self.columns.T).unflatten(3, (self.scale[1], -1))
+        return y.unflatten(2, (self.scale[0], -1)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
 
     def synthesize(self, u: Tensor) -> Tensor:
         """Sketch (b, c, h, w) of the kept coefficients (b, d, h_k, w_k)."""
-        full = u.new_zeros(u.shape[0], self.channels * self.block[0] * self.block[1], *self.scale)
-        y = full.index_copy(1, self.kept, u).unflatten(1, (self.channels, *self.block))
+        zeros = u.new_zeros(len(u), math.prod(self.cell), *self.scale)
+        y = zeros.index_copy(1, self.kept, u).unflatten(1, self.cell)
         y = y.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
         return self.rows.T @ y @ self.columns
 
-    def context(self, f: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """Shift b and scale sigma, (b, d, h_k, w_k) each, given f_{k-1}; None for the first scale."""
-        if self.network is None or f is None:
-            return None, None
+    def context(self, f: Tensor) -> Context | None:
+        """Shift and scale of the codes, given f_{k-1} (b, c, h, w)."""
+        if self.network is None:
+            return None
         coefficients = self.analyze(f)
         energy = (coefficients.square().mean(1, keepdim=True) + ENERGY_FLOOR).log()
         shift, scale = self.network(torch.cat([coefficients[:, self.seen], energy], 1)).chunk(2, 1)
         return shift, (2 * torch.tanh(scale / 2)).exp()
 
-    def residual(self, s: Tensor, f: Tensor | None) -> Tensor:
-        """Return the kept coefficients (b, d, h_k, w_k) of what is left of the sketch."""
-        return self.analyze(s if f is None else s - f)[:, self.kept]
-
-    def vectors(self, indices: Tensor, f: Tensor | None) -> Tensor:
-        """Kept coefficients b + sigma e (b, d, h_k, w_k) of codes (b, h_k, w_k), given f_{k-1}."""
-        codes = F.embedding(indices, self.codes).permute(0, 3, 1, 2)
-        shift, scale = self.context(f)
-        return codes if shift is None or scale is None else shift + scale * codes
+    def residual(self, s: Tensor, f: Tensor) -> Tensor:
+        """Return the kept coefficients r_k (b, d, h_k, w_k) of what is left of the sketch."""
+        return self.analyze(s - f)[:, self.kept]
 
     @torch.no_grad()
-    def scores(self, u: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tensor:
-        """Half squared distance to each code but for a constant, ``(b h_k w_k, K_k)``, of residuals u."""
-        if shift is None or scale is None:
+    def scores(self, r: Tensor, context: Context | None) -> Tensor:
+        """Half squared distances (b, h_k, w_k, K_k) of residuals to all codes, but for a constant."""
+        if context is None:
             half = 0.5 * self.codes.square().sum(1)
-            return torch.addmm(half, _rows(u), self.codes.T, alpha=-1.0)
-        half = 0.5 * _rows(scale.square()) @ self.codes.square().T
-        return torch.addmm(half, _rows((u - shift) * scale), self.codes.T, alpha=-1.0)
+        else:
+            shift, scale = context
+            half = 0.5 * as_rows(scale.square()) @ self.codes.square().T
+            r = (r - shift) * scale
+        scores = torch.addmm(half, as_rows(r), self.codes.T, alpha=-1.0)
+        return scores.unflatten(0, (len(r), *self.scale))
+
+    def vectors(self, indices: Tensor, context: Context | None) -> Tensor:
+        """Kept coefficients b + sigma e (b, d, h_k, w_k) of codes (b, h_k, w_k)."""
+        codes = F.embedding(indices, self.codes).permute(0, 3, 1, 2)
+        return codes if context is None else context[0] + context[1] * codes
 
 
 class ConditionalQuantizer(nn.Module):
-    """All scales, see the module's text.
+    """All scales, see the module's text; never in half precision.
 
     Args:
-        sketch: Grid of the sketch.
-        channels: Fields.
+        sketch: Grid of the sketch (h, w).
+        channels: Fields c.
+        boundary: Of both axes.
         scales: Token grids, coarse to fine; each divides the sketch.
         sizes: Codes of each scale.
         dims: Coefficients kept at each scale.
         context_dims: Coefficients of f_{k-1} that each scale's network sees; the first one's is not used.
-        boundary: Of both axes.
         width: Of the networks.
     """
+
+    levels: Sequence[LappedScale]
 
     def __init__(
         self,
         sketch: Scale,
         channels: int,
+        boundary: tuple[str, str],
         scales: Sequence[Scale],
+        *,
         sizes: Sequence[int],
         dims: Sequence[int],
         context_dims: Sequence[int],
-        boundary: tuple[str, str],
-        *,
-        width: int = 96,
+        width: int,
     ) -> None:
         super().__init__()
-        self.scales = tuple(scales)
-        self.levels = nn.ModuleList(
-            LappedScale(
-                sketch,
-                scale,
-                channels,
-                dim=dim,
-                context_dim=0 if k == 0 else context,
-                size=size,
-                boundary=boundary,
-                width=width,
-            )
-            for k, (scale, size, dim, context) in enumerate(
-                zip(scales, sizes, dims, context_dims, strict=True)
-            )
+        self.sketch = (channels, *sketch)
+        self.levels = nn.ModuleList(  # type: ignore[assignment]
+            LappedScale(sketch, channels, boundary, scale, size=size, dim=dim, context_dim=seen, width=width)
+            for scale, size, dim, seen in zip(scales, sizes, dims, (0, *context_dims[1:]), strict=True)
         )
 
     @torch.no_grad()
     def initialize(self, s: Tensor, generator: torch.Generator) -> None:
         """Choose each scale's coefficients by variance and its codes by k-means on sketches (n, c, h, w)."""
-        f: Tensor | None = None
-        for level in self.levels:
-            assert isinstance(level, LappedScale)
-            left = level.analyze(s if f is None else s - f)
-            strongest = left.square().mean((0, 2, 3)).argsort(descending=True, stable=True)
-            level.kept.copy_(strongest[: level.dim].sort().values)
-            if f is not None:
-                known = level.analyze(f).square().mean((0, 2, 3)).argsort(descending=True, stable=True)
-                level.seen.copy_(known[: level.context_dim].sort().values)
-            u = left[:, level.kept]
-            level.codes.copy_(kmeans(_rows(u), len(level.codes), generator)[0])
-            index = level.scores(u, *level.context(f)).argmin(1).reshape(len(s), *level.scale)
-            f = self.step(level, index, f)
-
-    def step(self, level: LappedScale, indices: Tensor, f: Tensor | None) -> Tensor:
-        """f_k of f_{k-1} and the codes of scale k: the one place where codes become a field."""
-        added = level.synthesize(level.vectors(indices, f))
-        return added if f is None else f + added
+        f = torch.zeros_like(s)
+        with torch.autocast(s.device.type, enabled=False):
+            for level in self.levels:
+                level.kept.copy_(_strongest(level.analyze(s - f), level.dim))
+                level.seen.copy_(_strongest(level.analyze(f), level.context_dim))
+                r, context = level.residual(s, f), level.context(f)
+                level.codes.copy_(kmeans(as_rows(r), len(level.codes), generator)[0])
+                indices = level.scores(r, context).argmin(-1)
+                f = f + level.synthesize(level.vectors(indices, context))
 
     def accumulate(self, indices: Sequence[Tensor]) -> list[Tensor]:
         """Decode codes (b, h_k, w_k) to the sketches f_1, ..., f_S, (b, c, h, w) each."""
-        decoded: list[Tensor] = []
-        for level, index in zip(self.levels, indices, strict=True):
-            assert isinstance(level, LappedScale)
-            decoded.append(self.step(level, index, decoded[-1] if decoded else None))
+        f = self.levels[0].codes.new_zeros(len(indices[0]), *self.sketch)
+        decoded = []
+        with torch.autocast(f.device.type, enabled=False):
+            for level, index in zip(self.levels, indices, strict=True):
+                f = f + level.synthesize(level.vectors(index, level.context(f)))
+                decoded.append(f)
         return decoded
 
-    def quantize(self, s: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    def quantize(self, s: Tensor) -> QuantizerOutput:
         """Quantize sketches (b, c, h, w).
 
         Returns:
-            Codes (b, h_k, w_k) and decoded sketches f_k (b, c, h, w) of each scale, and the loss: the mean
-            over cells of sum_k |r_k - b - sigma e|^2.
+            The sketches f_1, ..., f_S, their codes, and the mean over cells of sum_k |r_k - b - sigma e|^2.
         """
-        indices: list[Tensor] = []
-        decoded: list[Tensor] = []
-        loss = s.new_zeros(())
-        for level in self.levels:
-            assert isinstance(level, LappedScale)
-            f = decoded[-1].detach() if decoded else None
-            u = level.residual(s, f)
-            index = level.scores(u, *level.context(f)).argmin(1).reshape(len(s), *level.scale)
-            vectors = level.vectors(index, f)
-            loss = loss + (u - vectors).square().sum() / s.numel()
-            added = level.synthesize(vectors)
-            indices.append(index)
-            decoded.append(added if f is None else f + added)
-        return indices, decoded, loss
+        f, loss = torch.zeros_like(s), s.new_zeros(())
+        indices, decoded = [], []
+        with torch.autocast(s.device.type, enabled=False):
+            for level in self.levels:
+                f = f.detach()
+                r, context = level.residual(s, f), level.context(f)
+                index = level.scores(r, context).argmin(-1)
+                vectors = level.vectors(index, context)
+                f = f + level.synthesize(vectors)
+                loss = loss + (r - vectors).square().sum() / s.numel()
+                indices.append(index)
+                decoded.append(f)
+        return QuantizerOutput(decoded, indices, loss)
 
 
-def _rows(u: Tensor) -> Tensor:
-    """(b, d, h, w) -> (b h w, d)."""
-    return u.permute(0, 2, 3, 1).reshape(-1, u.shape[1])
+def _strongest(coefficients: Tensor, num: int) -> Tensor:
+    """Which `num` of the coefficients (n, C, h_k, w_k) have the largest mean square, in their order."""
+    power = coefficients.square().mean((0, 2, 3))
+    return power.argsort(descending=True, stable=True)[:num].sort().values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import distributed as dist
 
@@ -48,3 +50,8 @@ def broadcast(x: torch.Tensor) -> None:
     """Overwrite `x` in place with the first process's values."""
     if _is_distributed():
         dist.broadcast(x, src=0)
+
+
+def touch(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
+    """0 with a gradient path to the parameters, so that DDP finds all of them in use."""
+    return 0.0 * sum((p.sum() for p in parameters), start=torch.zeros(()))

@@ -8,6 +8,11 @@ LLOYD_ITERATIONS = 10
 VECTORS_PER_CENTER = 32
 
 
+def as_rows(u: torch.Tensor) -> torch.Tensor:
+    """(b, d, h, w) -> (b h w, d), samples first."""
+    return u.permute(0, 2, 3, 1).reshape(-1, u.shape[1])
+
+
 def squared_distances(x: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
     """Squared Euclidean distances between rows: (n, d), (k, d) -> (n, k), clamped at 0."""
     cross = torch.addmm(centers.square().sum(1), x, centers.T, alpha=-2.0)

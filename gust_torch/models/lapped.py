@@ -37,26 +37,22 @@ def sketch_matrix(n: int, size: int, boundary: str) -> Tensor:
 
 
 def lapped_matrix(n: int, num_blocks: int, boundary: str) -> Tensor:
-    """Build the lapped cosine transform of an axis.
-
-    Args:
-        n: Values along the axis, a multiple of `num_blocks`.
-        num_blocks: Blocks; M = n / num_blocks coefficients each.
-        boundary: "periodic" or "wall".
+    """Build the lapped cosine transform of an axis of n values, a multiple of `num_blocks`.
 
     Returns:
-        ``(num_blocks, M, n)`` float64, orthonormal rows: coefficient m of block b is ``matrix[b, m] @ x``.
+        ``(num_blocks, M, n)`` float64 with M = n / num_blocks, orthonormal rows: coefficient m of block b is
+        ``matrix[b, m] @ x``.
     """
     size = n // num_blocks
     half = size // 2
-    fold = torch.eye(n, dtype=torch.float64)
+    window = torch.eye(n, dtype=torch.float64)
     for edge in range(0 if boundary == "periodic" and num_blocks > 1 else size, n, size):
         for t in range(half):
             angle = math.pi / 4 * (1 + (t + 0.5) / half)
             left, right = (edge - 1 - t) % n, edge + t
             # Even around the edge for the block to the right, odd for the one to the left.
-            fold[right, right], fold[right, left] = math.sin(angle), math.cos(angle)
-            fold[left, left], fold[left, right] = math.sin(angle), -math.cos(angle)
+            window[right, right], window[right, left] = math.sin(angle), math.cos(angle)
+            window[left, left], window[left, right] = math.sin(angle), -math.cos(angle)
     points = torch.arange(size, dtype=torch.float64) + 0.5
     cosines = math.sqrt(2 / size) * torch.cos(math.pi / size * torch.outer(points, points))
     blocks = cosines.repeat(num_blocks, 1, 1)
@@ -64,4 +60,4 @@ def lapped_matrix(n: int, num_blocks: int, boundary: str) -> Tensor:
         blocks[-1] = orthonormal_cosines(size)
     elif num_blocks == 1:
         blocks[0] = hartley_matrix(size)
-    return blocks @ fold.unflatten(0, (num_blocks, size))
+    return blocks @ window.unflatten(0, (num_blocks, size))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -17,21 +18,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gust_torch.models.blocks import BoundaryConv2d, ResBlock2d
-from gust_torch.models.conditional import ConditionalQuantizer
-from gust_torch.models.distributed import gather_batch
+from gust_torch.models.blocks import BoundaryConv2d, ResBlock2d, channels_last, zeroed
+from gust_torch.models.conditional import ConditionalQuantizer, LappedScale
+from gust_torch.models.distributed import gather_batch, touch
 from gust_torch.models.lapped import sketch_matrix
-from gust_torch.models.scales import check_block_scales, codebook_sizes
+from gust_torch.models.points import check_fields
+from gust_torch.models.scales import check_block_scales, codebook_sizes, one_each
 from gust_torch.models.token_model import TokenModel, VQVAEOutput
 from gust_torch.spec import FieldSpec
 
+COLORS = ((0, 0), (1, 1), (0, 1), (1, 0))
+"""Rows and columns, modulo 2, of the tokens that are searched at once."""
+
 
 class SketchDecoder(nn.Module):
-    """D: what the codes say besides their own vectors; zero when new.
+    """y = f_S + D(f_1, f_2 - f_1, ...); D is zero when new.
 
     Args:
-        channels: Fields.
-        num_scales: Decoded sketches it sees.
+        channels: Fields c.
+        num_scales: Decoded sketches it sees, S.
         boundary: Of both axes.
         width: Channels of the residual blocks, which work on cells of `patch` x `patch`.
         num_blocks: Residual blocks.
@@ -51,13 +56,11 @@ class SketchDecoder(nn.Module):
         super().__init__()
         self.patch = patch
         self.first = BoundaryConv2d(channels * num_scales * patch**2, width, boundary)
-        self.blocks = nn.Sequential(*(ResBlock2d(width, boundary) for _ in range(num_blocks)))
-        self.last = BoundaryConv2d(width, channels * patch**2, boundary)
-        for block in self.blocks:
-            nn.init.zeros_(block.conv2.weight)  # type: ignore[union-attr, arg-type]
-            nn.init.zeros_(block.conv2.bias)  # type: ignore[union-attr, arg-type]
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        blocks = [ResBlock2d(width, boundary) for _ in range(num_blocks)]
+        for block in blocks:
+            zeroed(block.conv2)
+        self.blocks = nn.Sequential(*blocks)
+        self.last = zeroed(BoundaryConv2d(width, channels * patch**2, boundary))
 
     def forward(self, decoded: Sequence[Tensor]) -> Tensor:
         """Correct the sketch (b, c, h, w) of the sketches f_1, ..., f_S."""
@@ -92,6 +95,7 @@ class LappedVQVAE2d(TokenModel):
         ValueError: If sizes do not fit each other.
     """
 
+    quantizer: ConditionalQuantizer
     to_sketch_h: Tensor
     to_sketch_w: Tensor
 
@@ -111,56 +115,39 @@ class LappedVQVAE2d(TokenModel):
         initial_steps: int = 32,
         code_steps: int = 500,
     ) -> None:
-        super().__init__(spec)
-        size = (spec.grid[0] // 2, spec.grid[1] // 2) if sketch is None else (int(sketch[0]), int(sketch[1]))
-        self.sketch = size
-        self.scales = check_block_scales(scales, size, spec.grid, decoder_patch)
-        self.vocab_sizes = codebook_sizes(vocab_size, len(self.scales))
-        dims, seen = (
-            (values,) * len(self.scales) if isinstance(values, int) else tuple(values)
-            for values in (code_dims, context_dims)
-        )
-        self._architecture = {
-            "scales": [list(scale) for scale in self.scales],
-            "vocab_size": list(self.vocab_sizes),
-            "sketch": list(size),
-            "code_dims": list(dims),
-            "context_dims": list(seen),
-            "context_width": context_width,
-            "decoder_width": decoder_width,
-            "decoder_blocks": decoder_blocks,
-            "decoder_patch": decoder_patch,
-            "initial_steps": initial_steps,
-            "code_steps": code_steps,
-        }
+        h, w = sketch or (spec.grid[0] // 2, spec.grid[1] // 2)
+        sketch = (h, w)
+        scales = check_block_scales(scales, sketch, spec.grid, decoder_patch)
+        vocab_size = codebook_sizes(vocab_size, len(scales))
+        code_dims = one_each(code_dims, len(scales), "code_dims")
+        context_dims = one_each(context_dims, len(scales), "context_dims", least=0)
+        super().__init__(spec, locals())
+        self.scales, self.vocab_sizes = scales, vocab_size
         self.initial_steps, self.code_steps = initial_steps, code_steps
-        self.step = 0
-        self.initialized = False
+        self.step, self.initialized = 0, False
         self._reservoir: list[Tensor] = []
-        for name, n, m, kind in zip("hw", spec.grid, size, spec.boundary, strict=True):
+        for name, n, m, kind in zip("hw", spec.grid, sketch, spec.boundary, strict=True):
             matrix = (sketch_matrix(n, m, kind) * math.sqrt(m / n)).float()
             self.register_buffer(f"to_sketch_{name}", matrix, persistent=False)
         self.quantizer = ConditionalQuantizer(
-            size,
+            sketch,
             spec.num_channels,
-            self.scales,
-            self.vocab_sizes,
-            dims,
-            seen,
             spec.boundary,
+            scales,
+            sizes=vocab_size,
+            dims=code_dims,
+            context_dims=context_dims,
             width=context_width,
         )
         self.decoder = SketchDecoder(
             spec.num_channels,
-            len(self.scales),
+            len(scales),
             spec.boundary,
             width=decoder_width,
             num_blocks=decoder_blocks,
             patch=decoder_patch,
         )
-        for parameter in self.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        channels_last(self)
 
     @property
     def is_ready(self) -> bool:
@@ -170,9 +157,9 @@ class LappedVQVAE2d(TokenModel):
     @property
     def codebooks(self) -> list[Tensor]:
         """Codes (K_k, d) of each scale, those of fewer coefficients than the longest filled up with zeros."""
-        codes: list[Tensor] = [level.codes for level in self.quantizer.levels]  # type: ignore[misc]
+        codes = [level.codes.detach() for level in self.quantizer.levels]
         longest = max(code.shape[1] for code in codes)
-        return [F.pad(code.detach(), (0, longest - code.shape[1])) for code in codes]
+        return [F.pad(code, (0, longest - code.shape[1])) for code in codes]
 
     def shorten_phases(self, num_steps: int) -> None:
         """Give the codes at most a third of a run, and their start a twentieth."""
@@ -181,60 +168,33 @@ class LappedVQVAE2d(TokenModel):
 
     def encode(self, x: Tensor) -> Tensor:
         """Physical fields (b, c, h, w) to normalized sketches (b, c, h_s, w_s), in float32."""
-        self.check(x)
+        check_fields(x, self.spec)
         with torch.autocast(x.device.type, enabled=False):
             return self.to_sketch_h @ self.normalize(x.float()) @ self.to_sketch_w.T
 
-    @torch.no_grad()
-    def tokenize(self, x: Tensor) -> list[Tensor]:
-        """Physical fields (b, c, h, w) to one index tensor (b, h_k, w_k) int64 per scale."""
-        return self.quantize(self.encode(x))[0]
-
-    def quantize(self, s: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Quantize sketches, see `ConditionalQuantizer.quantize`; never in half precision."""
-        with torch.autocast(s.device.type, enabled=False):
-            codes: tuple[list[Tensor], list[Tensor], Tensor] = self.quantizer.quantize(s)
-        return codes
-
-    def decode_sketches(self, decoded: Sequence[Tensor]) -> Tensor:
-        """Decode sketches f_1, ..., f_S to physical fields (b, c, h, w)."""
-        return self.to_field(self.decoder(decoded)) * self.std + self.mean
-
     def to_field(self, y: Tensor) -> Tensor:
         """Interpolate a sketch (b, c, h_s, w_s) to the grid (b, c, h, w) by its own modes."""
-        scale = math.prod(self.spec.grid) / math.prod(self.sketch)
+        scale = math.prod(self.spec.grid) / math.prod(y.shape[2:])
         with torch.autocast(y.device.type, enabled=False):
             return scale * (self.to_sketch_h.T @ y.float() @ self.to_sketch_w)
 
-    def decode(self, indices: Sequence[Tensor]) -> Tensor:
-        """Decode indices (b, h_k, w_k) of all scales to physical fields (b, c, h, w)."""
-        with torch.autocast(self.mean.device.type, enabled=False):
-            decoded = self.quantizer.accumulate(indices)
-        return self.decode_sketches(decoded)
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """decode(tokenize(x)) in one pass, bit for bit the same at the same batch shape."""
-        return self.decode_sketches(self.quantize(self.encode(x))[1])
+    def decode_latent(self, quantized: Sequence[Tensor]) -> Tensor:
+        """Decode sketches f_1, ..., f_S to physical fields (b, c, h, w)."""
+        return self.to_field(self.decoder(quantized)) * self.std + self.mean
 
     def forward(self, x: Tensor) -> VQVAEOutput:
         """Reconstruct x (b, c, h, w) and return the training losses; in training mode the phases go on."""
-        s = self.encode(x)
-        target = self.normalize(x)
+        s, zero = self.encode(x), touch(self.parameters())
         if self.training:
-            self._advance(s)
+            self._advance(s.detach())
             if not self.initialized:
-                return VQVAEOutput(self.to_field(s), [], self._unused(), self._unused())
-        if self.training and self.step <= self.code_steps:
-            indices, decoded, loss = self.quantize(s)
-            y = self.to_field(decoded[-1].detach())
-            error = F.mse_loss(y, target) + self._unused()
-            return VQVAEOutput(y * self.std + self.mean, indices, error, loss)
-        with torch.no_grad():
-            indices, decoded, loss = self.quantize(s)
-        y = self.to_field(self.decoder(decoded))
-        error = F.mse_loss(y, target) + self._unused()
-        return VQVAEOutput(y * self.std + self.mean, indices, error, loss)
+                return VQVAEOutput(self.to_field(s), [], zero, zero)
+        codes_learn = self.training and self.step <= self.code_steps
+        with nullcontext() if codes_learn else torch.no_grad():
+            codes = self.quantizer.quantize(s)
+        y = self.to_field(codes.quantized[-1].detach() if codes_learn else self.decoder(codes.quantized))
+        error = F.mse_loss(y, self.normalize(x)) + zero
+        return VQVAEOutput(y * self.std + self.mean, codes.indices, error, codes.loss)
 
     def _advance(self, s: Tensor) -> None:
         """Count a training call; collect sketches, and start the codes from them."""
@@ -242,18 +202,14 @@ class LappedVQVAE2d(TokenModel):
         if self.initialized:
             return
         if self.step <= self.initial_steps:
-            self._reservoir.append(gather_batch(s.detach()))
+            self._reservoir.append(gather_batch(s))
         if self.step >= self.initial_steps:
             self.quantizer.initialize(torch.cat(self._reservoir), torch.Generator().manual_seed(0))
             self._reservoir.clear()
             self.initialized = True
 
-    def _unused(self) -> Tensor:
-        """0 with a gradient path to every parameter, so that DDP finds all of them in use in each phase."""
-        return 0.0 * sum((p.sum() for p in self.parameters()), start=torch.zeros((), device=self.mean.device))
-
     @torch.no_grad()
-    def search(self, x: Tensor, candidates: int, sweeps: int = 1) -> tuple[list[Tensor], list[Tensor]]:
+    def search(self, x: Tensor, candidates: int, sweeps: int = 1) -> list[Tensor]:
         """Tokenize with the last scale's codes chosen by the decoded error instead of the nearest.
 
         Tokens are visited in four colors of their grid. Those of one color try each of their nearest codes at
@@ -266,45 +222,37 @@ class LappedVQVAE2d(TokenModel):
             sweeps: Rounds over the colors.
 
         Returns:
-            Codes (b, h_k, w_k) and decoded sketches of all scales.
+            Codes (b, h_k, w_k) of all scales.
         """
-        s = self.encode(x)
+        s, level = self.encode(x), self.quantizer.levels[-1]
         with torch.autocast(s.device.type, enabled=False):
-            indices, decoded, _ = self.quantizer.quantize(s)
-            level: Any = self.quantizer.levels[-1]
-            before = decoded[-2] if len(decoded) > 1 else None
-            u = level.residual(s, before)
-            scores = level.scores(u, *level.context(before))
-            nearest = scores.topk(min(candidates, scores.shape[1]), largest=False).indices
-            options = nearest.unflatten(0, (len(s), *level.scale)).movedim(-1, 0)
-            best = indices[-1]
-            error = self._window_errors(decoded, s, level)
+            codes = self.quantizer.quantize(s)
+            (*coarse, best), (*before, _) = codes.indices, codes.quantized
+            f = before[-1] if before else torch.zeros_like(s)
+            context = level.context(f)
+            scores = level.scores(level.residual(s, f), context)
+            nearest = scores.topk(min(candidates, scores.shape[-1]), largest=False).indices.unbind(-1)
             rows, columns = (torch.arange(n, device=s.device) % 2 for n in level.scale)
-            for _ in range(sweeps):
-                for color in ((0, 0), (1, 1), (0, 1), (1, 0)):
-                    mine = (rows == color[0])[:, None] & (columns == color[1])[None, :]
-                    tried = [best]
-                    errors = [error]
-                    for option in options:
-                        index = torch.where(mine, option, best)
-                        trial = [*decoded[:-1], self.quantizer.step(level, index, before)]
-                        tried.append(index)
-                        errors.append(self._window_errors(trial, s, level))
-                    choice = torch.stack(errors).argmin(0, keepdim=True)
-                    best = torch.where(mine, torch.stack(tried).gather(0, choice)[0], best)
-                    decoded = [*decoded[:-1], self.quantizer.step(level, best, before)]
-                    error = self._window_errors(decoded, s, level)
-            return [*indices[:-1], best], decoded
 
-    def _window_errors(self, decoded: Sequence[Tensor], s: Tensor, level: Any) -> Tensor:
-        """Squared errors (b, h_k, w_k) of the decoded sketch in the window around each token."""
-        squares = (self.decoder(decoded).float() - s).square().sum(1, keepdim=True)
-        (m, n), (kind_h, kind_w) = (block // 2 for block in level.block), self.spec.boundary
-        modes = {"periodic": "circular", "wall": "constant"}
+            def errors(index: Tensor) -> Tensor:
+                decoded = f + level.synthesize(level.vectors(index, context))
+                return self._window_errors(self.decoder([*before, decoded]) - s, level)
+
+            for row, column in COLORS * sweeps:
+                mine = (rows == row)[:, None] & (columns == column)
+                tried = torch.stack([best, *(torch.where(mine, option, best) for option in nearest)])
+                choice = torch.stack([errors(index) for index in tried]).argmin(0, keepdim=True)
+                best = torch.where(mine, tried.gather(0, choice)[0], best)
+        return [*coarse, best]
+
+    def _window_errors(self, difference: Tensor, level: LappedScale) -> Tensor:
+        """Mean squares (b, h_k, w_k) of a sketch (b, c, h, w) in the window around each token."""
+        squares = difference.square().sum(1, keepdim=True)
+        (_, *block), modes = level.cell, {"periodic": "circular", "wall": "constant"}
+        (m, n), (kind_h, kind_w) = (side // 2 for side in block), self.spec.boundary
         squares = F.pad(squares, (0, 0, m, m), mode=modes[kind_h])
         squares = F.pad(squares, (n, n, 0, 0), mode=modes[kind_w])
-        window = (level.block[0] + 2 * m, level.block[1] + 2 * n)
-        return F.avg_pool2d(squares, window, level.block)[:, 0]
+        return F.avg_pool2d(squares, (block[0] + 2 * m, block[1] + 2 * n), block)[:, 0]
 
     def get_extra_state(self) -> dict[str, Any]:
         """Training state besides the weights: calls so far, whether codes are set, collected sketches."""

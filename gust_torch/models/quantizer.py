@@ -13,7 +13,6 @@ gives the same field bit for bit, and its gradient reaches z unchanged and the �
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,27 +21,13 @@ from torch import nn
 
 from gust_torch.models.blocks import BoundaryConv2d
 from gust_torch.models.codebook import EMACodebooks
-from gust_torch.models.distributed import gather_batch
+from gust_torch.models.distributed import gather_batch, touch
 from gust_torch.models.scales import Scale, down, up
+from gust_torch.models.token_model import QuantizerOutput
 
 FRAMES_PER_COARSE_CODE = 8
 """Frames gathered for k-means, as a multiple of codes per token at the worst-served scale."""
 MIN_INIT_FRAMES, MAX_INIT_FRAMES = 64, 1024
-
-
-@dataclass(frozen=True)
-class QuantizerOutput:
-    """What a quantization returns.
-
-    Attributes:
-        quantized: (b, d, h, w), f_S with the straight-through gradient; z itself while bypassed.
-        indices: One (b, h_k, w_k) int64 tensor per scale; empty while bypassed.
-        loss: Scalar (1/S) Σ_k [β mean|z − sg f_k|² + mean|sg z − f_k|²].
-    """
-
-    quantized: torch.Tensor
-    indices: list[torch.Tensor]
-    loss: torch.Tensor
 
 
 class Phi(nn.Module):
@@ -117,17 +102,22 @@ class MultiScaleQuantizer(nn.Module):
         step = self.phi[k](up(vectors, self.scales[-1]))
         return step if f is None else f + step
 
-    def accumulate(self, vectors: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Latent f_S (b, d, h, w) of code vectors (b, d, h_k, w_k)."""
-        with torch.autocast(vectors[0].device.type, enabled=False):
-            f = None
-            for k, v in enumerate(vectors):
-                f = self.add_scale(f, k, v)
+    def accumulate(self, indices: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Latent f_S (b, d, h, w) of indices (b, h_k, w_k)."""
+        f = None
+        with torch.autocast(indices[0].device.type, enabled=False):
+            for k, vectors in enumerate(self.lookup(indices)):
+                f = self.add_scale(f, k, vectors)
         assert f is not None
         return f
 
     def quantize(self, z: torch.Tensor) -> QuantizerOutput:
-        """Quantize z (b, d, h, w) with the codebooks as they are."""
+        """Quantize z (b, d, h, w) with the codebooks as they are; see the module's text.
+
+        Returns:
+            f_S (b, d, h, w) with the straight-through gradient, the codes, and the loss
+            (1/S) Σ_k [β mean|z − sg f_k|² + mean|sg z − f_k|²].
+        """
         with torch.autocast(z.device.type, enabled=False):
             return self._quantize(z.float())[0]
 
@@ -140,7 +130,7 @@ class MultiScaleQuantizer(nn.Module):
             self.step += 1
             if not self.initialized and self.step <= self.autoencoder_steps:
                 self._fill_reservoir(z.detach())
-                return QuantizerOutput(z, [], self._zero_loss())
+                return QuantizerOutput(z, [], touch(self.phi.parameters()))
             if not self.initialized:
                 self._initialize(z.detach())
             output, residuals = self._quantize(z)
@@ -164,12 +154,6 @@ class MultiScaleQuantizer(nn.Module):
             residuals.append(u)
         assert f is not None
         return QuantizerOutput(f + (z - target), indices, loss / len(self.scales)), residuals
-
-    def _zero_loss(self) -> torch.Tensor:
-        """0 with a gradient path to every φ, so that DDP finds all parameters in use while bypassed."""
-        return 0.0 * sum(
-            (p.sum() for p in self.phi.parameters()), start=torch.zeros((), device=self.ema.vectors.device)
-        )
 
     def _frames_wanted(self) -> int:
         codes_per_token = max(

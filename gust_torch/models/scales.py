@@ -86,15 +86,20 @@ def codebook_sizes(vocab_size: int | Sequence[int], num_scales: int) -> tuple[in
     """
     if isinstance(vocab_size, int):
         floor = min(SMALLEST_CODEBOOK, vocab_size)
-        sizes = tuple(max(floor, vocab_size >> (num_scales - 1 - k)) for k in range(num_scales))
-    else:
-        sizes = tuple(int(size) for size in vocab_size)
-    if len(sizes) != num_scales or min(sizes) < 2:
-        raise ValueError(
-            f"vocab_size must be an integer or {num_scales} integers (one per scale), each at least 2; "
-            f"got {vocab_size}"
-        )
-    return sizes
+        vocab_size = [max(floor, vocab_size >> k) for k in reversed(range(num_scales))]
+    return one_each(vocab_size, num_scales, "vocab_size", least=2)
+
+
+def one_each(value: int | Sequence[int], num: int, name: str, *, least: int = 1) -> tuple[int, ...]:
+    """Return `num` integers: one for all, or a sequence of them.
+
+    Raises:
+        ValueError: If there are not as many, or one is less than `least`.
+    """
+    values = (value,) * num if isinstance(value, int) else tuple(int(item) for item in value)
+    if len(values) != num or min(values) < least:
+        raise ValueError(f"{name} must be an integer or {num} integers, each at least {least}; got {value}")
+    return values
 
 
 def up(v: torch.Tensor, size: Scale) -> torch.Tensor:

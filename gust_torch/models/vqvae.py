@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from gust_torch.models.autoencoder import Decoder2d, Encoder2d
+from gust_torch.models.blocks import channels_last
+from gust_torch.models.points import check_fields
 from gust_torch.models.quantizer import MultiScaleQuantizer
-from gust_torch.models.scales import Scale, check_scales, codebook_sizes
+from gust_torch.models.scales import Scale, check_scales, codebook_sizes, one_each
 from gust_torch.models.token_model import TokenModel, VQVAEOutput
 from gust_torch.spec import FieldSpec
 
@@ -43,6 +45,8 @@ class VQVAE2d(TokenModel):
             the latent grid.
     """
 
+    quantizer: MultiScaleQuantizer
+
     def __init__(
         self,
         spec: FieldSpec,
@@ -63,28 +67,12 @@ class VQVAE2d(TokenModel):
         autoencoder_steps: int = 100,
         replace_every: int = 50,
     ) -> None:
-        super().__init__(spec)
-        self.latent_grid = latent_grid(spec.grid, len(channel_mult), patch_size)
-        self.scales = check_scales(scales, self.latent_grid)
-        self.vocab_sizes = codebook_sizes(vocab_size, len(self.scales))
-        num_blocks = blocks_per_stage(num_res_blocks, len(channel_mult))
-        self._architecture = {
-            "base_channels": base_channels,
-            "channel_mult": [int(mult) for mult in channel_mult],
-            "patch_size": patch_size,
-            "num_res_blocks": list(num_blocks),
-            "codebook_dim": codebook_dim,
-            "vocab_size": list(self.vocab_sizes),
-            "scales": [list(scale) for scale in self.scales],
-            "use_attention": use_attention,
-            "attention_heads": attention_heads,
-            "use_norm": use_norm,
-            "phi_ratio": phi_ratio,
-            "commitment_weight": commitment_weight,
-            "decay": decay,
-            "autoencoder_steps": autoencoder_steps,
-            "replace_every": replace_every,
-        }
+        latent = latent_grid(spec.grid, len(channel_mult), patch_size)
+        scales = check_scales(scales, latent)
+        vocab_size = codebook_sizes(vocab_size, len(scales))
+        num_res_blocks = one_each(num_res_blocks, len(channel_mult), "num_res_blocks", least=0)
+        super().__init__(spec, locals())
+        self.latent_grid, self.scales, self.vocab_sizes = latent, scales, vocab_size
         encoder, decoder = (
             net(
                 spec.num_channels,
@@ -93,7 +81,7 @@ class VQVAE2d(TokenModel):
                 patch_size=patch_size,
                 base_channels=base_channels,
                 channel_mult=channel_mult,
-                num_res_blocks=num_blocks,
+                num_res_blocks=num_res_blocks,
                 use_attention=use_attention,
                 attention_heads=attention_heads,
                 use_norm=use_norm,
@@ -105,8 +93,8 @@ class VQVAE2d(TokenModel):
         self.decoder = decoder
         self.quantizer = MultiScaleQuantizer(
             codebook_dim,
-            self.scales,
-            self.vocab_sizes,
+            scales,
+            vocab_size,
             spec.boundary,
             rho=phi_ratio,
             commitment_weight=commitment_weight,
@@ -114,9 +102,7 @@ class VQVAE2d(TokenModel):
             autoencoder_steps=autoencoder_steps,
             replace_every=replace_every,
         )
-        for parameter in self.parameters():  # channels last: half the time on CPU, tensor cores on CUDA
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        channels_last(self)
 
     @property
     def is_ready(self) -> bool:
@@ -139,26 +125,12 @@ class VQVAE2d(TokenModel):
         Raises:
             ValueError: If `x` is not on the channels and grid that the model was built for.
         """
-        self.check(x)
+        check_fields(x, self.spec)
         return self.encoder(self.normalize(x))
 
-    @torch.no_grad()
-    def tokenize(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Physical fields (b, c, h, w) to one index tensor (b, h_k, w_k) int64 per scale."""
-        return self.quantizer.quantize(self.encode(x)).indices
-
-    def decode_latent(self, f: torch.Tensor) -> torch.Tensor:
+    def decode_latent(self, quantized: torch.Tensor) -> torch.Tensor:
         """Latents (b, d, h_l, w_l) to physical fields (b, c, h, w)."""
-        return self.decoder(f) * self.std + self.mean
-
-    def decode(self, indices: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return indices (b, h_k, w_k) of all scales to physical fields (b, c, h, w)."""
-        return self.decode_latent(self.quantizer.accumulate(self.quantizer.lookup(indices)))
-
-    @torch.no_grad()
-    def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
-        """decode(tokenize(x)) in one pass, bit for bit the same at the same batch shape."""
-        return self.decode_latent(self.quantizer.quantize(self.encode(x)).quantized)
+        return self.decoder(quantized) * self.std + self.mean
 
     def forward(self, x: torch.Tensor) -> VQVAEOutput:
         """Reconstruct x (b, c, h, w) and return the training losses; in training mode codebooks move."""
@@ -198,18 +170,3 @@ def latent_grid(grid: Scale, num_stages: int, patch_size: int) -> Scale:
             f"patch_size * 2**(len(channel_mult) - 1) = {factor}: {remedy}"
         )
     return max(1, grid[0] // factor), max(1, grid[1] // factor)
-
-
-def blocks_per_stage(num_res_blocks: int | Sequence[int], num_stages: int) -> tuple[int, ...]:
-    """Residual blocks of each stage, finest grid first.
-
-    Raises:
-        ValueError: If a sequence does not give one number per stage.
-    """
-    blocks = (num_res_blocks,) * num_stages if isinstance(num_res_blocks, int) else tuple(num_res_blocks)
-    if len(blocks) != num_stages or min(blocks) < 0:
-        raise ValueError(
-            f"num_res_blocks must be an integer or {num_stages} integers (one per entry of channel_mult), "
-            f"got {num_res_blocks}"
-        )
-    return blocks
