@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.timing import Row, medians
 from gust_torch.convert.commands import convert_family
-from gust_torch.convert.plan import Options
+from gust_torch.convert.output import Options
 
 BLOCK_BYTES = 16 << 20
 

@@ -4,22 +4,23 @@ import glob
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from gust_torch.convert.conversion import convert
-from gust_torch.convert.families import Family, detect_family, family_names, get_family, refuse_3d
+from gust_torch.convert.conversion import convert, make_plan
+from gust_torch.convert.families import FAMILIES, Family, detect_family, get_family, refuse_3d
 from gust_torch.convert.graphs import GRAPH_TASKS, convert_graphs
-from gust_torch.convert.output import Result
-from gust_torch.convert.plan import Options, make_plan
+from gust_torch.convert.output import Options, Result, find_files
 from gust_torch.convert.splits import WHOLE
 from solvers.common.cli import parse, run_command
 from solvers.common.splits import GRID, SPLITS, find_splits, split_path
 
 logger = logging.getLogger(__name__)
+
+_TASKS = ", ".join([*FAMILIES, *GRAPH_TASKS])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,24 +55,50 @@ class Files(Options):
 
 def main(argv: list[str] | None = None) -> int:
     """Convert a family or task: `convert_pdebench_multimodal.py`, `gust-torch convert`."""
-    names = ", ".join([*family_names(), *GRAPH_TASKS])
-    description = f"Convert PDEBench files, meshes or particles to train, val and test files. Tasks: {names}."
-    return _run(
-        lambda: _convert_task(
-            parse(Task, argv, prog="python scripts/convert_pdebench_multimodal.py", description=description)
-        )
+    prog = "python scripts/convert_pdebench_multimodal.py"
+    description = (
+        f"Convert PDEBench files, meshes or particles to train, val and test files. Tasks: {_TASKS}."
     )
+    return _run(lambda: _convert_task(parse(Task, argv, prog=prog, description=description)))
 
 
 def main_files(argv: list[str] | None = None) -> int:
     """Convert grids of one family, found by a glob: `convert_pdebench.py`."""
-    names = ", ".join(family_names())
-    description = f"Convert PDEBench grids of one family to a single file. Families: {names}."
-    return _run(
-        lambda: _convert_files(
-            parse(Files, argv, prog="python scripts/convert_pdebench.py", description=description)
-        )
-    )
+    prog = "python scripts/convert_pdebench.py"
+    description = f"Convert PDEBench grids of one family to a single file. Families: {', '.join(FAMILIES)}."
+
+    def command() -> Result:
+        files = parse(Files, argv, prog=prog, description=description)
+        return convert_pattern(files.pattern, files.out, files, family=files.family)
+
+    return _run(command)
+
+
+def _run(command: Callable[[], Result]) -> int:
+    """Run a conversion and report: outputs on stdout, a refusal as one line on stderr."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)  # other packages: warnings only
+    logging.getLogger("gust_torch").setLevel(logging.INFO)
+
+    def reported() -> int:
+        result = command()
+        for split, path in result.outputs.items():
+            counts = ", ".join(f"{count} {what}" for what, count in result.counts[split].items())
+            print(f"{path}  {counts}")
+        return result.exit_code
+
+    return run_command(reported)
+
+
+def _convert_task(task: Task) -> Result:
+    """Grids become HDF5 files, meshes and particles Zarr stores."""
+    if task.task in GRAPH_TASKS:
+        return convert_graphs(task.task, task.root, task.out, task, task.pattern, skip_bad=task.skip_bad)
+    refuse_3d(task.task)
+    if task.task not in FAMILIES:
+        raise ValueError(f"unknown task {task.task!r}: use one of {_TASKS}")
+    if task.skip_bad:
+        raise ValueError(f"--skip-bad is for meshes and particles; leave it out for {task.task}")
+    return convert_family(task.task, task.root, task.out, task, task.pattern)
 
 
 def convert_family(name: str, root: Path, out: Path, options: Options, pattern: str | None = None) -> Result:
@@ -92,24 +119,18 @@ def convert_family(name: str, root: Path, out: Path, options: Options, pattern: 
         OSError: Writing failed; the same call continues.
     """
     family = get_family(name)
-    if not root.is_dir():
-        raise ValueError(f"{root}: no such folder; give --root the folder that holds 1D/ and 2D/")
-    if pattern and Path(pattern).is_absolute():
-        raise ValueError(
-            f"--pattern is {pattern!r}, expected a glob below --root; leave the folder {root} out"
-        )
     patterns = (pattern,) if pattern else family.patterns
-    paths = _visible((path for each in patterns for path in sorted(root.glob(each))), root)
+    paths = [root / found for found in find_files(root, *patterns)]
     own = {path: split for split, path in find_splits(root, name).items() if path.suffix == GRID}
     if not paths and not pattern and own:
         logger.info("the splits of %s are kept", ", ".join(path.name for path in own))
-        return _convert(list(own), family, options, out, name, root, own_splits=own)
+        return _convert(list(own), family, options, out / f"{name}{GRID}", root, own)
     if not paths:
         raise ValueError(
             f"{root}: no files match {' or '.join(patterns)}; "
             "give --root the folder that holds 1D/ and 2D/, or --pattern"
         )
-    return _convert(paths, family, options, out, name, root)
+    return _convert(paths, family, options, out / f"{name}{GRID}", root)
 
 
 def convert_pattern(pattern: str, out: Path, options: Options, family: str | None = None) -> Result:
@@ -125,78 +146,28 @@ def convert_pattern(pattern: str, out: Path, options: Options, family: str | Non
         ValueError: No files, or data that cannot be converted; nothing is left behind.
         OSError: Writing failed; the same call continues.
     """
-    matches = (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))
-    paths = _visible(matches)
+    paths = [Path(path) for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
     if not paths:
         raise ValueError(f"no files match --pattern {pattern!r}; quote it, and check that the folder exists")
-    found = get_family(family) if family else detect_family(paths)
     root = Path(os.path.commonpath([path.parent for path in paths]))
-    return _convert(paths, found, options, out.parent, out.stem, root, whole=out)
+    return _convert(paths, get_family(family) if family else detect_family(paths), options, out, root)
 
 
 def _convert(
     paths: Sequence[Path],
     family: Family,
     options: Options,
-    folder: Path,
-    stem: str,
+    whole: Path,
     root: Path,
-    whole: Path | None = None,
     own_splits: Mapping[Path, str] | None = None,
 ) -> Result:
-    """Check everything, then convert to `STEM_train.h5` and others, or to `whole` where nothing is split."""
-    targets = {split: split_path(folder, stem, split) for split in SPLITS}
+    """Check everything, then convert to `whole`, or to its splits."""
+    targets = {split: split_path(whole.parent, whole.stem, split) for split in SPLITS}
     if options.splits is None and own_splits is None:
-        targets = {WHOLE: whole or folder / f"{stem}{GRID}"}
+        targets = {WHOLE: whole}
     sources = {path.resolve() for path in paths}
     for target in targets.values():
         if target.is_dir() or target.resolve() in sources:
             kind = "a folder" if target.is_dir() else "one of the sources"
             raise ValueError(f"{target} is {kind}, expected a file to write; choose another --out")
-    return convert(make_plan(paths, family, options, root, own_splits), targets, stem)
-
-
-def _visible(paths: Iterable[Path], root: Path | None = None) -> list[Path]:
-    """Files that are not hidden, as the `._NAME` beside each file of a macOS archive are."""
-    return [
-        path
-        for path in paths
-        if not any(
-            part.startswith(".") for part in (path.relative_to(root) if root else Path(path.name)).parts
-        )
-        and path.is_file()
-    ]
-
-
-def _convert_task(task: Task) -> Result:
-    """Grids become HDF5 files, meshes and particles Zarr stores."""
-    if task.task in GRAPH_TASKS:
-        return convert_graphs(
-            task.task, task.root, task.out, task, pattern=task.pattern, skip_bad=task.skip_bad
-        )
-    if task.task not in family_names():
-        refuse_3d(task.task)
-        tasks = ", ".join([*family_names(), *GRAPH_TASKS])
-        raise ValueError(f"unknown task {task.task!r}: use one of {tasks}")
-    if task.skip_bad:
-        raise ValueError(f"--skip-bad is for meshes and particles; leave it out for {task.task}")
-    return convert_family(task.task, task.root, task.out, task, pattern=task.pattern)
-
-
-def _convert_files(files: Files) -> Result:
-    return convert_pattern(files.pattern, files.out, files, family=files.family)
-
-
-def _run(command: Callable[[], Result]) -> int:
-    """Run a conversion and report: outputs on stdout, a refusal as one line on stderr."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)  # other packages: warnings only
-    logging.getLogger("gust_torch").setLevel(logging.INFO)
-    return run_command(lambda: _report(command()))
-
-
-def _report(result: Result) -> int:
-    """Print the outputs; return the exit code."""
-    for split, path in result.outputs.items():
-        counts = ", ".join(f"{count} {what}" for what, count in result.counts[split].items())
-        print(f"{path}  {counts}")
-    return result.exit_code
+    return convert(make_plan(paths, family, options, root, own_splits), targets, whole.stem)

@@ -1,8 +1,7 @@
 """The PDEBench families: which files, which arrays with which axes, which parameters, which boundaries.
 
-One `Family` is a row of the table in docs/formats.md. Readers know no family by name: all that differs
-between two families is said here. Every row follows the upstream generators (Takamoto et al., PDEBench, 2022,
-arXiv:2210.07182).
+Readers know no family by name: all that differs between two is its entry here. Each follows the upstream
+generators (Takamoto et al., PDEBench, 2022, arXiv:2210.07182) and the table of docs/formats.md.
 """
 
 import re
@@ -11,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solvers.common.splits import SPLITS
-
-AXES = frozenset("ntxyc1")
 
 
 @dataclass(frozen=True)
@@ -23,34 +20,12 @@ class Array:
         key: Dataset name, in the file or in each sample's group.
         axes: One letter an axis, in the order of the dataset: n sample, t time, x, y, c component, 1 an axis
             of length one. Without t the array holds for all times and is repeated for each frame.
-        fields: Field names. Two or more names split the component axis into scalar fields; one name keeps it
-            as a vector field.
+        fields: Two or more names split the component axis into scalar fields; one keeps it as a vector field.
     """
 
     key: str
     axes: str
     fields: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not set(self.axes) <= AXES or "x" not in self.axes:
-            raise ValueError(f"axes must be letters of 'ntxyc1' with an x, got {self.axes!r}")
-        if len(self.fields) > 1 and "c" not in self.axes:
-            raise ValueError(
-                f"{self.key}: several fields {self.fields} need a component axis 'c', got {self.axes!r}"
-            )
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A physical parameter of a trajectory.
-
-    Attributes:
-        name: Name under /parameters.
-        keys: Names upstream uses for it, compared without regard to case.
-    """
-
-    name: str
-    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -63,18 +38,17 @@ class Family:
         file_name: Regular expression that a released file's name begins with, in any case.
         arrays: The datasets that become fields.
         equation: The equation solved, in the names of the fields and parameters.
-        parameters: Parameters of each trajectory.
+        parameters: Names under /parameters; upstream may spell them in another case.
         boundary: "periodic", "wall" (anything else, said in `boundary_note`), "name" (the file name says
             periodic or trans) or "config" (the YAML config's velocity_extrapolation says it).
         boundary_note: Boundary condition in words, for metadata and docs.
-        groups: True where each sample is a group of its own, named by its seed.
+        groups: Whether each sample is a group of its own, named by its seed.
         coordinates: Keys of the x and y coordinates, in the file or in each group; () where upstream stores
             none and the config gives the grid.
-        time_key: Key of the times; "" for a steady problem (one frame a trajectory, time 0).
+        time_key: Key of the times; "" for a steady problem, or where a frame's number is its time.
         note: What a user must know before using the frames, logged and stored.
         start_fields: Fields of the first frame that tell which trajectories start alike; () for all.
         domain: Lengths where neither coordinates nor a config give them; None for one unit a cell.
-        ups: Whether these are files of the universal simulator, see `ups.py`.
     """
 
     name: str
@@ -82,7 +56,7 @@ class Family:
     file_name: str
     arrays: tuple[Array, ...]
     equation: str
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[str, ...]
     boundary: str
     boundary_note: str
     groups: bool = False
@@ -91,22 +65,6 @@ class Family:
     note: str = ""
     start_fields: tuple[str, ...] = ()
     domain: tuple[float, float] | None = None
-    ups: bool = False
-
-    @property
-    def field_names(self) -> tuple[str, ...]:
-        """Names of the fields, in the order of the arrays."""
-        return tuple(name for array in self.arrays for name in array.fields)
-
-    def matches(self, path: Path) -> bool:
-        """Whether `path` has the name of a released file of this family, or one such as NAME_train."""
-        own = rf"{self.file_name}|{self.name}_({'|'.join(SPLITS)})\b"
-        return re.match(own, path.name, re.IGNORECASE) is not None
-
-
-def _same(*names: str) -> tuple[Parameter, ...]:
-    """Parameters stored under upstream's own key."""
-    return tuple(Parameter(name, (name,)) for name in names)
 
 
 def _scalars(axes: str, *names: str) -> tuple[Array, ...]:
@@ -116,136 +74,134 @@ def _scalars(axes: str, *names: str) -> tuple[Array, ...]:
 
 _PERIODIC_OR_OUTFLOW = "periodic, or zero-gradient outflow where the file name says trans"
 
-FAMILIES: tuple[Family, ...] = (
-    Family(
-        name="advection1d",
-        patterns=("1D/Advection/Train/*.h*5",),
-        file_name=r"1D_Advection_Sols_",
-        arrays=(Array("tensor", "ntx", ("u",)),),
-        equation="u_t + beta u_x = 0",
-        parameters=_same("beta"),
-        boundary="periodic",
-        boundary_note="periodic",
-    ),
-    Family(
-        name="burgers1d",
-        patterns=("1D/Burgers/Train/*.h*5",),
-        file_name=r"1D_Burgers_Sols_",
-        arrays=(Array("tensor", "ntx", ("u",)),),
-        equation="u_t + u u_x = (nu/pi) u_xx",
-        parameters=(Parameter("nu", ("Nu",)),),
-        boundary="periodic",
-        boundary_note="periodic",
-    ),
-    Family(
-        name="reaction_diffusion1d",
-        patterns=("1D/ReactionDiffusion/Train/*.h*5",),
-        file_name=r"ReacDiff_",
-        arrays=(Array("tensor", "ntx", ("u",)),),
-        equation="u_t - nu u_xx - rho u (1 - u) = 0",
-        parameters=(Parameter("nu", ("Nu",)), Parameter("rho", ("rho",))),
-        boundary="periodic",
-        boundary_note="periodic",
-    ),
-    Family(
-        name="cfd1d",
-        patterns=("1D/CFD/Train/*.h*5",),
-        file_name=r"1D_CFD_",
-        arrays=_scalars("ntx", "density", "pressure", "Vx"),
-        equation="compressible Navier-Stokes, shear viscosity eta, bulk viscosity zeta",
-        parameters=_same("eta", "zeta"),
-        boundary="name",
-        boundary_note=_PERIODIC_OR_OUTFLOW,
-    ),
-    Family(
-        name="cfd2d",
-        patterns=("2D/CFD/2D_Train_*/*.h*5",),
-        file_name=r"2D_CFD_",
-        arrays=_scalars("ntxy", "density", "pressure", "Vx", "Vy"),
-        equation="compressible Navier-Stokes, shear viscosity eta, bulk viscosity zeta, Mach number M",
-        parameters=_same("M", "eta", "zeta"),
-        boundary="name",
-        boundary_note=_PERIODIC_OR_OUTFLOW,
-        coordinates=("x-coordinate", "y-coordinate"),
-    ),
-    Family(
-        name="darcy2d",
-        patterns=("2D/DarcyFlow/*.h*5",),
-        file_name=r"2D_DarcyFlow_",
-        arrays=(Array("nu", "nxy", ("nu",)), Array("tensor", "n1xy", ("u",))),
-        equation="-div(nu grad u) = beta; nu is the input, u the solution",
-        parameters=_same("beta"),
-        boundary="wall",
-        boundary_note="u = 0 on the boundary",
-        coordinates=("x-coordinate", "y-coordinate"),
-        start_fields=("nu",),
-        time_key="",
-        note="steady problem, one frame a trajectory; the generator stops at t = 1.75, so that small beta is "
-        "not fully steady",
-    ),
-    Family(
-        name="diffusion_reaction2d",
-        patterns=("2D/diffusion-reaction/*.h*5",),
-        file_name=r"2D_diff-react_",
-        arrays=(Array("data", "tyxc", ("u", "v")),),
-        equation="u_t = Du lap(u) + u - u^3 - k - v; v_t = Dv lap(v) + u - v",
-        parameters=_same("Du", "Dv", "k"),
-        boundary="wall",
-        boundary_note="no flow: zero normal derivative",
-        groups=True,
-        coordinates=("grid/x", "grid/y"),
-        time_key="grid/t",
-        note="stored with axes (t, y, x, c) upstream, transposed to x first here",
-    ),
-    Family(
-        name="diffusion_sorption1d",
-        patterns=("1D/diffusion-sorption/*.h*5",),
-        file_name=r"1D_diff-sorp_",
-        arrays=(Array("data", "tx1", ("u",)),),
-        equation="u_t = D / R(u) u_xx, R(u) = 1 + (1 - por)/por rho_s k_f n_f u^(n_f - 1)",
-        parameters=_same("D", "por", "rho_s", "k_f", "n_f", "sol"),
-        boundary="wall",
-        boundary_note="u = sol at the left end, u = D u_x at the right end",
-        groups=True,
-        coordinates=("grid/x",),
-        time_key="grid/t",
-    ),
-    Family(
-        name="navier_stokes2d",
-        patterns=("2D/NS_incom/*.h*5",),
-        file_name=r"ns_(incom|sim)_",
-        arrays=(
-            Array("velocity", "ntxyc", ("velocity",)),
-            Array("particles", "ntxy1", ("particles",)),
-            Array("force", "nxyc", ("force",)),
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family(
+            name="advection1d",
+            patterns=("1D/Advection/Train/*.h*5",),
+            file_name=r"1D_Advection_Sols_",
+            arrays=(Array("tensor", "ntx", ("u",)),),
+            equation="u_t + beta u_x = 0",
+            parameters=("beta",),
+            boundary="periodic",
+            boundary_note="periodic",
         ),
-        equation="v_t + v.grad v = -grad p + nu lap(v) + particles force, div v = 0; particles advected by v",
-        parameters=(Parameter("nu", ("NU",)),),
-        boundary="config",
-        boundary_note="as velocity_extrapolation and particle_extrapolation of the config say",
-        coordinates=(),
-        time_key="t",
-        note="frame 0 of each trajectory is the raw noise that the run started from, not divergence-free",
-    ),
-    Family(
-        name="shallow_water2d",
-        patterns=("2D/shallow-water/*.h*5",),
-        file_name=r"2D_rdb_",
-        arrays=(Array("data", "txy1", ("h",)),),
-        equation="shallow water equations over a flat bottom, radial dam break; h is the water depth",
-        parameters=_same("gravity", "dam_radius", "inner_height"),
-        boundary="wall",
-        boundary_note="zero normal derivative (outflow)",
-        groups=True,
-        coordinates=("grid/x", "grid/y"),
-        time_key="grid/t",
-    ),
-)
-
-
-def family_names() -> tuple[str, ...]:
-    """Names of all families, as the command line takes them."""
-    return tuple(family.name for family in FAMILIES)
+        Family(
+            name="burgers1d",
+            patterns=("1D/Burgers/Train/*.h*5",),
+            file_name=r"1D_Burgers_Sols_",
+            arrays=(Array("tensor", "ntx", ("u",)),),
+            equation="u_t + u u_x = (nu/pi) u_xx",
+            parameters=("nu",),
+            boundary="periodic",
+            boundary_note="periodic",
+        ),
+        Family(
+            name="reaction_diffusion1d",
+            patterns=("1D/ReactionDiffusion/Train/*.h*5",),
+            file_name=r"ReacDiff_",
+            arrays=(Array("tensor", "ntx", ("u",)),),
+            equation="u_t - nu u_xx - rho u (1 - u) = 0",
+            parameters=("nu", "rho"),
+            boundary="periodic",
+            boundary_note="periodic",
+        ),
+        Family(
+            name="cfd1d",
+            patterns=("1D/CFD/Train/*.h*5",),
+            file_name=r"1D_CFD_",
+            arrays=_scalars("ntx", "density", "pressure", "Vx"),
+            equation="compressible Navier-Stokes, shear viscosity eta, bulk viscosity zeta",
+            parameters=("eta", "zeta"),
+            boundary="name",
+            boundary_note=_PERIODIC_OR_OUTFLOW,
+        ),
+        Family(
+            name="cfd2d",
+            patterns=("2D/CFD/2D_Train_*/*.h*5",),
+            file_name=r"2D_CFD_",
+            arrays=_scalars("ntxy", "density", "pressure", "Vx", "Vy"),
+            equation="compressible Navier-Stokes, shear viscosity eta, bulk viscosity zeta, Mach number M",
+            parameters=("M", "eta", "zeta"),
+            boundary="name",
+            boundary_note=_PERIODIC_OR_OUTFLOW,
+            coordinates=("x-coordinate", "y-coordinate"),
+        ),
+        Family(
+            name="darcy2d",
+            patterns=("2D/DarcyFlow/*.h*5",),
+            file_name=r"2D_DarcyFlow_",
+            arrays=(Array("nu", "nxy", ("nu",)), Array("tensor", "n1xy", ("u",))),
+            equation="-div(nu grad u) = beta; nu is the input, u the solution",
+            parameters=("beta",),
+            boundary="wall",
+            boundary_note="u = 0 on the boundary",
+            coordinates=("x-coordinate", "y-coordinate"),
+            start_fields=("nu",),
+            time_key="",
+            note="steady problem, one frame a trajectory; the generator stops at t = 1.75, so that small beta is "
+            "not fully steady",
+        ),
+        Family(
+            name="diffusion_reaction2d",
+            patterns=("2D/diffusion-reaction/*.h*5",),
+            file_name=r"2D_diff-react_",
+            arrays=(Array("data", "tyxc", ("u", "v")),),
+            equation="u_t = Du lap(u) + u - u^3 - k - v; v_t = Dv lap(v) + u - v",
+            parameters=("Du", "Dv", "k"),
+            boundary="wall",
+            boundary_note="no flow: zero normal derivative",
+            groups=True,
+            coordinates=("grid/x", "grid/y"),
+            time_key="grid/t",
+            note="stored with axes (t, y, x, c) upstream, transposed to x first here",
+        ),
+        Family(
+            name="diffusion_sorption1d",
+            patterns=("1D/diffusion-sorption/*.h*5",),
+            file_name=r"1D_diff-sorp_",
+            arrays=(Array("data", "tx1", ("u",)),),
+            equation="u_t = D / R(u) u_xx, R(u) = 1 + (1 - por)/por rho_s k_f n_f u^(n_f - 1)",
+            parameters=("D", "por", "rho_s", "k_f", "n_f", "sol"),
+            boundary="wall",
+            boundary_note="u = sol at the left end, u = D u_x at the right end",
+            groups=True,
+            coordinates=("grid/x",),
+            time_key="grid/t",
+        ),
+        Family(
+            name="navier_stokes2d",
+            patterns=("2D/NS_incom/*.h*5",),
+            file_name=r"ns_(incom|sim)_",
+            arrays=(
+                Array("velocity", "ntxyc", ("velocity",)),
+                Array("particles", "ntxy1", ("particles",)),
+                Array("force", "nxyc", ("force",)),
+            ),
+            equation="v_t + v.grad v = -grad p + nu lap(v) + particles force, div v = 0; particles advected by v",
+            parameters=("nu",),
+            boundary="config",
+            boundary_note="as velocity_extrapolation and particle_extrapolation of the config say",
+            coordinates=(),
+            time_key="t",
+            note="frame 0 of each trajectory is the raw noise that the run started from, not divergence-free",
+        ),
+        Family(
+            name="shallow_water2d",
+            patterns=("2D/shallow-water/*.h*5",),
+            file_name=r"2D_rdb_",
+            arrays=(Array("data", "txy1", ("h",)),),
+            equation="shallow water equations over a flat bottom, radial dam break; h is the water depth",
+            parameters=("gravity", "dam_radius", "inner_height"),
+            boundary="wall",
+            boundary_note="zero normal derivative (outflow)",
+            groups=True,
+            coordinates=("grid/x", "grid/y"),
+            time_key="grid/t",
+        ),
+    )
+}
 
 
 def get_family(name: str) -> Family:
@@ -254,11 +210,10 @@ def get_family(name: str) -> Family:
     Raises:
         ValueError: No such family.
     """
-    for family in FAMILIES:
-        if family.name == name:
-            return family
     refuse_3d(name)
-    raise ValueError(f"unknown family {name!r}: use one of {', '.join(family_names())}")
+    if name not in FAMILIES:
+        raise ValueError(f"unknown family {name!r}: use one of {', '.join(FAMILIES)}")
+    return FAMILIES[name]
 
 
 def refuse_3d(name: str) -> None:
@@ -271,21 +226,24 @@ def refuse_3d(name: str) -> None:
 
 
 def detect_family(paths: Sequence[Path]) -> Family:
-    """Return the one family whose released names all of `paths` have.
+    """Return the one family whose released names, or NAME_train and such, all of `paths` have.
 
     Raises:
         ValueError: A name of 3-D data, of no family, or files of several families.
     """
-    found: dict[str, tuple[Family, Path]] = {}
+    found: dict[str, Path] = {}
     for path in paths:
         refuse_3d(path.name)
-        family = next((family for family in FAMILIES if family.matches(path)), None)
-        if family is None:
+        for family in FAMILIES.values():
+            own = rf"{family.file_name}|{family.name}_({'|'.join(SPLITS)})\b"
+            if re.match(own, path.name, re.IGNORECASE):
+                found[family.name] = path
+                break
+        else:
             raise ValueError(
-                f"{path}: the name is that of no PDEBench family; give --family ({', '.join(family_names())})"
+                f"{path}: the name is that of no PDEBench family; give --family ({', '.join(FAMILIES)})"
             )
-        found[family.name] = (family, path)
-    if len(found) != 1:
-        each = ", ".join(f"{path.name} is {name}" for name, (_, path) in found.items())
+    if len(found) > 1:
+        each = ", ".join(f"{path.name} is {name}" for name, path in found.items())
         raise ValueError(f"the files belong to several families ({each}): convert one family at a time")
-    return next(iter(found.values()))[0]
+    return FAMILIES[next(iter(found))]

@@ -1,19 +1,21 @@
 """Converts mesh and particle shards (.npz, one sample a file) to Zarr stores for training, in one pass."""
 
-import glob
+import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import lzma
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from gust_torch.convert.output import Result, Workspace
-from gust_torch.convert.plan import Options
-from gust_torch.convert.shards import Shard, read_shard, shard_keys
-from gust_torch.convert.splits import WHOLE, Splits, make_splits
+from gust_torch.convert.output import Options, Result, find_files, publish, workspace
+from gust_torch.convert.splits import WHOLE, make_splits
+from gust_torch.data.graphs.checks import faults, word
 from gust_torch.data.graphs.ragged import RaggedWriter
-from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind, Schema, differences
+from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind, Schema, describe, differences
 from gust_torch.data.graphs.stores import open_reader
 from solvers.common.progress import Interrupt, Progress
 from solvers.common.provenance import provenance
@@ -21,19 +23,27 @@ from solvers.common.splits import GRAPHS, SPLITS, split_path
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class GraphTask:
-    """A task of the command line: what it makes, and where its shards are as released."""
-
-    kind: Kind
-    pattern: str
-
-
 GRAPH_TASKS = {
-    "darcy2d_mesh": GraphTask(MESH, "2D/Darcy*/**/*.npz"),
-    "particles_advect": GraphTask(PARTICLES, "Particles/Advection/**/*.npz"),
+    "darcy2d_mesh": (MESH, "2D/Darcy*/**/*.npz"),
+    "particles_advect": (PARTICLES, "Particles/Advection/**/*.npz"),
 }
+"""Task -> what its samples are, and where they lie as released."""
+
+MAX_BYTES = 8 << 30
+
+_NO_ARCHIVE = (OSError, zipfile.BadZipFile, NotImplementedError, ValueError)
+_UNREADABLE = (
+    *_NO_ARCHIVE,
+    EOFError,
+    RuntimeError,  # encrypted
+    OverflowError,
+    MemoryError,
+    SyntaxError,
+    TypeError,
+    zlib.error,
+    lzma.LZMAError,
+)
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def convert_graphs(
@@ -55,10 +65,10 @@ def convert_graphs(
         ValueError: No shards, or the first bad one with all that is wrong; nothing is left behind.
         OSError: Writing failed; nothing is left behind.
     """
-    if options.samples is not None:
-        raise ValueError(f"--samples is for grids, a shard is one sample; give --limit for {name}")
-    if options.compression is not None:
-        raise ValueError("--compression is for grids; Zarr stores are compressed with zstd, leave it out")
+    for flag in ("samples", "compression"):
+        if getattr(options, flag) is not None:
+            raise ValueError(f"--{flag} is for grids; leave it out for {name}, where a shard is one sample")
+    kind = GRAPH_TASKS[name][0]
     names = find_shards(name, root, pattern)[: options.limit]
     splits = make_splits(names, options.splits, options.seed)
     targets = {split: split_path(out, name, split, GRAPHS) for split in SPLITS}
@@ -66,23 +76,46 @@ def convert_graphs(
         targets = {WHOLE: out / f"{name}{GRAPHS}"}
     if foreign := [path for path in targets.values() if path.exists() and not (path / "zarr.json").is_file()]:
         raise ValueError(f"{foreign[0]} is not a Zarr store and stays; choose another --out")
-    with Workspace(targets, name, {"task": name}, overwrite=options.overwrite, resumes=False) as workspace:
-        conversion = _Conversion(name, root, splits, workspace, skip_bad)
-        with Interrupt() as interrupt:
-            conversion.write(names, lambda: interrupt.signal is not None)
+    attributes = {"task": name, "seed": options.seed, "fractions": list(splits.fractions), **provenance()}
+    writers: dict[str, RaggedWriter] = {}
+    written: dict[str, list[str]] = {}
+    skipped: list[str] = []
+    with workspace(targets, name, {"task": name}, overwrite=options.overwrite, resumes=False) as stage:
+        paths = {split: stage.folder / target.name for split, target in targets.items()}
+        with Interrupt() as interrupt, Progress(len(names), unit="shard", description=name) as progress:
+            shards = sound_shards([root / each for each in names], kind, skipped if skip_bad else None)
+            for source, index, shard in zip(names, splits.assignment.tolist(), shards, strict=True):
+                if interrupt.signal:
+                    break
+                if shard is not None:
+                    split = splits.names[index]
+                    if split not in writers:
+                        writers[split] = RaggedWriter(
+                            paths[split], kind, attributes={**attributes, "split": split}
+                        )
+                    writers[split].append(shard[0], source=Path(source).as_posix(), schema=shard[1])
+                    written.setdefault(split, []).append(source)
+                progress.update(1)
         if interrupt.signal:
             logger.warning(
                 "stopped by %s, nothing written; the same command starts again", interrupt.signal.name
             )
             return Result(exit_code=interrupt.exit_code)
-        if options.verify:
-            conversion.verify()
-        samples = {split: len(written) for split, written in conversion.written.items() if written}
-        workspace.publish(list(samples))
-    _say_skipped(conversion.skipped, len(names))
-    return Result(
-        {split: targets[split] for split in samples}, {split: {"samples": n} for split, n in samples.items()}
-    )
+        if skipped:
+            logger.warning("skipped %d of %d shards:\n  %s", len(skipped), len(names), "\n  ".join(skipped))
+        if not writers:
+            raise ValueError(f"none of {len(names)} shards can be used; check --root and --pattern")
+        for writer in writers.values():
+            writer.close()
+        for split, fraction in zip(splits.names, splits.fractions, strict=True):
+            if fraction > 0 and split not in written:
+                logger.warning("no sample for the split %r, which gets no store: take more shards", split)
+        for split in written if options.verify else ():
+            _verify(paths[split], [root / each for each in written[split]], kind)
+        used = [split for split in targets if split in written]
+        publish(stage, targets, used)
+    counts = {split: {"samples": len(written[split])} for split in used}
+    return Result({split: targets[split] for split in used}, counts)
 
 
 def find_shards(name: str, root: Path, pattern: str | None = None) -> list[str]:
@@ -94,144 +127,151 @@ def find_shards(name: str, root: Path, pattern: str | None = None) -> list[str]:
     Raises:
         ValueError: There are none.
     """
-    task = GRAPH_TASKS[name]
-    if not root.is_dir():
-        raise ValueError(
-            f"{root}: no such folder; give --root the folder above {task.pattern.split('/')[0]}/"
-        )
-    if pattern and Path(pattern).is_absolute():
-        raise ValueError(f"--pattern is {pattern!r}, expected a glob below --root; leave the folder out")
-    names = _files(root, pattern or task.pattern)
-    if names or pattern:
-        if not names:
-            raise ValueError(f"{root}: no files match {pattern}; check --pattern and --root")
+    kind, released = GRAPH_TASKS[name]
+    names = find_files(root, pattern or released)
+    if names:
         return names
-    candidates = _files(root, "**/*.npz")
-    own = set(task.kind.axes) - {"edges"}
+    candidates = find_files(root, "**/*.npz") if pattern is None else []
+    own = set(kind.axes) - {"edges"}
     # Unreadable files stay in, to be refused by name.
-    names = [name for name in candidates if (keys := shard_keys(root / name)) is None or keys & own]
+    names = [each for each in candidates if (keys := _shard_keys(root / each)) is None or keys & own]
     if not names:
-        needed = ", ".join(task.kind.axes)
-        raise ValueError(f"{root}: no .npz shards with {needed}; check --root, or give --pattern")
+        searched = pattern or f"of .npz shards with {', '.join(kind.axes)}"
+        raise ValueError(f"{root}: no files match {searched}; check --root and --pattern")
     if len(names) < len(candidates):
         logger.info("%d other .npz files left out", len(candidates) - len(names))
     return names
 
 
-def _files(root: Path, pattern: str) -> list[str]:
-    """Files below the root that match a glob, sorted, relative to it; no hidden ones."""
-    names = glob.glob(pattern, root_dir=root, recursive=True)
-    return sorted({name for name in names if (root / name).is_file() and not Path(name).name.startswith(".")})
+def _shard_keys(path: Path) -> set[str] | None:
+    """Names of the arrays of a shard; None where the file cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except _NO_ARCHIVE:
+        return None
 
 
-class _Conversion:
-    """Stores being written, one for each split that has a sample.
+Shard = tuple[dict[str, np.ndarray], Schema]
+"""Arrays of a sound shard under their names, and where they go."""
 
-    Attributes:
-        written: Split -> its shards.
-        skipped: Why shards were left out.
+
+def sound_shards(
+    paths: Sequence[Path], kind: Kind, skipped: list[str] | None = None
+) -> Iterator[Shard | None]:
+    """Yield shard after shard, checked by itself and against those before it.
+
+    Args:
+        paths: The .npz files.
+        kind: Mesh or particles.
+        skipped: Gets what is wrong with bad shards, for which None is yielded.
+
+    Raises:
+        ValueError: All that is wrong with the first bad one, unless they are skipped.
     """
-
-    def __init__(self, name: str, root: Path, splits: Splits, workspace: Workspace, skip_bad: bool) -> None:
-        self._name, self._root, self._splits = name, root, splits
-        self._workspace, self._skip_bad = workspace, skip_bad
-        self._kind = GRAPH_TASKS[name].kind
-        self._schema: Schema | None = None
-        self._seen: dict[bytes, Path] = {}
-        self.written: dict[str, list[str]] = {split: [] for split in splits.names}
-        self.skipped: list[str] = []
-
-    def write(self, names: Sequence[str], stopped: Callable[[], bool]) -> None:
-        """Check and append shard after shard, until `stopped` says so.
-
-        Raises:
-            ValueError: A bad shard, unless they are skipped; or none is left.
-        """
-        writers: dict[str, RaggedWriter] = {}
-        with Progress(len(names), unit="shard", description=self._name) as progress:
-            for name, index in zip(names, self._splits.assignment.tolist(), strict=True):
-                if stopped():
-                    return
-                split = self._splits.names[index]
-                if (shard := self._read(self._root / name)) is not None:
-                    if split not in writers:
-                        writers[split] = self._writer(split)
-                    writers[split].append(shard.arrays, source=Path(name).as_posix(), schema=shard.schema)
-                    self.written[split].append(name)
-                progress.update(1)
-        if not writers:
-            _say_skipped(self.skipped, len(names))
-            raise ValueError(f"none of {len(names)} shards can be used; check --root and --pattern")
-        for writer in writers.values():
-            writer.close()
-        for split, fraction in zip(self._splits.names, self._splits.fractions, strict=True):
-            if fraction > 0 and not self.written[split]:
-                logger.warning("no sample for the split %r, which gets no store: take more shards", split)
-
-    def verify(self) -> None:
-        """Read the stores again and compare every array with its shard.
-
-        Raises:
-            ValueError: The first difference.
-        """
-        for split, names in self.written.items():
-            if not names:
-                continue
-            store = self._workspace.path(split)
-            reader = open_reader(
-                store, self._kind, self._kind.group, cache_bytes=8 << 20, storage_options=None
-            )
-            with Progress(len(names), unit="shard", description=f"verify {split}") as progress:
-                for index, name in enumerate(names):
-                    path = self._root / name
-                    _compare(reader.read(index), read_shard(path, self._kind).arrays, path)
-                    progress.update(1)
-
-    def _read(self, path: Path) -> Shard | None:
-        """Return a sound shard that fits those before it; None for a skipped one."""
+    schema: Schema | None = None
+    seen: dict[bytes, Path] = {}
+    for path in paths:
         try:
-            shard = read_shard(path, self._kind)
-            if self._schema is None:
-                self._schema = shard.schema
-            elif phrases := differences(self._schema, shard.schema):
+            arrays, own = read_shard(path, kind)
+            if phrases := differences(schema or own, own):
                 raise ValueError(
                     f"{path}: {'; '.join(phrases)}; convert such shards by themselves (--pattern)"
                 )
-            if (first := self._seen.setdefault(shard.digest, path)) is not path:
+            if (first := seen.setdefault(_digest(arrays), path)) is not path:
                 raise ValueError(f"{path}: holds the same arrays as {first}; remove one, or give --skip-bad")
         except ValueError as error:
-            if not self._skip_bad:
+            if skipped is None:
                 raise
-            self.skipped.append(str(error))
-            return None
-        return shard
-
-    def _writer(self, split: str) -> RaggedWriter:
-        attributes = {
-            "task": self._name,
-            "split": split,
-            "seed": self._splits.seed,
-            "fractions": list(self._splits.fractions),
-            **provenance(),
-        }
-        return RaggedWriter(self._workspace.path(split), self._kind, attributes=attributes)
+            skipped.append(str(error))
+            yield None
+        else:
+            schema = own
+            yield arrays, own
 
 
-def _compare(stored: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], path: Path) -> None:
-    """Raise ValueError at the first array that differs from its shard, bit for bit."""
-    for name in sorted({*stored, *expected}):
-        one, other = stored.get(name), expected.get(name)
-        if (
-            one is None
-            or other is None
-            or (one.dtype, one.shape, one.tobytes()) != (other.dtype, other.shape, other.tobytes())
-        ):
-            raise ValueError(f"{path}: array {name!r} differs in the store that was written; convert again")
+def _digest(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Digest of all arrays with their names and shapes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(arrays):
+        digest.update(f"{name}{arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.digest()
 
 
-def _say_skipped(skipped: Sequence[str], total: int) -> None:
-    """List the shards that were left out."""
-    if skipped:
-        logger.warning("skipped %d of %d shards:", len(skipped), total)
-        for reason in skipped:
-            logger.warning("  %s", reason)
+def read_shard(path: Path, kind: Kind) -> Shard:
+    """Read a shard and find everything that is wrong with it; nothing is unpickled.
+
+    Raises:
+        ValueError: Everything that is wrong with it, in one line.
+    """
+    arrays, unread = _load(path)
+    found, arrays = faults(kind, arrays, known=unread)
+    reasons = [f"key {name!r} {reason}" for name, reason in unread.items()] + found
+    schema: Schema = {}
+    # Further arrays are recognized by the number of nodes; without it there is nothing to say about them.
+    if kind.geometry in arrays:
+        try:
+            schema = describe(kind, arrays)
+        except ValueError as error:
+            reasons.append(str(error))
+    if reasons:
+        raise ValueError(f"{path}: {'; '.join(reasons)}; repair or remove the shard, or give --skip-bad")
+    return arrays, schema
+
+
+def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the numeric arrays of a file in this machine's byte order, and what is wrong with others."""
+    arrays: dict[str, np.ndarray] = {}
+    unread = {}
+    try:
+        archive = zipfile.ZipFile(path)
+        if (size := sum(member.file_size for member in archive.infolist())) > MAX_BYTES:
+            raise ValueError(
+                f"it holds {size / 1e9:.3g} GB, expected one sample of at most {MAX_BYTES / 1e9:.3g}"
+            )
+    except _NO_ARCHIVE as error:
+        raise ValueError(f"{path}: unreadable, {error}; copy the shard again, or give --skip-bad") from error
+    with archive:
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            try:
+                array = _read_member(archive, member)
+            except _UNREADABLE as error:
+                said = "an object array, which is never unpickled" if "Object arrays" in str(error) else error
+                unread[name] = f"cannot be read: {str(said) or type(error).__name__}"
+                continue
+            if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+                unread[name] = f"holds {array.dtype}, expected {word(name)}"
+            else:
+                arrays[name] = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
+    return arrays, unread
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """Read one array, after comparing the size it says it has with what is there."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise ValueError(f"version {version} of the .npy format")
+        shape, _, dtype = _HEADERS[version](file)
+    size = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or (size > member.file_size and not dtype.hasobject):
+        raise ValueError(f"it says shape {shape}, {size} bytes, and has {member.file_size}")
+    with archive.open(member) as file:
+        array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _verify(store: Path, shards: Sequence[Path], kind: Kind) -> None:
+    """Compare every array of a store with its shard, bit for bit."""
+    reader = open_reader(store, kind, kind.group, cache_bytes=8 << 20, storage_options=None)
+    with Progress(len(shards), unit="shard", description=f"verify {store.stem}") as progress:
+        for index, path in enumerate(shards):
+            stored, expected = (
+                {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
+                for arrays in (reader.read(index), read_shard(path, kind)[0])
+            )
+            if stored != expected:
+                raise ValueError(f"{path}: differs in the store that was written; convert again")
+            progress.update(1)

@@ -1,20 +1,37 @@
-"""Grid, boundaries and physical parameters of a source."""
+"""What a foreign HDF5 file holds around its frames: sample groups, coordinates, boundaries, parameters."""
 
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import yaml
 
-from gust_torch.convert.families import Family, Parameter
-from gust_torch.convert.nodes import AGAIN, Nodes, place, read_numbers
+from gust_torch.convert.families import Array, Family
+from solvers.common.hdf5.reader import open_error
+from solvers.common.hdf5.storage import storage_problem
+from solvers.common.hdf5.structure import NUMBERS, Contents, Rule
 
 logger = logging.getLogger(__name__)
+
+Nodes = Sequence[tuple[str, h5py.Group]]
+"""The file itself under the name "", or each sample's group under its own."""
+
+AGAIN = "download the file again"
+AXES = {
+    "n": "samples",
+    "t": "times",
+    "x": "points along x",
+    "y": "points along y",
+    "c": "components",
+    "1": "1",
+}
 
 # "Nu0.01", "Eta1.e-8", "M0.1": a key directly followed by a number, one of the name's "_" separated tokens.
 _TOKEN = re.compile(r"([A-Za-z]+)([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
@@ -25,10 +42,82 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Points of a uniform axis lie within this share of a cell of where they should, beside float32 rounding.
 _UNIFORM = 1e-3
 
+_BOUNDARIES = {
+    "name": ("the file's name", {"periodic": "periodic", "trans": "wall"}),
+    "config": (
+        "velocity_extrapolation in attribute 'config'",
+        {"periodic": "periodic", "zero": "wall", "boundary": "wall"},
+    ),
+}
+
+
+@contextmanager
+def reading(where: Path | str) -> Iterator[None]:
+    """Turn what HDF5 says of damage that only shows while it reads into a ValueError."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # the last two of types
+        if isinstance(error, ValueError) and str(where) in str(error):
+            raise
+        raise open_error(where, error) from error
+
+
+def place(node: h5py.Group | h5py.Dataset, key: str = "") -> str:
+    """File and path of a group or dataset, for messages."""
+    path = node.name.rstrip("/") + (key and f"/{key}")
+    return f"{node.file.filename}: {path}" if path else str(node.file.filename)
+
+
+def sample_nodes(file: h5py.File, family: Family, max_samples: int | None) -> Nodes:
+    """Return the file itself, or the first `max_samples` groups by name, which need not be contiguous."""
+    if not family.groups:
+        return [("", file)]
+    names = [name for name in sorted(file, key=str) if not isinstance(file.get(name), h5py.Dataset)]
+    if not names:
+        raise ValueError(f"{file.filename}: no sample groups (0000, 0001, ...) to convert; {AGAIN}")
+    return [(name, _look(file, name, Rule(group=True))) for name in names[:max_samples]]
+
+
+def field_dataset(node: h5py.Group, array: Array) -> h5py.Dataset:
+    """Return the dataset of an array of a family, of the right type and rank."""
+    shape = ", ".join(AXES[letter] for letter in array.axes)
+    return _look(node, array.key, Rule(shape=f"({shape})", ranks=(len(array.axes),), kinds="f", remedy=AGAIN))
+
+
+def read_numbers(node: h5py.Group, key: str) -> np.ndarray:
+    """Read a small numeric dataset as float64."""
+    dataset = _look(node, key, Rule(ranks=(0, 1, 2), kinds=NUMBERS, remedy=AGAIN))
+    check_stored(dataset, dataset.shape)
+    return np.asarray(dataset[()], dtype=np.float64)
+
+
+def check_stored(dataset: h5py.Dataset, used: Sequence[int]) -> None:
+    """Refuse unwritten values, read as zeros, among the first `used` entries along each axis."""
+    problem = storage_problem(dataset, used[0] if used else None)
+    if problem and not (dataset.chunks and _covers(dataset, used)):
+        raise ValueError(f"{place(dataset)}: {problem}; {AGAIN}, or take fewer with --samples")
+
+
+def _covers(dataset: h5py.Dataset, used: Sequence[int]) -> bool:
+    """Whether every chunk is stored that holds some of the first `used` entries along each axis."""
+    stored: list[bool] = []
+    dataset.id.chunk_iter(
+        lambda chunk: stored.append(all(a < b for a, b in zip(chunk.chunk_offset, used, strict=True)))
+    )
+    return sum(stored) == math.prod(-(-n // c) for n, c in zip(used, dataset.chunks, strict=True))
+
+
+def _look(node: h5py.Group, key: str, rule: Rule) -> Any:
+    """Return what a key names; it lies in this file, and is what the rule says."""
+    found = Contents(node.file, node.file.filename).look(f"{node.name}/{key}".strip("/"), rule)
+    if found is None:
+        raise ValueError(f"{place(node, key)} is missing; the file is damaged or of another family: {AGAIN}")
+    return found
+
 
 @dataclass(frozen=True)
 class Grid:
-    """The grid of one source; all PDEBench grids are uniform and cell-centered.
+    """The uniform, cell-centered grid of a source.
 
     Attributes:
         x: (h,) float32 cell centers.
@@ -42,115 +131,70 @@ class Grid:
     boundary: tuple[str, str]
     lengths: tuple[float, float]
 
-    def difference(self, other: "Grid") -> str:
-        """Return what differs from `other`, in words; "" where they agree to float32 rounding."""
-        for name, mine, theirs in (("x", self.x, other.x), ("y", self.y, other.y)):
-            if mine.shape != theirs.shape:
-                return f"{len(mine)} points along {name} instead of {len(theirs)}"
-            if not np.allclose(mine, theirs, rtol=0.0, atol=1e-5 * np.ptp(theirs)):
-                return f"{name} from {mine[0]} to {mine[-1]} instead of {theirs[0]} to {theirs[-1]}"
-        if self.boundary != other.boundary:
-            return f"boundary {self.boundary[0]} instead of {other.boundary[0]}"
-        return ""
-
 
 def read_grid(
-    nodes: Nodes, family: Family, sizes: Mapping[str, int], config: Mapping[str, Any], path: Path
+    nodes: Nodes, family: Family, num: Sequence[int], config: Mapping[str, Any], path: Path
 ) -> Grid:
-    """Return the grid of a file, equal in all of its groups.
-
-    Args:
-        nodes: (key, group) of each sample, or ("", file).
-        family: The file's family.
-        sizes: Axis letter -> length.
-        config: Parsed config of the first sample.
-        path: The file.
-
-    Raises:
-        ValueError: A coordinate is missing, does not fit the fields, is not uniform, or differs by group.
-    """
+    """Return the grid of a file with `num` points along x, or x and y; equal in all of its groups."""
     boundary = _boundary(family, config, path)
-    num = (sizes["x"], sizes.get("y", 1))
     if family.coordinates:
-        keys = zip(family.coordinates, num, strict=False)
-        axes = [_coordinate(nodes, key, size, boundary) for key, size in keys]
+        keys = zip(family.coordinates, num, strict=True)
+        axes = [_coordinate(nodes, key, size, boundary == "periodic") for key, size in keys]
     else:
-        axes = _config_axes(num, family.domain or num, config, path)[: 2 if "y" in sizes else 1]
-    is_flat = len(axes) == 1
-    x, y = axes[0], (np.zeros(1, np.float32) if is_flat else axes[1])
-    return Grid(
-        x=x,
-        y=y,
-        boundary=(boundary, "periodic" if is_flat else boundary),
-        lengths=(_length(x), 1.0 if is_flat else _length(y)),
-    )
+        axes = _config_axes(num, (family.domain or num)[: len(num)], config, path)
+    if len(num) == 1:
+        return Grid(axes[0], np.zeros(1, np.float32), (boundary, "periodic"), (_length(axes[0]), 1.0))
+    return Grid(axes[0], axes[1], (boundary, boundary), (_length(axes[0]), _length(axes[1])))
 
 
 def _boundary(family: Family, config: Mapping[str, Any], path: Path) -> str:
-    """ "periodic" or "wall" of this file."""
-    if family.boundary == "name":
-        tokens = path.stem.casefold().split("_")
-        kinds = {"periodic": "periodic", "trans": "wall"}
-        found = [kinds[token] for token in tokens if token in kinds]
-        if len(found) != 1:
-            raise ValueError(
-                f"{path}: the file name says neither 'periodic' nor 'trans', so the boundary is unknown; "
-                "name the file (or a link to it) as released: ..._periodic_... or ..._trans_..."
-            )
-        return found[0]
-    if family.boundary == "config":
-        kind = str(config.get("velocity_extrapolation")).upper()
-        if kind not in ("ZERO", "BOUNDARY", "PERIODIC"):
-            raise ValueError(
-                f"{path}: velocity_extrapolation in attribute 'config' is {kind}, expected ZERO, BOUNDARY or "
-                f"PERIODIC; without it the boundary is unknown: {AGAIN}"
-            )
-        return "periodic" if kind == "PERIODIC" else "wall"
-    return family.boundary
-
-
-def _coordinate(nodes: Nodes, key: str, size: int, boundary: str) -> np.ndarray:
-    """One coordinate as (size,) float32, after checking that all groups have the same."""
-    first: np.ndarray | None = None
-    for _, node in nodes:
-        values = read_numbers(node, key)
-        where = place(node, key)
-        if values.shape != (size,):
-            raise ValueError(
-                f"{where} has shape {values.shape}, the fields have {size} points along that axis; {AGAIN}"
-            )
-        if first is None:
-            _check_axis(values, where, periodic=boundary == "periodic")
-            first = values
-        elif not np.array_equal(values, first):
-            raise ValueError(f"{where} differs from that of the first group; convert such groups separately")
-    assert first is not None  # a file without groups was refused before
-    return first.astype(np.float32)
-
-
-def _check_axis(values: np.ndarray, where: str, *, periodic: bool) -> None:
-    """Refuse coordinates that are not uniform, or that hold both ends of a period."""
-    if not (np.isfinite(values).all() and (np.diff(values) > 0).all()):
-        raise ValueError(f"{where} is not finite and increasing; {AGAIN}")
-    uniform = np.linspace(values[0], values[-1], len(values))
-    width = (values[-1] - values[0]) / max(len(values) - 1, 1)
-    off = np.abs(values - uniform).max()
-    if off > _UNIFORM * width + 4 * np.finfo(np.float32).eps * np.abs(values).max():
+    """Find whether this file is "periodic" or "wall"."""
+    if family.boundary not in _BOUNDARIES:
+        return family.boundary
+    source, kinds = _BOUNDARIES[family.boundary]
+    words = path.stem.split("_") if family.boundary == "name" else [config.get("velocity_extrapolation")]
+    found = [kinds[word] for word in (str(word).casefold() for word in words) if word in kinds]
+    if len(found) != 1:
         raise ValueError(
-            f"{where} is not uniform: a point lies {off / width:.3g} cells off, expected equal "
-            "distances; interpolate the fields to a uniform grid"
+            f"{path}: the boundary is unknown, expected {' or '.join(kinds)} in {source}; "
+            "name the file as released, or download it again"
+        )
+    return found[0]
+
+
+def _coordinate(nodes: Nodes, key: str, size: int, periodic: bool) -> np.ndarray:
+    """One coordinate as (size,) float32, after checking that all groups have the same."""
+    first = read_numbers(nodes[0][1], key)
+    for _, node in nodes:
+        values = first if node is nodes[0][1] else read_numbers(node, key)
+        if values.shape != (size,):
+            raise ValueError(f"{place(node, key)} has shape {values.shape}, expected {size} points; {AGAIN}")
+        if not np.array_equal(values, first, equal_nan=True):
+            raise ValueError(
+                f"{place(node, key)} differs from that of the first group; convert such groups separately"
+            )
+    where = place(nodes[0][1], key)
+    off = np.abs(values - np.linspace(values[0], values[-1], size)).max()
+    width = (values[-1] - values[0]) / max(size - 1, 1)
+    # Written so that NaN is refused too.
+    if not (np.diff(values) > 0).all() or not (
+        off <= _UNIFORM * width + 4 * np.finfo(np.float32).eps * np.abs(values).max()
+    ):
+        raise ValueError(
+            f"{where} is not uniform and increasing: a point lies {off / width:.3g} cells off; "
+            "interpolate the fields to a uniform grid, or download the file again"
         )
     if periodic and _holds_both_ends(values):
         raise ValueError(
-            f"{where} runs from {values[0]:.6g} to {values[-1]:.6g}, as if both ends of the domain were "
-            f"points: {len(values)} cells would have the length {width * len(values):.6g}; expected cell "
-            "centers: leave the repeated last point out of fields and coordinates, or correct the coordinates"
+            f"{where} runs from {values[0]:.6g} to {values[-1]:.6g}, both ends of a periodic domain; "
+            "expected cell centers: leave the repeated last point out of fields and coordinates"
         )
+    return values.astype(np.float32)
 
 
 def _holds_both_ends(values: np.ndarray) -> bool:
     """Whether the distance of the outer points is the length of the domain, and not one cell more."""
-    span = float(values[-1] - values[0])
+    span = float(values[-1]) - float(values[0])
     return len(values) > 1 and _is_round(span) and not _is_round(span * len(values) / (len(values) - 1))
 
 
@@ -161,27 +205,20 @@ def _is_round(length: float) -> bool:
 
 
 def _config_axes(
-    num: tuple[int, int], domain: tuple[float, float], config: Mapping[str, Any], path: Path
+    num: Sequence[int], domain: Sequence[float], config: Mapping[str, Any], path: Path
 ) -> list[np.ndarray]:
     """Cell centers from the config: of its `domain_size`, else of `domain`."""
-    sizes = _pair(config.get("grid_size", num), f"{path}: grid_size in attribute 'config'")
-    if sizes != list(num):
+    where = f"{path}: attribute 'config'"
+    if (sizes := config.get("grid_size", list(num))) != list(num):
+        raise ValueError(f"{where}: grid_size is {sizes}, the fields have {list(num)}; {AGAIN}")
+    stated = config.get("domain_size", list(domain))
+    lengths = [_number(each, f"{where}: domain_size") for each in stated] if isinstance(stated, list) else []
+    if len(lengths) != len(num) or min(lengths) <= 0:
         raise ValueError(
-            f"{path}: grid_size in attribute 'config' is {sizes}, the fields have {list(num)}; {AGAIN}"
+            f"{where}: domain_size is {stated}, expected a positive length for each axis; {AGAIN}"
         )
-    lengths = _pair(config.get("domain_size", domain), f"{path}: domain_size in attribute 'config'")
-    return [
-        ((np.arange(size) + 0.5) * (length / size)).astype(np.float32)
-        for size, length in zip(num, lengths, strict=True)
-    ]
-
-
-def _pair(value: Any, where: str) -> list[float]:
-    """Two positive numbers of a config."""
-    numbers = [_number(each, where) for each in value] if isinstance(value, (list, tuple)) else []
-    if len(numbers) != 2 or min(numbers) <= 0:
-        raise ValueError(f"{where} is {value!r}, expected two positive numbers")
-    return numbers
+    axes = zip(num, lengths, strict=True)
+    return [((np.arange(size) + 0.5) * (length / size)).astype(np.float32) for size, length in axes]
 
 
 def _length(centers: np.ndarray) -> float:
@@ -196,97 +233,73 @@ def _length(centers: np.ndarray) -> float:
     return float(f"{length:.6g}")
 
 
-def parse_config(text: str, where: str) -> dict[str, Any]:
-    """YAML text of a `config` attribute as one flat mapping; entries of its `sim` section come to the top.
-
-    Args:
-        text: The attribute.
-        where: File and group, for messages.
-
-    Raises:
-        ValueError: The text is not a YAML mapping.
-    """
+def read_config(node: h5py.Group) -> tuple[str, dict[str, Any]]:
+    """YAML text of attribute `config` and its entries, also those of its section `sim`; "" and {} without."""
+    text = node.attrs.get("config", "{}")
+    text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
     try:
         loaded = yaml.load(text, Loader=_LOADER)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{where}: attribute 'config' is not YAML ({reason})") from error
-    if not isinstance(loaded, dict):
-        raise ValueError(f"{where}: attribute 'config' is {type(loaded).__name__}, expected a YAML mapping")
-    simulation = loaded.get("sim")
-    return {**loaded, **simulation} if isinstance(simulation, dict) else loaded
+        simulation = loaded.get("sim")
+    except (yaml.YAMLError, RecursionError, ValueError, AttributeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"{place(node)}: attribute 'config' is no YAML mapping ({reason}); {AGAIN}"
+        ) from error
+    entries = {**loaded, **simulation} if isinstance(simulation, dict) else loaded
+    return text if "config" in node.attrs else "", entries
 
 
 def name_parameters(path: Path) -> dict[str, float]:
     """Numbers in a file's name by the key in front of them, in any order: `..._M0.1_Eta1.e-8_...`."""
     stem = re.sub(r"\.(hdf5|h5)$", "", path.name, flags=re.IGNORECASE)
     matches = (_TOKEN.fullmatch(token) for token in stem.split("_"))
-    return {match.group(1): float(match.group(2)) for match in matches if match}
+    return {match[1]: float(match[2]) for match in matches if match}
 
 
 def find_parameters(
-    wanted: Sequence[Parameter],
-    path: Path,
-    attributes: Mapping[str, Any],
-    config: Mapping[str, Any],
-    where: str,
-    *,
-    required: bool = True,
+    names: Sequence[str], places: Mapping[str, Mapping[str, Any]], where: str, *, required: bool = True
 ) -> dict[str, float]:
-    """Values of `wanted` from the first of attributes, config and file name that has the key.
+    """Find each parameter in the first of some places that has its name, in any case.
 
     Args:
-        wanted: The family's parameters.
-        path: The source, for its name.
-        attributes: HDF5 attributes of the file or group.
-        config: Its parsed config; empty where there is none.
+        names: The family's parameters.
+        places: What is looked through, by what messages call it: {"attribute": ..., "file name": ...}.
         where: File and group, for messages.
         required: Whether a parameter that is nowhere is refused, or left out with a warning.
-
-    Returns:
-        name -> value, in the order of `wanted`.
-
-    Raises:
-        ValueError: A parameter is nowhere, or is not one finite number.
     """
-    places = {"attribute": attributes, "config": config, "file name": name_parameters(path)}
     found = {}
-    for parameter in wanted:
+    for name in names:
         values = {
-            place: _number(value, f"{where}: {parameter.keys[0]} ({place})")
-            for place, mapping in places.items()
-            if (value := _by_key(mapping, parameter.keys)) is not None
+            kind: _number(value, f"{where}: {name} ({kind})")
+            for kind, mapping in places.items()
+            if (value := _by_name(mapping, name)) is not None
         }
-        if not values and not required:
-            logger.warning("%s: parameter %r is not stored, left out", where, parameter.name)
-            continue
-        if not values:
+        if values:
+            first, found[name] = next(iter(values.items()))
+            if not np.allclose(list(values.values()), found[name], rtol=1e-6, atol=0):
+                logger.warning("%s: %s differs between %s; used the %s", where, name, values, first)
+        elif required:
             raise ValueError(
-                f"{where}: parameter {parameter.keys[0]!r} is neither an attribute, nor in a config, nor in "
-                f"the file's name; set the attribute or name the file as released ({parameter.keys[0]}0.01)"
+                f"{where}: parameter {name!r} is neither {' nor '.join(places)}; set the attribute, or name "
+                f"the file as released (..._{name}0.01_...)"
             )
-        place, value = next(iter(values.items()))
-        if any(not math.isclose(value, other, rel_tol=1e-6) for other in values.values()):
-            logger.warning("%s: %s differs between %s; used the %s", where, parameter.name, values, place)
-        found[parameter.name] = value
+        else:
+            logger.warning("%s: parameter %r is not stored, left out", where, name)
     return found
 
 
-def _by_key(mapping: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    """Value of the first of `keys` in `mapping`: exact spelling first, then any case."""
-    for key in keys:
-        if key in mapping:
-            return mapping[key]
-    folded = {key.casefold() for key in keys}
-    return next((mapping[key] for key in mapping if str(key).casefold() in folded), None)
+def _by_name(mapping: Mapping[str, Any], name: str) -> Any:
+    """Value under a name: in its exact spelling first, then in any case."""
+    keys = [key for key in mapping if str(key).casefold() == name.casefold()]
+    return mapping[name if name in keys else keys[0]] if keys else None
 
 
 def _number(value: Any, where: str) -> float:
     """`value` as a finite float; YAML leaves 1e-8 a string, attributes may be arrays of one."""
     try:
-        number = float(np.asarray(value).reshape(()).item() if np.size(value) == 1 else "no number")
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where} is {value!r}, expected one number") from error
-    if not math.isfinite(number):
-        raise ValueError(f"{where} is {value!r}, expected a finite number")
-    return number
+        number = float(np.asarray(value).reshape(()).item())
+        if math.isfinite(number):
+            return number
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{where} is {value!r}, expected one finite number; correct it, or {AGAIN}")

@@ -1,14 +1,52 @@
-"""Where a conversion is written: a hidden folder beside the targets, which appear complete or not at all."""
+"""What all conversions share: their options, the search for sources, and the folder they are made in."""
 
+import glob
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from solvers.common.files import hidden_part, replace_folder
 from solvers.common.stage import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Settings of every conversion."""
+
+    limit: int | None = None
+    """Source files to take, the first by name; all by default."""
+    samples: int | None = None
+    """Trajectories to take from each file; all by default."""
+    splits: tuple[float, float, float] | None = (0.8, 0.1, 0.1)
+    """Shares of train, val and test."""
+    split_by: Literal["group", "trajectory"] = "group"
+    """What a split keeps together: trajectories that start from one state, as sweeps do; or none."""
+    seed: int = 0
+    """Seed of the split."""
+    compression: Literal["lz4", "gzip"] | None = None
+    """Smaller and slower to read; none by default."""
+    verify: bool = False
+    """Compare the outputs with the sources, bit for bit, before they get their names."""
+    overwrite: bool = False
+    """Replace existing outputs."""
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("limit", self.limit, 1),
+            ("samples", self.samples, 1),
+            ("seed", self.seed, 0),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"--{name} is {value}, expected at least {least}")
+        if self.splits is not None and not (min(self.splits) >= 0 and abs(sum(self.splits) - 1) <= 1e-6):
+            raise ValueError(
+                f"--splits are {list(self.splits)}, expected three shares of train, val and test that sum to "
+                "1; for example --splits 0.8 0.1 0.1"
+            )
 
 
 @dataclass
@@ -26,99 +64,87 @@ class Result:
     exit_code: int = 0
 
 
-class Workspace:
-    """The hidden folder `.STEM.part` of a conversion, with the record of a `Stage`; a context manager.
+def find_files(root: Path, *patterns: str) -> list[str]:
+    """Sorted files below a root that match some globs, relative to it; hidden ones only where a glob says so.
+
+    Raises:
+        ValueError: No such root, or a glob that is not below it.
+    """
+    if not root.is_dir():
+        raise ValueError(
+            f"{root}: no such folder; give --root the folder that holds the released 1D/ and 2D/"
+        )
+    if outside := [pattern for pattern in patterns if Path(pattern).is_absolute()]:
+        raise ValueError(f"--pattern is {outside[0]!r}, expected a glob below --root; leave {root} out")
+    names = {name for pattern in patterns for name in glob.glob(pattern, root_dir=root, recursive=True)}
+    return sorted(name for name in names if (root / name).is_file())
+
+
+@contextmanager
+def workspace(
+    targets: Mapping[str, Path],
+    stem: str,
+    request: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    resumes: bool = True,
+) -> Iterator[Stage]:
+    """Yield the hidden folder `.STEM.part` of a conversion, with its record.
 
     A conversion that was interrupted, killed or ran out of disk leaves it, and the next call with the same
     request goes on; a refusal (ValueError) removes it, with the folders above that it needed.
+
+    Args:
+        targets: Split name -> file or store, of all splits, in one folder.
+        stem: Name of the conversion.
+        request: All that decides what is written.
+        overwrite: Whether existing targets, and an unfinished conversion of something else, may go.
+        resumes: Whether an unfinished conversion is of use; otherwise none is left, nor taken up.
+
+    Raises:
+        ValueError: A target exists, or the folder holds another conversion, and neither may go.
+        BlockingIOError: Another process is at work in it.
     """
-
-    def __init__(
-        self,
-        targets: Mapping[str, Path],
-        stem: str,
-        request: Mapping[str, Any],
-        *,
-        overwrite: bool,
-        resumes: bool = True,
-    ) -> None:
-        """Name the folder; nothing is touched.
-
-        Args:
-            targets: Split name -> file or store, of all splits, in one folder.
-            stem: Name of the conversion.
-            request: All that decides what is written.
-            overwrite: Whether existing targets, and an unfinished conversion of something else, may go.
-            resumes: Whether an unfinished conversion is of use; otherwise none is left, nor taken up.
-        """
-        self._targets, self._overwrite, self._resumes = targets, overwrite, resumes
-        folder = hidden_part(next(iter(targets.values())).parent / stem)
-        self._stage = Stage(folder, request)
-        self._created = [parent for parent in folder.parents if not parent.exists()]
-
-    @property
-    def folder(self) -> Path:
-        """Where unfinished outputs are."""
-        return self._stage.folder
-
-    @property
-    def progress(self) -> Mapping[str, Any]:
-        """What was recorded, by this call or an earlier one."""
-        return self._stage.progress
-
-    def path(self, split: str) -> Path:
-        """Unfinished output of a split."""
-        return self.folder / self._targets[split].name
-
-    def __enter__(self) -> "Workspace":
-        """Take the folder.
-
-        Raises:
-            ValueError: A target exists, or the folder holds another conversion, and neither may go.
-            BlockingIOError: Another process is at work in it.
-        """
-        existing = [str(path) for path in self._targets.values() if path.exists()]
-        self._stage.begin(overwrite=self._overwrite or not self._resumes)
-        if existing and not self._overwrite and "publishing" not in self.progress:
-            self._end(discard=not self.progress)
-            raise ValueError(
-                f"{', '.join(existing)} exists already; give --overwrite to replace it, or another --out"
-            )
-        if not self._resumes:
-            for path in self.folder.iterdir():
-                if path.is_dir():
-                    shutil.rmtree(path)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._end(discard=not self._resumes or (kind is not None and issubclass(kind, ValueError)))
-
-    def record(self, **progress: Any) -> None:
-        """Note how far the conversion came."""
-        self._stage.record(**progress)
-
-    def publish(self, splits: Sequence[str]) -> None:
-        """Rename the outputs of these splits to their targets; what other splits had goes.
-
-        After a kill between the renames a second call ends this.
-        """
-        self.record(publishing=list(splits))
-        for split, target in self._targets.items():
-            unfinished = self.path(split)
-            if unfinished.is_dir():
-                replace_folder(unfinished, target)
-            elif unfinished.exists():
-                os.replace(unfinished, target)
-            elif split not in splits and target.is_dir():
-                shutil.rmtree(target)
-            elif split not in splits:
-                target.unlink(missing_ok=True)
-        shutil.rmtree(self.folder)
-
-    def _end(self, *, discard: bool) -> None:
+    folder = hidden_part(next(iter(targets.values())).parent / stem)
+    created = [parent for parent in folder.parents if not parent.exists()]
+    stage = Stage(folder, request)
+    stage.begin(overwrite=overwrite or not resumes)
+    discard = not resumes or not stage.progress
+    try:
+        existing = ", ".join(str(path) for path in targets.values() if path.exists())
+        if existing and not overwrite and "publishing" not in stage.progress:
+            raise ValueError(f"{existing} exists already; give --overwrite to replace it, or another --out")
+        for path in [] if resumes else [path for path in folder.iterdir() if path.is_dir()]:
+            shutil.rmtree(path)
+        discard = not resumes
+        try:
+            yield stage
+        except ValueError:
+            discard = True
+            raise
+    finally:
         if discard:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self._stage.close()
-        for parent in self._created if discard else ():
+            shutil.rmtree(folder, ignore_errors=True)
+        stage.close()
+        for parent in created if discard else ():
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
+
+
+def publish(stage: Stage, targets: Mapping[str, Path], splits: Sequence[str]) -> None:
+    """Rename the outputs of these splits to their targets; what other splits had goes.
+
+    After a kill between the renames a second call ends this.
+    """
+    stage.record(publishing=list(splits))
+    for split, target in targets.items():
+        unfinished = stage.folder / target.name
+        if unfinished.is_dir():
+            replace_folder(unfinished, target)
+        elif unfinished.exists():
+            os.replace(unfinished, target)
+        elif split not in splits and target.is_dir():
+            shutil.rmtree(target)
+        elif split not in splits:
+            target.unlink(missing_ok=True)
+    shutil.rmtree(stage.folder)

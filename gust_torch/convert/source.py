@@ -1,34 +1,44 @@
-"""What a source file holds, checked against its family before anything is written.
-
-`describe_source` reads headers, coordinates, times and parameters; frames are read by `reader.SourceReader`.
-"""
+"""One source file: what it holds, checked against its family, and its frames, in blocks of bounded size."""
 
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from gust_torch.convert.families import Array, Family, refuse_3d
-from gust_torch.convert.header import Grid, find_parameters, parse_config, read_grid
-from gust_torch.convert.nodes import (
+from gust_torch.convert.header import (
     AGAIN,
     AXES,
+    Grid,
     Nodes,
     check_stored,
     field_dataset,
+    find_parameters,
+    name_parameters,
     place,
+    read_config,
+    read_grid,
     read_numbers,
     reading,
     sample_nodes,
 )
-from gust_torch.convert.ups import in_ups_form, ups_parameters
+from gust_torch.convert.ups import ups_form, ups_parameters
 from solvers.common.hdf5.reader import open_hdf5
+from solvers.common.hdf5.structure import fill_values
 
 logger = logging.getLogger(__name__)
+
+# Large enough that per-call costs vanish, small enough that a handful of copies stay far below 500 MB.
+BLOCK_BYTES = 32 << 20
+# A block may grow up to this where smaller ones would decompress the same chunks again and again.
+MAX_BLOCK_BYTES = 96 << 20
 
 
 @dataclass(frozen=True)
@@ -37,13 +47,12 @@ class Source:
 
     Attributes:
         path: The file.
-        name: The path as it is recorded in outputs: relative to the raw root, with forward slashes.
+        name: How outputs record it: relative to the raw root, with forward slashes.
         family: Its family.
         samples: Key of each trajectory in the file: its index along the sample axis, or its group's name.
-        num_frames: Frames of each trajectory (t).
         shapes: field -> shape of one frame, (x, y) or (x, y, c).
         grid: Coordinates, boundaries and lengths.
-        time_rows: (n, t) float64, times of the frames; (1, t) where all trajectories have the same.
+        times: (n, t) float64, times of the frames.
         parameters: name -> (n,) float64.
         dtype: Type of the fields upstream ("float32", or "float64" which is rounded to float32).
         config: YAML text of the first trajectory's config, "" where upstream stores none.
@@ -55,10 +64,9 @@ class Source:
     name: str
     family: Family
     samples: tuple[str, ...]
-    num_frames: int
     shapes: Mapping[str, tuple[int, ...]]
     grid: Grid
-    time_rows: np.ndarray
+    times: np.ndarray
     parameters: Mapping[str, np.ndarray]
     dtype: str
     config: str
@@ -71,13 +79,27 @@ class Source:
         return len(self.samples)
 
     @property
-    def times(self) -> np.ndarray:
-        """(n, t) float64, times of the frames."""
-        return np.broadcast_to(self.time_rows, (self.num_trajectories, self.num_frames))
+    def num_frames(self) -> int:
+        """Frames of each trajectory."""
+        return int(self.times.shape[1])
+
+
+@dataclass(frozen=True)
+class Span:
+    """Trajectories [first, last) and times [start, stop) of a source; only single ones are cut in time."""
+
+    first: int
+    last: int
+    start: int
+    stop: int
+
+
+Reader = Callable[[Span], dict[str, np.ndarray]]
+"""Reads a span as name -> (n, t, x, y[, c]) float32."""
 
 
 def describe_source(path: Path, family: Family, *, max_samples: int | None = None, name: str = "") -> Source:
-    """Headers, coordinates, times and parameters of one file.
+    """Look up headers, coordinates, times and parameters of one file.
 
     Args:
         path: The file.
@@ -92,82 +114,77 @@ def describe_source(path: Path, family: Family, *, max_samples: int | None = Non
     with reading(path), open_hdf5(path) as file:
         if "fields" in file:
             raise ValueError(f"{path} is in the common format (/fields), nothing to convert; leave it out")
-        family = in_ups_form(family, file)
+        ups = ups_form(family, file)
+        family = ups or family
         nodes = sample_nodes(file, family, max_samples)
-        sizes = _common_sizes(nodes, family)
-        _warn_of_extras(nodes[0][1], family, path)
-        samples = tuple(key for key, _ in nodes)
-        if not family.groups:
-            samples = tuple(map(str, range(min(sizes["n"], max_samples or sizes["n"]))))
-        num_frames = _used_frames(file, sizes.get("t", 1), path)
-        configs = [_config(node, _where(path, key)) for key, node in nodes]
-        datasets = [field_dataset(nodes[0][1], array) for array in family.arrays]
-        _check_stored(nodes, family, len(samples), num_frames)
+        datasets = [(array, field_dataset(node, array)) for _, node in nodes for array in family.arrays]
+        sizes = _common_sizes(datasets)
+        _warn_of_extras(nodes[0][1], family)
+        num = len(nodes) if family.groups else min(sizes["n"], max_samples or sizes["n"])
+        times = _times(nodes, family, num, sizes.get("t", 1), _used_frames(file, sizes.get("t", 1)))
+        used = {"n": num, "t": times.shape[1]}
+        for array, dataset in datasets:
+            check_stored(dataset, [used.get(axis, size) for axis, size in _lengths(array, dataset.shape)])
+        configs = [read_config(node) for _, node in nodes]
+        num_points = [sizes[axis] for axis in "xy" if axis in sizes]
+        grid = read_grid(nodes, family, num_points, configs[0][1], path)
+        stored = ups_parameters(file, family, sizes["n"]) if ups else {}
+        rows = [
+            find_parameters(
+                [name for name in family.parameters if name not in stored],
+                {"attribute": node.attrs, "config": config, "file name": name_parameters(path)},
+                place(node),
+                required=ups is None,
+            )
+            for (_, node), (_, config) in zip(nodes, configs, strict=True)
+        ]
+        first = datasets[: len(family.arrays)]
         return Source(
             path=path,
             name=name or path.name,
             family=family,
-            samples=samples,
-            num_frames=num_frames,
+            samples=tuple(key for key, _ in nodes) if family.groups else tuple(map(str, range(num))),
             shapes=_shapes(family, sizes),
-            grid=read_grid(nodes, family, sizes, configs[0][1], path),
-            time_rows=_time_rows(nodes, family, len(samples), sizes.get("t", 1), num_frames),
-            parameters=ups_parameters(file, family, sizes["n"], len(samples))
-            if family.ups
-            else _parameters(nodes, family, [config for _, config in configs], path, len(samples)),
-            dtype=max(str(dataset.dtype.name) for dataset in datasets),
+            grid=grid,
+            times=np.broadcast_to(times, (num, times.shape[1])),
+            parameters={name: column[:num] for name, column in stored.items()}
+            | {name: np.broadcast_to([row[name] for row in rows], (num,)) for name in rows[0]},
+            dtype=max(dataset.dtype.name for _, dataset in first),
             config=configs[0][0],
-            frame_bytes=_frame_bytes(family, datasets, sizes),
-            chunk=_chunk(family, datasets),
+            frame_bytes=sum(
+                max(4, dataset.dtype.itemsize)
+                * math.prod(size for axis, size in _lengths(array, dataset.shape) if axis not in "nt")
+                for array, dataset in first
+            ),
+            chunk=(_chunk(first, "n"), _chunk(first, "t")),
         )
 
 
-def _array_sizes(node: h5py.Group, array: Array) -> dict[str, int]:
-    """Axis letter -> length of one dataset, after checking type and rank."""
-    dataset = field_dataset(node, array)
-    where = place(node, array.key)
-    sizes = dict(zip(array.axes, dataset.shape, strict=True))
-    if sizes.pop("1", 1) != 1 or (len(array.fields) > 1 and sizes["c"] != len(array.fields)):
-        raise ValueError(
-            f"{where} has shape {dataset.shape}, expected length "
-            f"{len(array.fields)} on the component axis ({', '.join(array.axes)}); {AGAIN}"
-        )
-    if empty := [AXES[letter] for letter, size in sizes.items() if size == 0]:
-        raise ValueError(
-            f"{where} has shape {dataset.shape}: no {empty[0]}, nothing to convert; leave it out"
-        )
-    return sizes
+def _lengths(array: Array, shape: tuple[int, ...] | None) -> list[tuple[str, int]]:
+    """Axis letter and length of each axis; [] where there is no shape."""
+    return list(zip(array.axes, shape, strict=True)) if shape else []
 
 
-def _common_sizes(nodes: Nodes, family: Family) -> dict[str, int]:
-    """Axis letter -> length, equal over all arrays of all groups; "c:KEY" -> components of array KEY.
+def _chunk(datasets: Sequence[tuple[Array, h5py.Dataset]], letter: str) -> int:
+    """Largest chunk over the arrays along one axis."""
+    chunks = (_lengths(array, dataset.chunks) for array, dataset in datasets)
+    return max((size for each in chunks for axis, size in each if axis == letter), default=1)
 
-    Raises:
-        ValueError: A wrong type, rank or length, with file, group and key.
-    """
-    common: dict[str, int] = {}
-    origins: dict[str, str] = {}
-    for key, node in nodes:
-        for array in family.arrays:
-            for letter, size in _array_sizes(node, array).items():
-                name = f"c:{array.key}" if letter == "c" else letter
-                if common.setdefault(name, size) != size:
-                    raise ValueError(
-                        f"{place(node, array.key)} has {size} {AXES[letter]}, {origins[name]} has "
-                        f"{common[name]}; the file is damaged: download it again"
-                    )
-                origins.setdefault(name, f"{key}/{array.key}".strip("/"))
+
+def _common_sizes(datasets: Sequence[tuple[Array, h5py.Dataset]]) -> dict[str, int]:
+    """Axis letter -> length, equal over all arrays of all groups; "c KEY" -> components of array KEY."""
+    common = {"1": 1} | {
+        f"c {array.key}": len(array.fields) for array, _ in datasets if len(array.fields) > 1
+    }
+    for array, dataset in datasets:
+        for axis, size in _lengths(array, dataset.shape):
+            expected = common.setdefault(f"c {array.key}" if axis == "c" else axis, max(size, 1))
+            if size != expected:
+                raise ValueError(
+                    f"{place(dataset)} has shape {dataset.shape}: {size} {AXES[axis]}, expected {expected} "
+                    f"as elsewhere in the file; it is damaged: {AGAIN}"
+                )
     return common
-
-
-def _check_stored(nodes: Nodes, family: Family, num: int, num_frames: int) -> None:
-    """Refuse frames that were never written."""
-    for _, node in nodes:
-        for array in family.arrays:
-            dataset = field_dataset(node, array)
-            counts = {"n": num, "t": num_frames}
-            used = [counts.get(letter, size) for letter, size in zip(array.axes, dataset.shape, strict=True)]
-            check_stored(node, array.key, dataset, used)
 
 
 def _shapes(family: Family, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
@@ -175,108 +192,136 @@ def _shapes(family: Family, sizes: Mapping[str, int]) -> dict[str, tuple[int, ..
     frame = (sizes["x"], sizes.get("y", 1))
     shapes: dict[str, tuple[int, ...]] = {}
     for array in family.arrays:
-        vector = (sizes[f"c:{array.key}"],) if "c" in array.axes and len(array.fields) == 1 else ()
+        vector = (sizes[f"c {array.key}"],) if "c" in array.axes and len(array.fields) == 1 else ()
         shapes.update(dict.fromkeys(array.fields, frame + vector))
     return shapes
 
 
-def _used_frames(file: h5py.File, num_frames: int, path: Path) -> int:
+def _used_frames(file: h5py.File, num_frames: int) -> int:
     """Frames up to `latestIndex`, after which a killed run leaves zeros; all where there is no such mark."""
-    if "latestIndex" not in file.attrs:
-        return num_frames
-    mark = np.asarray(file.attrs["latestIndex"])
+    mark = np.asarray(file.attrs.get("latestIndex", num_frames - 1))
     if mark.size != 1 or mark.dtype.kind not in "iu" or not 0 <= mark.item() < num_frames:
         raise ValueError(
-            f"{path}: attribute 'latestIndex' is {mark.tolist()}, expected 0 to {num_frames - 1}; "
+            f"{file.filename}: attribute 'latestIndex' is {mark.tolist()}, expected 0 to {num_frames - 1}; "
             "the run wrote no usable frames: leave the file out"
         )
     used = int(mark.item()) + 1
     if used < num_frames:
         logger.warning(
             "%s: the run stopped early (latestIndex); used frames 0 to %d, the other %d are zeros",
-            path,
+            file.filename,
             used - 1,
             num_frames - used,
         )
     return used
 
 
-def _time_rows(nodes: Nodes, family: Family, num: int, num_frames: int, used: int) -> np.ndarray:
+def _times(nodes: Nodes, family: Family, num: int, num_frames: int, used: int) -> np.ndarray:
     """(n or 1, used) float64. Upstream often stores one time more than there are frames, which is dropped."""
     if not family.time_key:
         return np.arange(used, dtype=np.float64)[None]
     rows = []
     for _, node in nodes:
-        stored = read_numbers(node, family.time_key)
+        times = np.atleast_2d(read_numbers(node, family.time_key))[:num]
         where = place(node, family.time_key)
-        times = np.atleast_2d(stored)[:num]
-        if (
-            times.ndim != 2
-            or times.shape[0] not in (1, num)
-            or times.shape[1] not in (num_frames, num_frames + 1)
-        ):
+        if len(times) not in (1, num) or times.shape[1] not in (num_frames, num_frames + 1):
             raise ValueError(
-                f"{where} has shape {stored.shape} for {num_frames} frames, expected "
-                f"{num_frames} or {num_frames + 1} times; {AGAIN}"
+                f"{where} has {times.shape} times, expected {num_frames} or {num_frames + 1} times; {AGAIN}"
             )
-        times = times[:, :used]
-        if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
+        rows.append(times[:, :used])
+        if not (np.isfinite(rows[-1]).all() and (np.diff(rows[-1]) > 0).all()):
             raise ValueError(f"{where} is not finite and increasing; {AGAIN}")
-        rows.append(times)
     return np.concatenate(rows)
 
 
-def _where(path: Path, key: str) -> str:
-    """File and group, for messages."""
-    return f"{path}: group {key!r}" if key else str(path)
-
-
-def _config(node: h5py.Group, where: str) -> tuple[str, dict[str, Any]]:
-    """Text of attribute `config` and its parsed content; ("", {}) where there is none."""
-    if "config" not in node.attrs:
-        return "", {}
-    text = node.attrs["config"]
-    text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-    return text, parse_config(text, where)
-
-
-def _parameters(
-    nodes: Nodes, family: Family, configs: Sequence[Mapping[str, Any]], path: Path, num: int
-) -> dict[str, np.ndarray]:
-    """name -> (n,) float64: one value a group, or the file's value for all its trajectories."""
-    rows = [
-        find_parameters(family.parameters, path, node.attrs, config, _where(path, key))
-        for (key, node), config in zip(nodes, configs, strict=True)
-    ]
-    return {name: np.broadcast_to([row[name] for row in rows], (num,)) for name in rows[0]}
-
-
-def _frame_bytes(family: Family, datasets: Sequence[h5py.Dataset], sizes: Mapping[str, int]) -> int:
-    """Bytes of one frame of all fields, as stored or as float32, whichever is more."""
-    points = sizes["x"] * sizes.get("y", 1)
-    return sum(
-        points * sizes.get(f"c:{array.key}", 1) * max(4, dataset.dtype.itemsize)
-        for array, dataset in zip(family.arrays, datasets, strict=True)
-    )
-
-
-def _chunk(family: Family, datasets: Sequence[h5py.Dataset]) -> tuple[int, int]:
-    """Largest chunk over the arrays along the sample and the time axis."""
-    chunks = {"n": 1, "t": 1}
-    for array, dataset in zip(family.arrays, datasets, strict=True):
-        for letter, size in zip(array.axes, dataset.chunks or (), strict=False):
-            if letter in chunks:
-                chunks[letter] = max(chunks[letter], size)
-    return chunks["n"], chunks["t"]
-
-
-def _warn_of_extras(node: h5py.Group, family: Family, path: Path) -> None:
+def _warn_of_extras(node: h5py.Group, family: Family) -> None:
     """Say which arrays of the file are not converted; nothing is left out silently."""
     known = {array.key for array in family.arrays} | set(family.coordinates) | {family.time_key}
-    extras = [
-        key
-        for key, item in node.items()
-        if isinstance(item, h5py.Dataset) and item.ndim > 1 and key not in known
-    ]
-    if extras:
-        logger.warning("%s: not part of %s, left out: %s", path, family.name, ", ".join(extras))
+    extras = [key for key, item in node.items() if isinstance(item, h5py.Dataset) and item.ndim > 1]
+    if extras := [key for key in extras if key not in known]:
+        logger.warning("%s: not part of %s, left out: %s", node.file.filename, family.name, ", ".join(extras))
+
+
+def plan_spans(source: Source, block_bytes: int = BLOCK_BYTES) -> list[Span]:
+    """Cut a source into spans of about `block_bytes`, on chunk borders where that is possible.
+
+    Whole trajectories as long as one fits, else pieces of one: outputs hold each trajectory in one piece.
+    """
+    num, num_frames = source.num_trajectories, source.num_frames
+    trajectory_bytes = num_frames * source.frame_bytes
+    chunk_n, chunk_t = source.chunk
+    if trajectory_bytes <= block_bytes or 1 < chunk_n <= MAX_BLOCK_BYTES // trajectory_bytes:
+        edges = block_edges(num, trajectory_bytes, chunk_n, block_bytes)
+        return [Span(a, b, 0, num_frames) for a, b in pairwise(edges)]
+    edges = block_edges(num_frames, source.frame_bytes, chunk_t, block_bytes)
+    return [Span(index, index + 1, a, b) for index in range(num) for a, b in pairwise(edges)]
+
+
+def block_edges(total: int, unit_bytes: int, chunk: int, block_bytes: int = BLOCK_BYTES) -> list[int]:
+    """Cut `total` units into blocks of whole chunks, unless even one is too large to be read at once."""
+    step = max(1, block_bytes // unit_bytes)
+    if step >= chunk:
+        step -= step % chunk
+    elif chunk * unit_bytes <= MAX_BLOCK_BYTES:
+        step = chunk
+    return [*range(0, total, step), total]
+
+
+@contextmanager
+def open_reader(source: Source) -> Iterator[Reader]:
+    """Open a source and yield what reads its spans.
+
+    Raises:
+        ValueError: Data cannot be read, or hold NaN, Inf or values beyond float32; with the position.
+    """
+    with open_hdf5(source.path) as file:
+        with reading(source.path):
+            nodes = sample_nodes(file, source.family, len(source.samples))
+        yield partial(_read, source, nodes)
+
+
+def _read(source: Source, nodes: Nodes, span: Span) -> dict[str, np.ndarray]:
+    fields: dict[str, np.ndarray] = {}
+    for array in source.family.arrays:
+        values = _read_array(array, nodes, span)
+        parts = np.moveaxis(values, -1, 0) if len(array.fields) > 1 else [values]
+        for name, part in zip(array.fields, parts, strict=True):
+            part = np.ascontiguousarray(part)
+            _check_finite(source, name, part, span)
+            fields[name] = np.broadcast_to(part, (len(part), span.stop - span.start, *part.shape[2:]))
+    return fields
+
+
+def _read_array(array: Array, nodes: Nodes, span: Span) -> np.ndarray:
+    """One dataset over `span` as (n, t, x, y[, c]) float32; t is 1 where it is constant in time."""
+    cuts = {"n": slice(span.first, span.last), "t": slice(span.start, span.stop)}
+    selection = tuple(cuts.get(letter, slice(None)) for letter in array.axes)
+    parts = []
+    for _, node in nodes if "n" in array.axes else nodes[span.first : span.last]:
+        with reading(place(node, array.key)):
+            part = np.asarray(node[array.key][selection])
+            for fill in fill_values(node[array.key]):
+                part[part == part.dtype.type(fill)] = np.nan
+        parts.append(part)
+    axes, raw = (array.axes, parts[0]) if "n" in array.axes else (f"n{array.axes}", np.stack(parts))
+    sizes = dict(zip(axes, raw.shape, strict=True))
+    shape = [sizes.get(letter, 1) for letter in "ntxyc" if letter in axes or letter != "c"]
+    with np.errstate(over="ignore"):  # beyond float32 is found, with its position, by the finite check
+        raw = raw.transpose([axes.index(letter) for letter in "ntxyc1" if letter in axes])
+        return raw.reshape(shape).astype(np.float32, copy=False)
+
+
+def _check_finite(source: Source, name: str, values: np.ndarray, span: Span) -> None:
+    """Refuse the first value of (n, t, x, y[, c]) that is not finite."""
+    # The sum of squares runs at the speed of memory and is finite only if every value is. Finite values
+    # above 1e19 overflow it in float32, hence the second look.
+    flat = values.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.dot(flat, flat)) or not (bad := ~np.isfinite(values)).any():
+            return
+    n, t, *point = np.argwhere(bad)[0].tolist()
+    raise ValueError(
+        f"{source.path}: field {name!r} is {values[(n, t, *point)]} (missing, or beyond float32) in sample "
+        f"{source.samples[span.first + n]}, time {span.start + t}, grid point {tuple(point)} "
+        f"({bad.sum()} such values in this block); {AGAIN} or leave it out"
+    )

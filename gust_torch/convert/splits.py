@@ -1,12 +1,19 @@
-"""Splits of trajectories into train, val and test, by groups that start alike."""
+"""Splits of trajectories into train, val and test, by groups that start alike.
 
-import json
+Files of a parameter sweep often begin with the same random states: a trajectory held out of training would
+then start as one in it does.
+"""
+
+import hashlib
 import logging
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
+from gust_torch.convert.source import BLOCK_BYTES, Source, Span, block_edges, open_reader
 from solvers.common.splits import SPLITS
 
 WHOLE = "all"
@@ -21,7 +28,6 @@ class Splits:
     Attributes:
         names: Names of the splits, of those with a fraction of zero too.
         fractions: Wished share of each.
-        seed: Seed of the shuffle.
         assignment: (n,) int8, index into `names` of each trajectory in the order of the sources.
         by: What stays together: "group", "trajectory", or "file" where files were split before.
         num_groups: Groups of trajectories that stay together; n where each goes by itself.
@@ -29,7 +35,6 @@ class Splits:
 
     names: tuple[str, ...]
     fractions: tuple[float, ...]
-    seed: int
     assignment: np.ndarray
     by: str
     num_groups: int
@@ -69,39 +74,26 @@ def make_splits(
     numbers: dict[Hashable, int] = {}
     groups = np.array([numbers.setdefault(key, len(numbers)) for key in keys], int)
     if fractions is None:
-        return Splits((WHOLE,), (1.0,), seed, np.zeros(len(keys), np.int8), by, len(numbers))
+        return Splits((WHOLE,), (1.0,), np.zeros(len(keys), np.int8), by, len(numbers))
     order = np.random.default_rng(seed).permutation(len(numbers))
     sizes = np.bincount(groups, minlength=len(numbers))
     # A group goes where its middle falls, behind the groups shuffled before it.
     middles = np.cumsum(sizes[order]) - sizes[order] / 2
     of_group = np.empty(len(numbers), np.int8)
     of_group[order] = np.searchsorted(np.cumsum(_sizes(len(keys), fractions)), middles, side="right")
-    _fill(of_group, sizes, order, fractions)
-    return Splits(SPLITS, tuple(map(float, fractions)), seed, of_group[groups], by, len(numbers))
-
-
-def keep_splits(names: Sequence[str], keys: Sequence[Hashable], seed: int) -> Splits:
-    """Leave trajectories in the splits that they are in.
-
-    Args:
-        names: Split of each trajectory.
-        keys: Group of each, for the record.
-        seed: Likewise.
-    """
-    assignment = np.array([SPLITS.index(name) for name in names], np.int8)
-    seen = {key for key, name in zip(keys, names, strict=True) if name == SPLITS[0]}
-    if shared := sum(key in seen for key, name in zip(keys, names, strict=True) if name != SPLITS[0]):
-        logger.warning("%d trajectories of val and test start as one of train does", shared)
-    shares = tuple(float((assignment == index).mean()) for index in range(len(SPLITS)))
-    return Splits(SPLITS, shares, seed, assignment, "file", len(set(keys)))
+    for index in np.flatnonzero(np.asarray(fractions) > 0):
+        counts = np.bincount(of_group, minlength=3)
+        if counts[index] == 0 and counts.max() > 1:  # the smallest group of the split that has most
+            candidates = [group for group in order[::-1] if of_group[group] == counts.argmax()]
+            of_group[min(candidates, key=lambda group: int(sizes[group]))] = index
+    return Splits(SPLITS, tuple(map(float, fractions)), of_group[groups], by, len(numbers))
 
 
 def _sizes(total: int, fractions: Sequence[float]) -> np.ndarray:
     """(3,) integers that sum to `total`."""
     wished = np.asarray(fractions) * total
     sizes = np.floor(wished + 1e-9).astype(int)
-    for index in np.argsort(sizes - wished, kind="stable")[: total - sizes.sum()]:
-        sizes[index] += 1
+    sizes[np.argsort(sizes - wished, kind="stable")[: total - sizes.sum()]] += 1
     for index in np.flatnonzero((np.asarray(fractions) > 0) & (sizes == 0)):
         if sizes.max() > 1:
             sizes[sizes.argmax()] -= 1
@@ -109,36 +101,133 @@ def _sizes(total: int, fractions: Sequence[float]) -> np.ndarray:
     return sizes
 
 
-def _fill(of_group: np.ndarray, sizes: np.ndarray, order: np.ndarray, fractions: Sequence[float]) -> None:
-    """Give a wanted split that is empty the smallest group of the split that has most."""
-    for index in np.flatnonzero(np.asarray(fractions) > 0):
-        counts = np.bincount(of_group, minlength=3)
-        if counts[index] == 0 and counts.max() > 1:
-            candidates = [group for group in order[::-1] if of_group[group] == counts.argmax()]
-            of_group[min(candidates, key=lambda group: int(sizes[group]))] = index
+def keep_splits(names: Sequence[str], keys: Sequence[Hashable]) -> Splits:
+    """Leave trajectories in the splits `names` that they are in; `keys` are their groups, for the record."""
+    assignment = np.array([SPLITS.index(name) for name in names], np.int8)
+    seen = {key for key, name in zip(keys, names, strict=True) if name == SPLITS[0]}
+    if shared := sum(key in seen for key, name in zip(keys, names, strict=True) if name != SPLITS[0]):
+        logger.warning("%d trajectories of val and test start as one of train does", shared)
+    shares = tuple(float((assignment == index).mean()) for index in range(len(SPLITS)))
+    return Splits(SPLITS, shares, assignment, "file", len(set(keys)))
 
 
-def split_manifest(splits: Splits, sources: Sequence[str], samples: Sequence[Sequence[str]]) -> str:
-    """Return the whole split as JSON text: how it was drawn, and the samples of each source by split.
+def trajectory_keys(sources: Sequence[Source]) -> tuple[list[Hashable], list[Hashable]]:
+    """Keys of each trajectory in the order of the sources; those of one key belong into one split.
 
-    Args:
-        splits: The assignment.
-        sources: Name of each source.
-        samples: Sample keys of each source; together they are the trajectories in order.
+    Trajectories are compared by their first frames, to the bit: by the fields that the family names. Where
+    these are the same everywhere in space, and say nothing, the middle and the last frame decide.
+
+    Returns:
+        Keys of trajectories that start alike, and keys of those that are alike throughout.
+
+    Raises:
+        ValueError: Two sources hold one trajectory, or a periodic axis one point twice.
     """
-    bounds = np.cumsum([0, *(len(keys) for keys in samples)])
-    assignments: dict[str, dict[str, list[str]]] = {}
-    for index, name in enumerate(splits.names):
-        assignments[name] = {}
-        for source, keys, start in zip(sources, samples, bounds[:-1], strict=True):
-            chosen = np.flatnonzero(splits.assignment[start : start + len(keys)] == index)
-            assignments[name][source] = [keys[int(position)] for position in chosen]
-    return json.dumps(
-        {
-            "seed": splits.seed,
-            "fractions": dict(zip(splits.names, splits.fractions, strict=True)),
-            "split_by": splits.by,
-            "num_groups": splits.num_groups,
-            "splits": assignments,
-        }
-    )
+    for source in sources:
+        _refuse_repeated_points(source)
+    starts = [_digests(source, [0], source.family.start_fields) for source in sources]
+    counts = Counter(digest for found in starts for digest, _ in found)
+    groups: list[Hashable] = []
+    repeats: list[Hashable] = []
+    seen: dict[bytes, tuple[Source, int]] = {}
+    for source, found in zip(sources, starts, strict=True):
+        is_shared = any(counts[digest] > 1 for digest, _ in found)
+        wholes = _digests(source, _three_times(source)) if is_shared else found
+        copies = []
+        for index, ((digest, is_flat), (whole, says_nothing)) in enumerate(zip(found, wholes, strict=True)):
+            if counts[digest] == 1:
+                groups.append(digest)
+                repeats.append(digest)
+                continue
+            groups.append(whole if is_flat else digest)
+            repeats.append(whole)
+            first, other = seen.setdefault(whole, (source, index))
+            is_first = first is source and other == index
+            if is_first or says_nothing or not _are_equal(first, other, source, index):
+                continue
+            if first is not source:
+                raise ValueError(
+                    f"{source.path}: sample {source.samples[index]} is the same data as sample "
+                    f"{first.samples[other]} of {first.path}; remove the copy, or leave it out (--pattern)"
+                )
+            copies.append(f"sample {source.samples[index]} is sample {source.samples[other]}")
+        if copies:
+            logger.warning(
+                "%s: %d trajectories repeat others (%s); these stay together",
+                source.path,
+                len(copies),
+                copies[0],
+            )
+    return groups, repeats
+
+
+def _three_times(source: Source) -> list[int]:
+    """First, middle and last time."""
+    return sorted({0, source.num_frames // 2, source.num_frames - 1})
+
+
+def _digests(source: Source, times: Sequence[int], names: Sequence[str] = ()) -> list[tuple[bytes, bool]]:
+    """Digest of some frames of each trajectory, and whether all are flat; of all or named fields."""
+    found = []
+    edges = block_edges(source.num_trajectories, source.frame_bytes, source.chunk[0])
+    with open_reader(source) as read:
+        for first, last in pairwise(edges):
+            blocks = [read(Span(first, last, time, time + 1)) for time in times]
+            fields = [block[name] for block in blocks for name in names or block]
+            for index in range(last - first):
+                frames = [values[index, 0] for values in fields]
+                digest = hashlib.blake2b(digest_size=16)
+                for frame in frames:
+                    digest.update(np.ascontiguousarray(frame).data)
+                found.append((digest.digest(), all((frame == frame[:1, :1]).all() for frame in frames)))
+    return found
+
+
+def _are_equal(first: Source, i: int, other: Source, j: int) -> bool:
+    """Whether two trajectories, alike in three frames, are alike in all."""
+    if first.num_frames != other.num_frames:
+        return False
+    edges = block_edges(first.num_frames, first.frame_bytes, first.chunk[1])
+    with open_reader(first) as one, open_reader(other) as two:
+        return all(
+            np.array_equal(values, copies)
+            for start, stop in pairwise(edges)
+            for values, copies in zip(
+                one(Span(i, i + 1, start, stop)).values(),
+                two(Span(j, j + 1, start, stop)).values(),
+                strict=True,
+            )
+        )
+
+
+def _refuse_repeated_points(source: Source) -> None:
+    """Refuse a periodic axis whose last point is the first one again, at three times.
+
+    PDEBench's initial states repeat it, on cells that are all different: states alone prove nothing.
+    """
+    times = _three_times(source)
+    last = min(source.num_trajectories, max(1, BLOCK_BYTES // source.frame_bytes))
+    shape = next(iter(source.shapes.values()))
+    with open_reader(source) as read:
+        for axis, name in enumerate("xy"):
+            if len(times) < 3 or source.grid.boundary[axis] != "periodic" or shape[axis] < 4:
+                continue
+            if all(_repeats(read(Span(0, last, time, time + 1)), axis + 2) for time in times):
+                raise ValueError(
+                    f"{source.path}: the last point along {name} repeats the first, which on a periodic axis "
+                    "are one; leave it out of fields and coordinates"
+                )
+
+
+def _repeats(fields: dict[str, np.ndarray], axis: int) -> bool:
+    """Whether the outer points of fields (n, 1, x, y[, c]) are equal on an axis, and their neighbors not.
+
+    States that are symmetric about the end of the domain have equal outer points too, but then also the next.
+    """
+    differs = np.zeros(3, bool)
+    for values in fields.values():
+        ends = np.take(values, [0, 1, -2, -1], axis=axis).swapaxes(0, axis)
+        pairs = np.abs([ends[3] - ends[0], ends[1] - ends[0], ends[2] - ends[1]])
+        scale = np.std(values, dtype=np.float64)
+        differs |= pairs.reshape(3, -1).max(axis=1) > np.array([1e-5, 1e-3, 1e-3]) * scale
+    return differs.tolist() == [False, True, True]

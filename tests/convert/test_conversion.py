@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 
 import h5py
@@ -15,10 +14,10 @@ import pytest
 
 from gust_torch.convert import conversion, output
 from gust_torch.convert.commands import convert_family, convert_pattern
-from gust_torch.convert.families import family_names
-from gust_torch.convert.output import Result
-from gust_torch.convert.plan import Options, Plan
-from gust_torch.convert.reader import open_reader
+from gust_torch.convert.conversion import Plan
+from gust_torch.convert.families import FAMILIES
+from gust_torch.convert.output import Options, Result
+from gust_torch.convert.source import open_reader
 from solvers.common.files import WriterLock
 from solvers.common.hdf5_utils import read_hdf5_info, validate
 
@@ -54,7 +53,7 @@ def everything(folder: Path) -> dict[str, list]:
     return found
 
 
-@pytest.mark.parametrize("family", family_names())
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_gives_valid_disjoint_splits(sources, out: Path, family: str) -> None:
     sources.family(family)
     result = convert_family(family, sources.root, out, VERIFY)
@@ -183,8 +182,8 @@ def test_pattern_with_renamed_file(sources, out: Path) -> None:
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        ("1D/CFD/Train/1D_CFD_Rand_Eta0.1_Zeta0.1_trans_Train.hdf5", "boundary wall instead of periodic"),
-        ("1D/CFD/Train/1D_CFD_Rand_Eta0.1_Zeta0.1_periodic_Train.hdf5", "16 points along x instead of 8"),
+        ("1D/CFD/Train/1D_CFD_Rand_Eta0.1_Zeta0.1_trans_Train.hdf5", "wall instead of periodic"),
+        ("1D/CFD/Train/1D_CFD_Rand_Eta0.1_Zeta0.1_periodic_Train.hdf5", "(16, 1).*instead of.*(8, 1)"),
     ],
 )
 def test_sources_that_do_not_fit_are_refused(sources, out: Path, second: str, message: str) -> None:
@@ -244,16 +243,17 @@ def test_refusal_keeps_older_outputs(sources, out: Path) -> None:
     assert len(list(out.iterdir())) == 3
 
 
-def interrupt(patch: pytest.MonkeyPatch, call: int, action: Callable[[], object]) -> None:
-    """Act when a block is routed to a split for the n-th time; every other call goes through."""
-    route, calls = Plan.route, count(1)
+def interrupt(patch: pytest.MonkeyPatch, source: int, action: Callable[[], object]) -> None:
+    """Act in the midst of a source."""
+    parts = Plan.parts
 
-    def routed(*args):
-        if next(calls) == call:
-            action()
-        return route(*args)
+    def interrupted(plan: Plan, index: int):
+        for number, part in enumerate(parts(plan, index)):
+            if (index, number) == (source, 1):
+                action()
+            yield part
 
-    patch.setattr(Plan, "route", routed)
+    patch.setattr(Plan, "parts", interrupted)
 
 
 def _full_disk() -> None:
@@ -271,7 +271,7 @@ def sweep(sources, tmp_path: Path) -> dict[str, list]:
 
 def test_continues_behind_the_last_finished_file(sources, out: Path, sweep, monkeypatch) -> None:
     with monkeypatch.context() as patch:
-        interrupt(patch, 8, _full_disk)  # in the third file
+        interrupt(patch, 2, _full_disk)
         with pytest.raises(OSError, match="no space left"):
             convert_family("burgers1d", sources.root, out, Options())
     assert [path.name for path in out.iterdir()] == [".burgers1d.part"]
@@ -287,7 +287,7 @@ def test_continues_behind_the_last_finished_file(sources, out: Path, sweep, monk
 
 def test_unfinished_conversion_of_something_else(sources, out: Path, sweep, monkeypatch) -> None:
     with monkeypatch.context() as patch:
-        interrupt(patch, 8, _full_disk)
+        interrupt(patch, 2, _full_disk)
         with pytest.raises(OSError, match="no space left"):
             convert_family("burgers1d", sources.root, out, Options(seed=1))
     with pytest.raises(ValueError, match=r"seed: 1 there, 0 now.*--overwrite"):
@@ -300,7 +300,7 @@ def test_signal_stops_between_blocks_and_the_next_call_continues(
     sources, out: Path, sweep, monkeypatch
 ) -> None:
     with monkeypatch.context() as patch:
-        interrupt(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        interrupt(patch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
         result = convert_family("burgers1d", sources.root, out, Options())
     assert result.exit_code == 143
     assert not list(out.glob("*.h5"))
@@ -322,14 +322,15 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from gust_torch.convert.commands import convert_family
-from gust_torch.convert.plan import Options, Plan
-calls = iter(range(100))
-route = Plan.route
-def killed(*args):
-    if next(calls) == 7:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return route(*args)
-Plan.route = killed
+from gust_torch.convert.conversion import Plan
+from gust_torch.convert.output import Options
+parts = Plan.parts
+def killed(plan, index):
+    for number, part in enumerate(parts(plan, index)):
+        if (index, number) == (2, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield part
+Plan.parts = killed
 convert_family("burgers1d", Path(sys.argv[1]), Path(sys.argv[2]), Options())
 """
 
@@ -365,10 +366,10 @@ def test_killed_between_the_renames(sources, out: Path, sweep, monkeypatch) -> N
 @pytest.mark.parametrize(
     ("name", "index", "message"),
     [
-        ("fields/u", (3, 1, 0), "fields/u, samples .* differs"),
-        ("coordinates/time", 1, "coordinates/time, samples .* differs"),
+        ("fields/u", (3, 1, 0), "fields/u, samples"),
+        ("coordinates/time", 1, "coordinates/time, samples"),
         ("parameters/nu", 0, "parameters differ"),
-        ("trajectories/sample", 0, "texts differ"),
+        ("trajectories/sample", 0, "trajectories/sample"),
     ],
 )
 def test_verify_finds_every_difference(

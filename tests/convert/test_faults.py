@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gust_torch.convert.commands import convert_family, main, main_files
-from gust_torch.convert.plan import Options
+from gust_torch.convert.output import Options
 from solvers.common.hdf5_utils import read_hdf5_info
 from tests.convert.conftest import GROUPS, centers, values
 
@@ -245,11 +245,11 @@ def test_walls_may_hold_both_ends(sources, out: Path) -> None:
             "domain_size",
         ),
         ("navier_stokes2d", "config", "{NU: 1, velocity_extrapolation: ZERO, domain_size: [1, 0]}", "domain"),
-        ("navier_stokes2d", "config", "{NU: a, velocity_extrapolation: ZERO}", "NU"),
-        ("burgers1d", "Nu", 1j, "Nu"),
-        ("burgers1d", "Nu", np.array([1.0, 2.0]), "Nu"),
-        ("burgers1d", "Nu", "thick", "Nu"),
-        ("burgers1d", "Nu", h5py.Empty("f8"), "Nu"),
+        ("navier_stokes2d", "config", "{NU: a, velocity_extrapolation: ZERO}", "nu (config)"),
+        ("burgers1d", "Nu", 1j, "nu (attribute)"),
+        ("burgers1d", "Nu", np.array([1.0, 2.0]), "nu (attribute)"),
+        ("burgers1d", "Nu", "thick", "nu (attribute)"),
+        ("burgers1d", "Nu", h5py.Empty("f8"), "nu (attribute)"),
     ],
 )
 def test_attributes_that_make_no_sense(sources, refused, family: str, name: str, value, words: str) -> None:
@@ -264,8 +264,7 @@ import logging, os, signal, sys
 from pathlib import Path
 import numpy as np
 from gust_torch.convert.families import get_family
-from gust_torch.convert.reader import open_reader
-from gust_torch.convert.source import describe_source
+from gust_torch.convert.source import describe_source, open_reader, plan_spans
 
 logging.disable()
 family, path, rng = get_family(sys.argv[1]), Path(sys.argv[2]), np.random.default_rng(1)
@@ -276,8 +275,10 @@ for _ in range(80):
         data[position] = rng.integers(256)
     path.write_bytes(data)
     try:
-        with open_reader(describe_source(path, family)) as reader:
-            list(reader.blocks())
+        source = describe_source(path, family)
+        with open_reader(source) as read:
+            for span in plan_spans(source):
+                read(span)
     except ValueError as error:
         refused += 1
         if str(path) not in str(error) or len(str(error).splitlines()) != 1:

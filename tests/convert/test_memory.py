@@ -12,7 +12,7 @@ import resource, sys
 from pathlib import Path
 import hdf5plugin
 from gust_torch.convert.commands import convert_family
-from gust_torch.convert.plan import Options
+from gust_torch.convert.output import Options
 
 def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -4,21 +4,18 @@ import h5py
 import numpy as np
 import pytest
 
-from gust_torch.convert.families import family_names, get_family
-from gust_torch.convert.reader import Block, open_reader, plan_spans
-from gust_torch.convert.source import describe_source
+from gust_torch.convert.families import FAMILIES, get_family
+from gust_torch.convert.source import describe_source, open_reader, plan_spans
 
 
-def read_all(path, family: str, block_bytes: int = 1 << 20) -> tuple[dict[str, np.ndarray], list[Block]]:
+def read_all(path, family: str, block_bytes: int = 1 << 20) -> tuple[dict[str, np.ndarray], list[dict]]:
     """All fields of a source as (n, t, x, y[, c]), and the blocks that they came in."""
     source = describe_source(path, get_family(family))
-    with open_reader(source) as reader:
-        blocks = [reader.read(span) for span in plan_spans(source, block_bytes)]
+    with open_reader(source) as read:
+        blocks = [read(span) for span in plan_spans(source, block_bytes)]
     shape = (source.num_trajectories, source.num_frames)
     fields = {
-        name: np.concatenate([block.fields[name].reshape(-1, *frame) for block in blocks]).reshape(
-            *shape, *frame
-        )
+        name: np.concatenate([block[name].reshape(-1, *frame) for block in blocks]).reshape(*shape, *frame)
         for name, frame in source.shapes.items()
     }
     return fields, blocks
@@ -74,7 +71,7 @@ def test_navier_stokes_repeats_the_force(sources) -> None:
             np.testing.assert_array_equal(fields["force"][:, frame], file["force"])
 
 
-@pytest.mark.parametrize("family", family_names())
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("block_bytes", [1, 200, 500])
 def test_small_blocks_give_the_same_frames(sources, family: str, block_bytes: int) -> None:
     path = sources.family(family)
@@ -94,9 +91,7 @@ def test_spans_keep_to_chunks(sources) -> None:
     spans = plan_spans(source, 20 * trajectory)
     assert [span.first for span in spans] == list(range(0, 100, 14))  # two chunks, not twenty trajectories
     assert spans[-1].last == 100
-    assert (
-        plan_spans(source, trajectory)[0].num_trajectories == 7
-    )  # a chunk is read once, though it exceeds the block
+    assert plan_spans(source, trajectory)[0].last == 7  # a chunk is read once, though it exceeds the block
 
 
 def test_a_long_trajectory_is_cut_in_time(sources) -> None:
@@ -146,5 +141,5 @@ def test_damaged_chunk(sources) -> None:
     with open(sources.root / name, "r+b") as raw:
         raw.seek(chunk.byte_offset + 20)
         raw.write(bytes(100))
-    with pytest.raises(ValueError, match=r"/tensor cannot be read .* download it again"):
+    with pytest.raises(ValueError, match=r"/tensor.*damaged"):
         read_all(sources.root / name, "burgers1d")

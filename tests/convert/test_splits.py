@@ -1,12 +1,10 @@
 """Splits: sizes, disjointness, determinism, manifest."""
 
-import json
-
 import numpy as np
 import pytest
 
-from gust_torch.convert.plan import Options
-from gust_torch.convert.splits import make_splits, split_manifest
+from gust_torch.convert.output import Options
+from gust_torch.convert.splits import make_splits
 
 
 @pytest.mark.parametrize(
@@ -58,20 +56,6 @@ def test_seed_decides() -> None:
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
     assert (np.diff(first[:40]) != 0).any()  # shuffled, not cut
-
-
-def test_manifest_lists_every_trajectory_once() -> None:
-    splits = make_splits(range(5), (0.6, 0.2, 0.2), seed=3)
-    manifest = json.loads(split_manifest(splits, ["a.h5", "b.h5"], [["0", "1", "2"], ["0000", "0023"]]))
-    found = [
-        (source, sample)
-        for split in manifest["splits"].values()
-        for source, keys in split.items()
-        for sample in keys
-    ]
-    assert sorted(found) == [("a.h5", "0"), ("a.h5", "1"), ("a.h5", "2"), ("b.h5", "0000"), ("b.h5", "0023")]
-    assert manifest["seed"] == 3
-    assert manifest["fractions"] == {"train": 0.6, "val": 0.2, "test": 0.2}
 
 
 @pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.2), (1.2, -0.1, -0.1), (np.nan, 0.0, 1.0)])

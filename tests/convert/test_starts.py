@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gust_torch.convert.commands import convert_family
-from gust_torch.convert.plan import Options
+from gust_torch.convert.output import Options
 
 SWEEP = (0.01, 0.1, 1.0)
 

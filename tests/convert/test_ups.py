@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gust_torch.convert.commands import convert_family, convert_pattern
-from gust_torch.convert.plan import Options
+from gust_torch.convert.output import Options
 from solvers.common.hdf5_utils import read_hdf5_info, validate
 from tests.convert.conftest import values
 
