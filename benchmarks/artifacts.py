@@ -9,12 +9,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.timing import Row, medians
-from gust_torch.artifacts.download import ArtifactCache, Job
+from gust_torch.artifacts.download import Job, retrieve
 from gust_torch.artifacts.fetch import FetchOptions, fetch
 from gust_torch.artifacts.package import PackageOptions, package
 from gust_torch.artifacts.registry import DatasetEntry
@@ -38,8 +39,8 @@ def benchmark_artifacts(megabytes: int = 48, repeats: int = 3) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="artifacts-") as name:
         folder = Path(name)
         _write_splits(folder / "source", megabytes)
-        packed = package(PackageOptions(NAME, folder / "source", out=folder))
-        entry = packed.entry(packed.tarball.as_uri())
+        entry, tarball = package(PackageOptions(NAME, folder / "source", out=folder))
+        entry = replace(entry, artifact=tarball.as_uri())
         (folder / "registry.yaml").write_text(entry.to_yaml(), encoding="utf-8")
         return [
             _packing(folder, entry, repeats),
@@ -95,11 +96,11 @@ def _packing(folder: Path, entry: DatasetEntry, repeats: int) -> Row:
 def _download(folder: Path, entry: DatasetEntry, repeats: int) -> list[Row]:
     """Return a download from a folder, against what it cannot do without, and against a copy that checks
     nothing."""
-    cache = ArtifactCache(folder / "cache")
+    cache = folder / "cache"
 
-    def retrieve() -> None:
-        shutil.rmtree(folder / "cache", ignore_errors=True)
-        cache.retrieve(entry, lambda: open_reference(entry.artifact), workers=8, job=Job())
+    def ours() -> None:
+        shutil.rmtree(cache, ignore_errors=True)
+        retrieve(cache, entry, lambda: open_reference(entry.artifact), workers=8, job=Job())
 
     def copy_checked() -> None:
         digest = hashlib.sha256()
@@ -111,7 +112,7 @@ def _download(folder: Path, entry: DatasetEntry, repeats: int) -> list[Row]:
             os.fsync(target.fileno())
 
     copy = _shell(f"cp {folder}/{NAME}.tar.gz {folder}/copy && sync {folder}/copy")
-    seconds = medians({"checked": copy_checked, "ours": retrieve, "copy": copy}, repeats=repeats)
+    seconds = medians({"checked": copy_checked, "ours": ours, "copy": copy}, repeats=repeats)
     return [
         _rate("download from file:// and check", entry.size, (seconds["ours"], seconds[way]), floor, goal)
         for way, floor, goal in (

@@ -1,6 +1,5 @@
 """What a file of a data set says about itself; files that are unfinished or invalid are refused."""
 
-import itertools
 import json
 import logging
 import math
@@ -48,7 +47,7 @@ class Description:
 
 
 def describe(path: Path) -> Description:
-    """Describe a file or store.
+    """Describe an HDF5 file or a Zarr store.
 
     Raises:
         ValueError: It is invalid, unfinished or of an unknown kind.
@@ -57,7 +56,6 @@ def describe(path: Path) -> Description:
 
 
 def _describe_grid(path: Path) -> Description:
-    """Return a file of the common HDF5 format."""
     if problems := validate(path):
         more = f" and {len(problems) - 1} more problems" if len(problems) > 1 else ""
         first = problems[0] if problems[0].startswith(str(path)) else f"{path}: {problems[0]}"
@@ -65,10 +63,8 @@ def _describe_grid(path: Path) -> Description:
     info = read_hdf5_info(path)
     with open_file(path) as file:
         if elsewhere := stored_elsewhere(file):
-            more = f" and {len(elsewhere) - 1} more" if len(elsewhere) > 1 else ""
             raise ValueError(
-                f"{path}: {elsewhere[0]}{more}; a package would lack these values: copy all into one "
-                "file, then pack that"
+                f"{path}: {elsewhere[0]}; a package would lack such values: copy all into one file, pack that"
             )
         if not is_complete(file):
             raise ValueError(f"{path}: its writer did not finish (complete is false); finish it, then pack")
@@ -77,132 +73,68 @@ def _describe_grid(path: Path) -> Description:
             times = int(np.unique(file[schema.TRAJECTORY][: info.num_samples], return_counts=True)[1].max())
         conversion = str(file[_CONVERSION].asstr()[()]) if _CONVERSION in file else None
     *_, (frame, _) = info.fields.values()
-    points = frame[:1] if frame[1] == 1 else frame[:2]
-    metadata = _json_values(info.metadata)
-    record = {
-        "format": "hdf5",
-        "format_version": metadata.pop("format_version", None),
-        "trajectories": info.num_trajectories,
-        "frames": info.num_samples,
-        "provenance": metadata,
+    metadata = {  # JSON has no NaN and no infinities
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in info.metadata.items()
     }
     return Description(
         kind="grid",
         samples=info.num_trajectories,
-        resolution=(times, *points),
+        resolution=(times, *(frame[:1] if frame[1] == 1 else frame[:2])),
         fields=tuple(info.fields),
         parameters=tuple(info.parameters),
         conversion=conversion,
-        record=record,
+        record={
+            "format": "hdf5",
+            "format_version": metadata.pop("format_version", None),
+            "trajectories": info.num_trajectories,
+            "frames": info.num_samples,
+            "provenance": metadata,
+        },
     )
 
 
 def _describe_store(path: Path) -> Description:
-    """Return a Zarr store of meshes or particles, ragged or with one group a sample."""
+    """Describe a Zarr store of meshes or particles, ragged or with one group a sample."""
+    try:
+        import zarr
+    except ImportError as error:
+        raise ValueError(f"{path}: zarr is not installed; pip install 'gust_torch[graphs]'") from error
     groups = [name for name in _GRAPH_GROUPS if (path / name).is_dir()]
     if len(groups) != 1:
-        raise ValueError(
-            f"{path}: expected a Zarr store with one group {' or '.join(_GRAPH_GROUPS)}, found "
-            f"{groups or 'none'}; convert it again (scripts/convert_pdebench_multimodal.py)"
-        )
-    attributes = _attributes(path / groups[0])
-    if attributes.pop("layout", "groups") == "ragged":
-        layout, samples, version = (
-            "ragged",
-            attributes.pop("num_samples", None),
-            attributes.pop("version", None),
-        )
-        axes = attributes.pop("axes", {})
-    else:
-        samples = sum(item.is_dir() for item in (path / groups[0]).iterdir())
-        layout, version, axes = "groups", None, {}
-    if not isinstance(samples, int) or samples < 1 or not isinstance(axes, dict):
-        raise ValueError(f"{path}: an unfinished store, or one without samples; convert it again, then pack")
-    if (missing := missing_chunk(path)) is not None:
-        raise ValueError(
-            f"{missing}: this chunk of an array is missing; copy or convert the store again "
-            "(where zeros are meant, write it with write_empty_chunks)"
-        )
+        names = " or ".join(_GRAPH_GROUPS)
+        raise ValueError(f"{path}: expected a Zarr store with one group {names}; convert it again")
+    try:
+        group = zarr.open_group(path / groups[0], mode="r")
+        attributes: dict[str, Any] = dict(group.attrs)
+        is_ragged = attributes.pop("layout", "groups") == "ragged"
+        samples = attributes.pop("num_samples") if is_ragged else len(list(group.group_keys()))
+        version = attributes.pop("version", None) if is_ragged else None
+        axes = sorted(attributes.pop("axes", {}).items()) if is_ragged else []
+        arrays = [item for _, item in group.members(max_depth=None) if isinstance(item, zarr.Array)]
+        if not isinstance(samples, int) or samples < 1:
+            raise ValueError("no samples")
+        for array in arrays:
+            if array.nchunks_initialized < array.nchunks:  # readers would see zeros
+                raise ValueError(f"a chunk of {array.path!r} is missing; zeros need write_empty_chunks")
+    except (ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError) as error:
+        raise ValueError(f"{path}: unfinished or damaged ({error}); convert it again, then pack") from error
     attributes.pop("kind", None)
     conversion = {key: attributes[key] for key in ("seed", "fractions") if key in attributes}
     return Description(
         kind=_GRAPH_GROUPS[groups[0]],
         samples=samples,
         resolution=None,
-        fields=tuple(sorted(key for key, axis in axes.items() if _is_field(key, axis))),
-        parameters=tuple(sorted(key for key, axis in axes.items() if axis == "sample")),
+        fields=tuple(key for key, axis in axes if axis in ("node", "step") and key not in _GEOMETRY),
+        parameters=tuple(key for key, axis in axes if axis == "sample"),
         conversion=json.dumps(conversion) if conversion else None,
         record={
-            "format": f"zarr {layout}",
+            "format": f"zarr {'ragged' if is_ragged else 'groups'}",
             "format_version": version,
             "trajectories": samples,
             "provenance": attributes,
         },
     )
-
-
-def missing_chunk(store: Path) -> Path | None:
-    """Look for a chunk file that an array of a Zarr store (format 3 or 2) lacks; readers would see zeros."""
-    for path in sorted([*store.rglob("zarr.json"), *store.rglob(".zarray")]):
-        content = _read_json(path)
-        if path.name == "zarr.json" and content.get("node_type") != "array":
-            continue
-        try:
-            shape = content["shape"]
-            if path.name == ".zarray":
-                chunks, prefix, separator = content["chunks"], "", content.get("dimension_separator", ".")
-            else:
-                chunks = content["chunk_grid"]["configuration"]["chunk_shape"]
-                encoding = content.get("chunk_key_encoding", {"name": "default"})
-                default = encoding["name"] == "default"
-                prefix = "c" if default else ""
-                separator = encoding.get("configuration", {}).get("separator", "/" if default else ".")
-            grid = [range(-(-size // chunk)) for size, chunk in zip(shape, chunks, strict=True)]
-        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-            raise ValueError(f"{path}: damaged ({error}); convert the store again") from error
-        for index in itertools.product(*grid):
-            parts = [prefix, *map(str, index)] if prefix else list(map(str, index)) or ["0"]
-            if not (chunk := path.parent / separator.join(parts)).is_file():
-                return chunk
-    return None
-
-
-def _is_field(name: str, axis: object) -> bool:
-    """Whether an array holds values on nodes or particles, other than where they are."""
-    return axis in ("node", "step") and name not in _GEOMETRY
-
-
-def _attributes(group: Path) -> dict[str, object]:
-    """Attributes of a Zarr group of format 3 or 2.
-
-    Raises:
-        ValueError: They cannot be read.
-    """
-    try:
-        if (group / "zarr.json").is_file():
-            return dict(_read_json(group / "zarr.json").get("attributes", {}))
-        return _read_json(group / ".zattrs") if (group / ".zattrs").is_file() else {}
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{group}: damaged attributes ({error}); convert the store again") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises ValueError where it is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: no JSON ({error}); convert the store again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: no JSON object; convert the store again")
-    return content
-
-
-def _json_values(values: Mapping[str, object]) -> dict[str, object]:
-    """Values that JSON can hold; NaN and infinities as text."""
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
 
 
 def common_kind(sources: Mapping[str, Path], descriptions: Mapping[str, Description]) -> str:
@@ -238,11 +170,10 @@ def common_kind(sources: Mapping[str, Path], descriptions: Mapping[str, Descript
 def facts(descriptions: Mapping[str, Description]) -> dict[str, object]:
     """Metadata as the files say: samples (trajectories), resolution (times, x[, y]), fields, parameters."""
     items = list(descriptions.values())
-    facts: dict[str, object] = {"samples": sum(item.samples for item in items)}
-    resolutions = [item.resolution for item in items if item.resolution is not None]
-    if resolutions:
-        facts["resolution"] = list(max(resolutions))
-    for key, names in (("fields", items[0].fields), ("parameters", items[0].parameters)):
-        if names:
-            facts[key] = list(names)
-    return facts
+    found = {
+        "samples": sum(item.samples for item in items),
+        "resolution": list(max(item.resolution or () for item in items)),
+        "fields": list(items[0].fields),
+        "parameters": list(items[0].parameters),
+    }
+    return {key: value for key, value in found.items() if value}

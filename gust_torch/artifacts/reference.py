@@ -10,7 +10,7 @@ LOCAL = ("file", "local")
 _COMMON_SCHEMES = (*LOCAL, "s3", "s3a", "gs", "http", "https", "hf")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _WANDB = re.compile(r"(?:[A-Za-z0-9_.-]+/){0,2}[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+")
-_WANDB_FORM = "entity/project/name:version or name:version"
+_FORM = "expected entity/project/name:version, name:version, or a URL (file:///..., s3://bucket/...)"
 
 
 def is_url(reference: str) -> bool:
@@ -20,63 +20,40 @@ def is_url(reference: str) -> bool:
 
 def reference_problem(reference: str) -> str | None:
     """Say what is wrong with a reference, to be put behind its key in a sentence; None if nothing is."""
-    if is_url(reference) and (text := _secret_problem(reference)) is not None:
+    if is_url(reference) and (text := url_problem(reference, is_file=True)):
         return text
     if re.search(r"[<>]", reference):
         return (
             f"is {reference!r}, a placeholder; put in the reference that scripts/upload_artifact.py printed"
         )
     if not reference or re.search(r"[\s\x00-\x1f]", reference):
-        return f"is {reference!r}, expected text without spaces; {_WANDB_FORM}, or a URL"
-    if is_url(reference):
-        return url_problem(reference) or _file_problem(reference)
-    if _WANDB.fullmatch(reference):
+        return f"is {reference!r}, expected text without spaces; {_FORM}"
+    if is_url(reference) or _WANDB.fullmatch(reference):
         return None
-    if ":" not in reference:
-        return f"is {reference!r} without a version, expected {_WANDB_FORM}; a file is a URL: file:///..."
-    return f"is {reference!r}, expected {_WANDB_FORM}, or a URL (file:///..., s3://bucket/...)"
+    return f"is {reference!r}{'' if ':' in reference else ' without a version'}, {_FORM}"
 
 
-def url_problem(url: str) -> str | None:
-    """Say what is wrong with the URL of a file or folder, to be put behind a word for it; None if nothing
-    is."""
-    if (text := _secret_problem(url)) is not None:
-        return text
+def url_problem(url: str, *, is_file: bool = False) -> str | None:
+    """Say what is wrong with the URL of a folder, or of a file, as `reference_problem` does."""
     scheme, _, rest = url.partition("://")
     host, _, path = rest.partition("/")
-    if "::" in url or ".." in path.split("/"):
-        return f"is {url!r}, expected a plain URL without '..', '::', '?' and '#'"
-    if not _SCHEME.fullmatch(scheme):
-        return f"is {url!r}, expected a scheme in lower case, as in file:///folder or s3://bucket/folder"
-    if scheme in LOCAL and (host or not rest):
-        return f"is {url!r}, expected an absolute path behind file://, as in file:///data/store"
-    if scheme not in LOCAL and not host:
-        return f"is {url!r}, expected a bucket or host behind {scheme}://"
-    return None
-
-
-def _secret_problem(url: str) -> str | None:
-    """Look for a login or a query: they would stay in the registry, and are not repeated here."""
-    scheme, _, rest = url.partition("://")
+    is_local = scheme.lower() in LOCAL
     login, at, _ = rest.rpartition("@")
-    http = scheme.lower().startswith("http")
     # A password may have a slash in it, as keys of S3 often do.
-    if at and scheme.lower() not in LOCAL and (":" in login or (http and "/" not in login)):
+    in_host = scheme.lower().startswith("http") and "/" not in login
+    if at and not is_local and (":" in login or in_host):
         return (
             "has a password in it; take it out, credentials come from the environment "
             "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for S3)"
         )
-    if re.search("[?#]", url):
-        return f"is {redact(url)!r} with a query, expected a plain URL without '..', '::', '?' and '#'"
-    return None
-
-
-def _file_problem(url: str) -> str | None:
-    """Say what is wrong with a URL as that of a file whose scheme may be unknown."""
-    scheme, _, rest = url.partition("://")
-    if url.endswith("/") or "/" not in rest:
-        return f"is {url!r}, expected the URL of a file (file:///folder/NAME.tar.gz, s3://bucket/NAME.tar.gz)"
-    if scheme not in _COMMON_SCHEMES:
+    if re.search(r"[?#]|::", url) or ".." in path.split("/") or not _SCHEME.fullmatch(scheme):
+        return f"is {redact(url)!r}, expected a plain URL in lower case without '..', '::', '?' and '#'"
+    if (host or not rest) if is_local else not host:
+        wanted = "an absolute path" if is_local else "a bucket or host"
+        return f"is {url!r}, expected {wanted} behind {scheme}://"
+    if is_file and (url.endswith("/") or "/" not in rest):
+        return f"is {url!r}, expected the URL of a file (file:///folder/NAME.tar.gz)"
+    if is_file and scheme not in _COMMON_SCHEMES:
         from fsspec.registry import available_protocols
 
         if scheme not in available_protocols():
@@ -85,20 +62,17 @@ def _file_problem(url: str) -> str | None:
 
 
 def expand_reference(reference: str, *, entity: str | None = None, project: str | None = None) -> str:
-    """Full form of a W&B reference; a URL stays as it is.
+    """Full form `entity/project/name:version` of a W&B reference; a URL stays as it is.
 
     Args:
         reference: `name:version`, `project/name:version`, `entity/project/name:version` or a URL.
         entity: Used where the reference has none; default WANDB_ENTITY.
         project: Likewise; default WANDB_PROJECT.
 
-    Returns:
-        `entity/project/name:version`, or the URL.
-
     Raises:
         ValueError: The reference is malformed, or its entity or project is known from nowhere.
     """
-    if (text := reference_problem(reference)) is not None:
+    if text := reference_problem(reference):
         raise ValueError(f"artifact {text}")
     if is_url(reference):
         return reference

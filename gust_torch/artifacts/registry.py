@@ -1,8 +1,6 @@
 """The registry: which packaged data sets there are, where they lie, and what is wrong with that file.
 
-    python -m gust_torch.artifacts.registry check [FILE]
-
-Looked up are $GUST_REGISTRY where it is set, else the file beside the data and docs/dataset_registry.yaml.
+python -m gust_torch.artifacts.registry check [FILE]
 """
 
 import difflib
@@ -12,19 +10,15 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.composer import Composer, ComposerError
-from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent
-from ruamel.yaml.nodes import Node
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gust_torch.artifacts.reference import reference_problem
 from solvers.common.cli import parse, run_command
@@ -32,24 +26,24 @@ from solvers.common.files import WriterLock, written_aside
 from solvers.common.splits import SPLITS
 
 SHARED_REGISTRY = Path("docs/dataset_registry.yaml")
-_PROG = "python -m gust_torch.artifacts.registry check"
 KINDS = ("grid", "mesh", "particles")
-
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+_PROG = "python -m gust_torch.artifacts.registry"
 _MAX_DEPTH = 20
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f/\\:]")
+_DEEP = f"nested deeper than {_MAX_DEPTH} levels; flatten it"
 _PLAIN = re.compile(r"[A-Za-z<]([A-Za-z0-9_.<>-]|[/:](?=[^ ]))*")  # text that YAML reads as it stands
 _WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
 
 log = logging.getLogger(__name__)
 
-Problem = tuple[tuple[str | int, ...], str]  # the keys to a value, what is wrong with it
+Keys = tuple[str | int, ...]  # the way to a value
+Problem = tuple[Keys, str]  # and what is wrong with it
 
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """A packaged data set and where it lies.
+    """A packaged data set and where it lies; a ValueError tells the first thing that is wrong.
 
     Attributes:
         name: Key in the registry.
@@ -59,8 +53,7 @@ class DatasetEntry:
         sha256: Hex digest of the tarball.
         size: Bytes of the tarball.
         unpacked: Bytes of the files in it.
-        metadata: JSON-like values that describe the data; `scripts/package_dataset.py` fills in samples,
-            resolution, fields and parameters.
+        metadata: JSON-like values that describe the data.
     """
 
     name: str
@@ -73,8 +66,7 @@ class DatasetEntry:
     metadata: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raise ValueError with the first thing that is wrong."""
-        for _, text in entry_problems(self.name, {key: getattr(self, key) for key in ENTRY_KEYS}):
+        for _, text in entry_problems(self.name, {key: getattr(self, key) for key in _WANTED}):
             raise ValueError(text)
 
     @property
@@ -93,17 +85,10 @@ class DatasetEntry:
         return task
 
     def to_yaml(self, artifact: str | None = None) -> str:
-        """Write the entry as it stands in the registry, a line a key, ending in a newline.
-
-        Args:
-            artifact: Instead of its own, perhaps a placeholder.
-        """
-        values = {**{key: getattr(self, key) for key in ENTRY_KEYS}, "artifact": artifact or self.artifact}
-        keys = [key for key in ENTRY_KEYS if values[key] or key != "metadata"]
+        """Write the entry as it stands in the registry, a line a key; with another `artifact` where given."""
+        values = {**{key: getattr(self, key) for key in _WANTED}, "artifact": artifact or self.artifact}
+        keys = [key for key in _WANTED if values[key] or key != "metadata"]
         return f"{_yaml(self.name)}:\n" + "".join(f"  {key}: {_yaml(values[key])}\n" for key in keys)
-
-
-ENTRY_KEYS = tuple(item.name for item in fields(DatasetEntry) if item.name != "name")
 
 
 def _yaml(value: object, *, inside: bool = False) -> str:
@@ -118,110 +103,78 @@ def _yaml(value: object, *, inside: bool = False) -> str:
     return json.dumps(value, ensure_ascii=not isinstance(value, str) or not value.isprintable())
 
 
-def entry_problems(name: str, values: object) -> Iterator[Problem]:
-    """Everything that is wrong with an entry.
-
-    Args:
-        name: Key in the registry.
-        values: What stands under it.
-
-    Yields:
-        (keys below the entry, one line: what was expected, what came, what to do).
-    """
-    if not NAME.fullmatch(name):
-        yield (), f"{name!r}: expected a name of letters, digits, '.', '_' and '-'; rename it"
-    if not isinstance(values, Mapping):
-        yield (), f"{name}: expected a mapping with {', '.join(ENTRY_KEYS)}; found {_shown(values)}"
-        return
-    for key in values:
-        if key not in ENTRY_KEYS:
-            yield (key,), f"{name}: unknown key {key!r}; known are {', '.join(ENTRY_KEYS)}"
-    for key in ENTRY_KEYS:
-        if key in values:
-            for below, text in _CHECKS[key](values[key]):
-                yield (key, *below), f"{name}: {'/'.join(map(str, (key, *below)))} {text}"
-        elif key != "metadata":
-            yield (), f"{name}: {key} is missing; scripts/package_dataset.py prints whole entries"
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _check_artifact(value: object) -> Iterator[Problem]:
-    if not isinstance(value, str):
-        yield (), f"is {_shown(value)}, expected text such as entity/project/name:v0"
-    elif (text := reference_problem(value)) is not None:
-        yield (), text
-
-
-def _check_kind(value: object) -> Iterator[Problem]:
-    if value not in KINDS:
-        yield (), f"is {_shown(value)}, expected one of {', '.join(KINDS)}"
-
-
-def _check_splits(value: object) -> Iterator[Problem]:
-    """Known splits, each with a member of its own that cannot leave the folder it is unpacked in."""
-    if not isinstance(value, Mapping) or not value:
-        yield (), f"is {_shown(value)}, expected a mapping such as {{train: burgers1d_train.h5}}"
-        return
-    owners: dict[str, str] = {}
-    for split, member in value.items():
-        if split not in SPLITS:
-            yield (split,), f"is an unknown split, expected one of {', '.join(SPLITS)}"
-        if not isinstance(member, str) or not member:
-            yield (split,), f"is {_shown(member)}, expected the name of a file"
-        elif _UNSAFE.search(member) or member.startswith("."):
-            yield (
-                (split,),
-                f"is {member!r}, expected a name without folders, '\\' or ':', and not beginning with '.'; "
-                "files lie side by side in the tarball",
-            )
-        elif (other := owners.setdefault(member.casefold(), split)) != split:
-            yield (split,), f"is {member!r} as {other} is; give each split its own file"
-
-
-def _check_sha256(value: object) -> Iterator[Problem]:
-    if not isinstance(value, str) or not _SHA256.fullmatch(value):  # YAML may take digits for a number
-        expected = "expected 64 hexadecimal digits in lower case (quoted if all are 0 to 9)"
-        yield (), f"is {_shown(value)}, {expected}"
-
-
-def _check_size(value: object) -> Iterator[Problem]:
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        yield (), f"is {_shown(value)}, expected a number of bytes above 0, without quotes"
-
-
-def _check_metadata(value: object) -> Iterator[Problem]:
-    if not isinstance(value, Mapping):
-        yield (), f"is {_shown(value)}, expected a mapping"
-    else:
-        yield from json_problems(value)
-
-
-_CHECKS = {
-    "artifact": _check_artifact,
-    "kind": _check_kind,
-    "splits": _check_splits,
-    "sha256": _check_sha256,
-    "size": _check_size,
-    "unpacked": _check_size,
-    "metadata": _check_metadata,
+_SIZE = "a number of bytes above 0, without quotes"
+# Each key of an entry: what its value must be. YAML may take a digest of digits for a number.
+_WANTED: dict[str, tuple[Callable[[Any], object], str]] = {
+    "artifact": (lambda value: isinstance(value, str), "text such as entity/project/name:v0"),
+    "kind": (lambda value: value in KINDS, f"one of {', '.join(KINDS)}"),
+    "splits": (lambda value: isinstance(value, Mapping) and value, "a mapping, as {train: a_train.h5}"),
+    "sha256": (
+        lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value),
+        "64 hexadecimal digits in lower case (quoted if all are 0 to 9)",
+    ),
+    "size": (_is_size, _SIZE),
+    "unpacked": (_is_size, _SIZE),
+    "metadata": (lambda value: isinstance(value, Mapping), "a mapping"),
 }
 
 
-def json_problems(value: object, depth: int = 0) -> Iterator[Problem]:
-    """Values below `value` that JSON cannot hold, because stores keep metadata as JSON."""
-    if depth > _MAX_DEPTH:
-        yield (), f"is nested deeper than {_MAX_DEPTH} levels; make it flatter"
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                yield (str(key),), "has a key that is not text; quote it"
-            yield from (((key, *keys), text) for keys, text in json_problems(item, depth + 1))
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from (((index, *keys), text) for keys, text in json_problems(item, depth + 1))
+def entry_problems(name: str, values: object) -> Iterator[Problem]:
+    """Yield everything that is wrong with an entry: the keys below it, and one line with the remedy."""
+    if not NAME.fullmatch(name):
+        yield (), f"{name!r}: expected a name of letters, digits, '.', '_' and '-'; rename it"
+    if not isinstance(values, Mapping):
+        yield (), f"{name}: expected a mapping with {', '.join(_WANTED)}; found {_shown(values)}"
+        return
+    for key, value in values.items():
+        if key not in _WANTED:
+            yield (key,), f"{name}: unknown key {key!r}; known are {', '.join(_WANTED)}"
+        elif not _WANTED[key][0](value):
+            yield (key,), f"{name}: {key} is {_shown(value)}, expected {_WANTED[key][1]}"
+        else:
+            for below, text in _problems_below(key, value):
+                yield (key, *below), f"{name}: {'/'.join(map(str, (key, *below)))} {text}"
+    for key in _WANTED:
+        if key not in values and key != "metadata":
+            yield (), f"{name}: {key} is missing; scripts/package_dataset.py prints whole entries"
+
+
+def _problems_below(key: str, value: Any) -> Iterator[Problem]:
+    """Look into a value of the right type."""
+    if key == "artifact" and (text := reference_problem(value)):
+        yield (), text
+    elif key == "metadata":
+        yield from json_problems(value)
+    elif key == "splits":
+        owners: dict[str, str] = {}
+        for split, member in value.items():
+            if split not in SPLITS:
+                yield (split,), f"is an unknown split, expected one of {', '.join(SPLITS)}"
+            # Files lie side by side in the tarball and must not leave the folder they are unpacked in.
+            if not isinstance(member, str) or not re.fullmatch(
+                r"[^\x00-\x1f\x7f/\\:.][^\x00-\x1f\x7f/\\:]*", member
+            ):
+                wanted = "the name of a file without folders, '\\' and ':', not beginning with '.'"
+                yield (split,), f"is {_shown(member)}, expected {wanted}"
+            elif (other := owners.setdefault(member.casefold(), split)) != split:
+                yield (split,), f"is {member!r} as {other} is; give each split its own file"
+
+
+def json_problems(value: object, keys: Keys = ()) -> Iterator[Problem]:
+    """Yield what JSON cannot hold of a value, because stores keep metadata as JSON."""
+    if len(keys) > _MAX_DEPTH:
+        yield keys, f"is {_DEEP}"
+    elif isinstance(value, (Mapping, list, tuple)):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from json_problems(item, (*keys, key))
     elif isinstance(value, float) and not math.isfinite(value):
-        yield (), f"is {value}, expected a finite number"
+        yield keys, f"is {value}, expected a finite number"
     elif not isinstance(value, (str, int, float, type(None))):
-        yield (), f"is {_shown(value)}, expected text, a number, true, false, null, a list or a mapping"
+        yield keys, f"is {_shown(value)}, expected text, a number, true, false, null, a list or a mapping"
 
 
 def _shown(value: object) -> str:
@@ -243,26 +196,25 @@ def registry_beside(root: Path) -> Path:
 
 
 def find_entries(names: Iterable[str], *, registry: Path | None, root: Path) -> list[DatasetEntry]:
-    """Look data sets up.
+    """Look data sets up, each once, however often its name comes.
 
     Args:
-        names: Of the data sets; each once, however often it comes.
-        registry: The file; None for those that are looked up by default.
-        root: Folder of the data, which may have a registry of its own.
+        names: Of the data sets.
+        registry: The file; None for $GUST_REGISTRY, or else the one in `root` and then the project's.
+        root: Folder of the data.
 
     Raises:
         ValueError: One is in none of them, or wrong; with the line.
     """
-    given = registry or (default_registry() if os.environ.get("GUST_REGISTRY") else None)
     own, shared = registry_beside(root), default_registry()
-    paths = [given] if given else [path for path in (own, shared) if path.exists()] or [shared]
-    registries = [load_registry(path) for path in paths]
+    defaults = [path for path in dict.fromkeys((own, shared)) if path.exists()] or [shared]
+    registries = [load_registry(path) for path in ([registry] if registry else defaults)]
     entries = []
     for name in dict.fromkeys(names):
         holders = [item for item in registries if name in item.values] or registries[-1:]
         entries.append(holders[0][name])
         if len(holders) > 1 and holders[0].values[name] != holders[1].values[name]:
-            log.warning("%s is not the same in %s and %s; the first is used", name, *paths)
+            log.warning("%s is not the same in %s and %s; the first is used", name, own, shared)
     return entries
 
 
@@ -272,11 +224,13 @@ class Registry:
 
     Attributes:
         path: The file.
-        values: What it says.
+        values: What it says; all keys are text.
+        lines: Keys to a value -> its line, counted from 1.
     """
 
     path: Path
-    values: CommentedMap
+    values: Mapping[str, Any]
+    lines: Mapping[Keys, int]
 
     def __getitem__(self, name: str) -> DatasetEntry:
         """Give the entry of a data set.
@@ -284,169 +238,121 @@ class Registry:
         Raises:
             ValueError: There is none of that name, or it is wrong; with the line.
         """
-        key = next((key for key in self.values if str(key) == name), None)
-        if key is None:
-            close = difflib.get_close_matches(name, map(str, self.values), n=3)
-            has = f"it has {', '.join(map(str, self.values)) or 'none'}"
+        if name not in self.values:
+            close = difflib.get_close_matches(name, self.values, n=3)
+            has = f"it has {', '.join(self.values) or 'none'}"
             known = f"did you mean {' or '.join(close)}?" if close else has
             raise ValueError(
                 f"{self.path} has no data set {name!r}; {known} (scripts/package_dataset.py makes an entry, "
                 "--registry names another file)"
             )
-        problems = self.problems(key)
-        if problems:
-            check = f"python -m gust_torch.artifacts.registry check {self.path}"
-            more = f" ({len(problems) - 1} more: {check})" if len(problems) > 1 else ""
+        if problems := self.problems(name):
+            more = f" ({len(problems) - 1} more: {_PROG} check {self.path})" if len(problems) > 1 else ""
             raise ValueError(problems[0] + more)
         return DatasetEntry(name=name, **self.values[name])
 
-    def problems(self, name: object) -> list[str]:
-        """List what is wrong with an entry, "FILE:LINE: what", in the order of the lines."""
-        if not isinstance(name, str):
-            return [f"{self.path}:{self.line((name,))}: key {str(name)!r} is not text; quote it"]
-        found = [(self.line((name, *keys)), text) for keys, text in entry_problems(name, self.values[name])]
+    def problems(self, *names: str) -> list[str]:
+        """List what is wrong with entries, by default with all: "FILE:LINE: what", by line."""
+        found = [
+            (next(self.lines[(name, *keys)[:end]] for end in range(len(keys) + 1, 0, -1)), text)
+            for name in names or self.values
+            for keys, text in entry_problems(name, self.values[name])
+        ]
         return [f"{self.path}:{line}: {text}" for line, text in sorted(found)]
-
-    def line(self, keys: Sequence[object]) -> int:
-        """Line of a value, counted from 1, or of what is nearest above it."""
-        line, place = 0, self.values
-        for key in keys:
-            if isinstance(place, CommentedMap) and key in place:
-                line = place.lc.key(key)[0]
-            elif isinstance(place, CommentedSeq):
-                line = place.lc.item(key)[0]
-            else:
-                break
-            place = place[key]
-        return line + 1
 
 
 def load_registry(path: str | Path) -> Registry:
     """Read a registry, whose entries may be wrong.
 
     Raises:
-        ValueError: There is no such file, or it is no YAML mapping, or has a key twice; with the line.
+        ValueError: It is no YAML mapping, or has a key twice; with the line.
+        OSError: It cannot be read.
     """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        remedy = "give its path, or start one with scripts/package_dataset.py"
-        raise ValueError(f"{path}: no such registry; {remedy}") from None
-    except IsADirectoryError:
-        raise ValueError(f"{path}: is a folder, expected a YAML file") from None
+    data = Path(path).read_bytes()
     if not data.strip():
         raise ValueError(f"{path}:1: empty, expected a mapping of data sets or comments; was it cut off?")
-    return _read(path, data)
+    return _read(Path(path), data)
 
 
 def check_registry(path: str | Path) -> list[str]:
-    """Every problem of a registry, "FILE:LINE: what is wrong", in the order of the lines."""
+    """List every problem of a registry, "FILE:LINE: what is wrong", in the order of the lines."""
     try:
-        registry = load_registry(path)
+        return load_registry(path).problems()
     except ValueError as error:
         return [str(error)]
-    return [problem for name in registry.values for problem in registry.problems(name)]
 
 
 def _read(path: Path, data: bytes) -> Registry:
-    """Understand a registry's bytes; aliases, repeated keys and deep nesting are refused.
-
-    Raises:
-        ValueError: It is not what it should be; with the line.
-    """
+    """Understand a registry's bytes; raises ValueError with the line."""
+    lines: dict[Keys, int] = {}
+    line = 1
     try:
         text = data.decode("utf-8-sig")
-        yaml = YAML()
-        yaml.Composer, yaml.Constructor = _Composer, _Constructor
-        values = yaml.load(text)
+        yaml = YAML(typ="safe", pure=True)
+        node = yaml.compose(text)
+        values = {} if node is None else _plain(node, (), lines, yaml.constructor.construct_object)
     except UnicodeDecodeError as error:
         line, what = data.count(b"\n", 0, error.start) + 1, "expected UTF-8 text; save it as UTF-8"
-    except DuplicateKeyError as error:
-        line = error.problem_mark.line + 1
-        key = str(error.problem).split('"')[1]
-        first = error.context_mark.line + 1
-        what = f"{key} stands here again, in the mapping from line {first} on; keep one"
-    except MarkedYAMLError as error:
-        line = 1 if error.problem_mark is None else error.problem_mark.line + 1
-        start = f" {error.context} from line {error.context_mark.line + 1}" if error.context_mark else ""
-        what = f"not YAML: {error.problem or error.context}{start}"
+    except RecursionError:
+        what = f"not YAML: {_DEEP}"
     except YAMLError as error:
-        line = text.count("\n", 0, getattr(error, "position", 0)) + 1
-        what = f"not YAML: {str(error).splitlines()[0]}"
+        mark = getattr(error, "problem_mark", None)
+        line = (mark.line if mark else text.count("\n", 0, getattr(error, "position", 0))) + 1
+        what = f"not YAML: {getattr(error, 'problem', None) or str(error).splitlines()[0]}"
     else:
-        if isinstance(values, CommentedMap):
-            registry = Registry(path, values)
+        if values is None or isinstance(values, dict):
+            registry = Registry(path, values or {}, lines)
             _refuse_nested(registry)
             return registry
-        if values is None:
-            return Registry(path, CommentedMap())
-        line = values.lc.line + 1 if isinstance(values, CommentedSeq) else 1
+        line = node.start_mark.line + 1
         what = f"expected a mapping, name of a data set -> entry, found {_shown(values)}"
     raise ValueError(f"{path}:{line}: {' '.join(what.split())}")
 
 
-def _refuse_nested(registry: Registry) -> None:
-    """Look for a registry of UPS: data sets below `datasets:`, with `train_split:` and without digests.
+def _plain(node: Node, keys: Keys, lines: dict[Keys, int], construct: Callable[[Node], Any]) -> Any:
+    """Turn a node of YAML into plain values and note their lines; keys are text, whatever they look like."""
+    lines.setdefault(keys, node.start_mark.line + 1)
+    problem = _DEEP if len(keys) > _MAX_DEPTH else "aliases are not supported; write the values out"
+    if node.anchor is None and len(keys) <= _MAX_DEPTH:
+        if isinstance(node, SequenceNode):
+            return [_plain(item, (*keys, i), lines, construct) for i, item in enumerate(node.value)]
+        if isinstance(node, MappingNode):
+            values: dict[str, Any] = {}
+            for key, item in node.value:
+                if not isinstance(key, ScalarNode) or key.value in values:
+                    problem = f"{_shown(key.value)} stands here again; keep one"
+                    raise MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                lines[(*keys, key.value)] = key.start_mark.line + 1
+                values[key.value] = _plain(item, (*keys, key.value), lines, construct)
+            return values
+        try:
+            return construct(node)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            problem = f"{node.value!r} is not a value ({error}); quote it"
+    raise MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
-    Raises:
-        ValueError: It is one; with what to write instead.
-    """
+
+def _refuse_nested(registry: Registry) -> None:
+    """Refuse a registry of UPS: data sets below `datasets:`, with `train_split:` and without digests."""
     nested = registry.values.get("datasets")
-    if not isinstance(nested, CommentedMap) or "artifact" in nested:
+    if not isinstance(nested, dict) or "artifact" in nested:
         return
     name, entry = next(iter(nested.items()), ("NAME", None))
-    entry = entry if isinstance(entry, CommentedMap) else {}
+    entry = entry if isinstance(entry, dict) else {}
     splits = {split: entry[f"{split}_split"] for split in SPLITS if f"{split}_split" in entry}
-    shown = _yaml(splits or entry.get("splits") or {"train": "TASK_train.h5"})
+    shown = _yaml(splits or {"train": "TASK_train.h5"})
     raise ValueError(
-        f"{registry.path}:{registry.line(('datasets',))}: data sets stand below 'datasets:', as UPS has "
-        f"it, expected them at the top; write {name}: with artifact, kind, splits: {shown} and sha256, "
-        "size, unpacked of the tarball, as scripts/package_dataset.py prints them"
+        f"{registry.path}:{registry.lines['datasets',]}: data sets stand below 'datasets:', as UPS has it, "
+        f"expected them at the top; write {name}: with artifact, kind, splits: {shown} and sha256, size, "
+        "unpacked of the tarball, as scripts/package_dataset.py prints them"
     )
-
-
-class _Composer(Composer):
-    """Refuses deep nesting, and `*name`, with which a few lines can grow without end."""
-
-    levels = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.parser.peek_event()
-        if isinstance(event, AliasEvent):
-            text = f"*{event.anchor}: aliases are not supported; write the values out"
-            raise ComposerError(None, None, text, event.start_mark)
-        if self.levels > _MAX_DEPTH:
-            text = f"nested deeper than {_MAX_DEPTH} levels; flatten it"
-            raise ComposerError(None, None, text, event.start_mark)
-        self.levels += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.levels -= 1
-
-
-class _Constructor(RoundTripConstructor):
-    """Knows the line of a scalar that is not what it looks like: 2024-13-45, !!bool x, !!int ''."""
-
-    def construct_object(self, node: Node, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
-            text = f"{node.value!r} is not a value ({error}); quote it"
-            raise ConstructorError(None, None, text, node.start_mark) from error
 
 
 def register(path: str | Path, entry: DatasetEntry, *, overwrite: bool) -> bool:
     """Append an entry to a registry, or replace the one of the same name in its place.
 
-    Comments and other entries stay byte for byte; comments inside a replaced entry go with it. The file is
-    checked before it gets its name and starts to exist if there was none.
-
-    Args:
-        path: The registry.
-        entry: What to write.
-        overwrite: Whether a different entry of this name may be replaced.
+    All other bytes stay; comments inside a replaced entry go with it. The file is checked before it gets its
+    name and starts to exist if there was none.
 
     Returns:
         Whether the file changed; it does not where it has this very entry already.
@@ -458,26 +364,29 @@ def register(path: str | Path, entry: DatasetEntry, *, overwrite: bool) -> bool:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = WriterLock(path)
-    try:
+    with WriterLock(path):
         data = path.read_bytes() if path.exists() else b""
         old = _read(path, data)
         wanted = _read(path, entry.to_yaml().encode()).values[entry.name]
-        if entry.name in old.values:
-            there = old.values[entry.name]
-            if isinstance(there, Mapping) and {"metadata": {}, **there} == {"metadata": {}, **wanted}:
-                return False
-            if not overwrite:
-                raise ValueError(
-                    f"{path}:{old.line((entry.name,))}: has another {entry.name!r}; give --overwrite to "
-                    "replace it, or rename it"
-                )
-        new = _spliced(data, old, entry)
-        _check(path, new, {**old.values, entry.name: wanted})
+        there = old.values.get(entry.name)
+        if isinstance(there, dict) and {"metadata": {}, **there} == {"metadata": {}, **wanted}:
+            return False
+        if entry.name in old.values and not overwrite:
+            line = old.lines[entry.name,]
+            raise ValueError(
+                f"{path}:{line}: has another {entry.name!r}; give --overwrite to replace it, or rename it"
+            )
+        text = _spliced(data, old, entry)
+        try:
+            new = _read(path, text)
+        except ValueError as error:
+            raise ValueError(f"the entry does not fit in here ({error}); add it by hand") from error
+        if new.values != {**old.values, entry.name: wanted}:
+            raise ValueError(f"{path}: the entry does not fit in here; add it by hand")
+        if problems := new.problems():
+            raise ValueError(f"{problems[0]}: so {path} would not be valid; correct that first")
         with written_aside(path) as file:
-            file.write(new)
-    finally:
-        lock.release()
+            file.write(text)
     return True
 
 
@@ -485,39 +394,25 @@ def _spliced(data: bytes, old: Registry, entry: DatasetEntry) -> bytes:
     """Put the entry in its place, or at the end behind an empty line."""
     newline = b"\r\n" if b"\r\n" in data else b"\n"
     block = entry.to_yaml().encode().replace(b"\n", newline)
-    lines = data.splitlines(keepends=True)
     if entry.name not in old.values:
         end = b"" if not data or data.endswith(b"\n") else newline
         gap = newline if data and not (data + end).endswith(newline * 2) else b""
         return data + end + gap + block
-    start = old.line((entry.name,)) - 1
-    later = [old.line((name,)) - 1 for name in old.values if old.line((name,)) - 1 > start]
-    stop = min(later, default=len(lines))
+    lines = data.splitlines(keepends=True)
+    start = old.lines[entry.name,] - 1
+    later = (old.lines[name,] - 1 for name in old.values)
+    stop = min((line for line in later if line > start), default=len(lines))
     while not lines[stop - 1].strip() or lines[stop - 1].lstrip().startswith(b"#"):
         stop -= 1  # what stands above the next entry is that one's
     return b"".join(lines[:start]) + block + b"".join(lines[stop:])
-
-
-def _check(path: Path, data: bytes, expected: Mapping[Any, object]) -> None:
-    """Make sure that the new text says what it should.
-
-    Raises:
-        ValueError: It does not, because of what was there before.
-    """
-    try:
-        registry = _read(path, data)
-    except ValueError as error:
-        raise ValueError(f"the entry does not fit in here ({error}); add it by hand") from error
-    if dict(registry.values) != expected:
-        raise ValueError(f"{path}: the entry does not fit in here without changing others; add it by hand")
-    for problem in [problem for name in registry.values for problem in registry.problems(name)]:
-        raise ValueError(f"{problem}: so {path} would not be valid; correct that first")
 
 
 @dataclass(frozen=True)
 class CheckOptions:
     """Which registry is checked."""
 
+    command: Annotated[Literal["check"], tyro.conf.Positional]
+    """What to do."""
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="[FILE]")] = field(
         default_factory=default_registry
     )
@@ -526,23 +421,13 @@ class CheckOptions:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """List everything that is wrong with a registry; exit code 1 if there is anything."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["check"]:
-        del given[0]
-    elif given[:1] not in (["-h"], ["--help"]):
-        print(f"usage: {_PROG} [FILE]", file=sys.stderr)
-        return 2
-    return run_command(
-        lambda: _check_file(parse(CheckOptions, given, prog=_PROG, description=main.__doc__ or "").file)
-    )
+    return run_command(lambda: _check(arguments))
 
 
-def _check_file(path: Path) -> int:
-    """Print every problem on standard error, or on standard output that there is none."""
-    problems = check_registry(path)
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    if problems:
+def _check(arguments: Sequence[str] | None) -> int:
+    path = parse(CheckOptions, arguments, prog=_PROG, description=main.__doc__ or "").file
+    if problems := check_registry(path):
+        print("\n".join(problems), file=sys.stderr)
         return 1
     count = len(load_registry(path).values)
     print(f"{path}: {count} dataset{'' if count == 1 else 's'}, no problems")

@@ -1,34 +1,27 @@
-"""Uploads one file as an artifact; whatever can be wrong is found before a byte is sent."""
+"""Upload one file as an artifact; whatever can be wrong is found before a byte is sent."""
 
 import inspect
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import tyro
 
-from gust_torch.artifacts.download import ByteProgress
+from gust_torch.artifacts.download import byte_progress
 from gust_torch.artifacts.registry import json_problems
-from gust_torch.artifacts.store import (
-    DEFAULT_CACHE,
-    WANDB,
-    StoredArtifact,
-    Upload,
-    check_name,
-    check_type,
-    open_store,
-    stamp,
-)
+from gust_torch.artifacts.store import DEFAULT_CACHE, WANDB, Upload, open_store, stamp
 from solvers.common.cli import parse, run_command
 from solvers.common.files import file_sha256
 
 OWN_KEYS = ("sha256", "package_version", "git_commit")  # set by the upload
 MAX_KEYS = 100 - len(OWN_KEYS)  # W&B's limit, for all stores
+MAX_NAME_LENGTH = 128  # likewise
 
-_REMEDY = """write it like '{"samples": 20}'"""
+_RESERVED_TYPES = "job|code|run_table|wandb-.*"
 
 
 @dataclass(frozen=True)
@@ -67,26 +60,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None) -> None:
-    """Upload, and print where to."""
     description = inspect.cleandoc(main.__doc__ or "")
-    options = parse(
-        UploadOptions, arguments, prog="python scripts/upload_artifact.py", description=description
-    )
-    print(upload_artifact(options).report())
+    prog = "python scripts/upload_artifact.py"
+    print("\n".join(upload_artifact(parse(UploadOptions, arguments, prog=prog, description=description))))
 
 
-def upload_artifact(options: UploadOptions) -> StoredArtifact:
+def upload_artifact(options: UploadOptions) -> list[str]:
     """Upload a file.
+
+    Returns:
+        Lines to print: what was done, and last the reference.
 
     Raises:
         ValueError: A name, the file, the metadata, the login or the store is not usable, or the upload
             failed.
     """
     path = options.file
-    check_name(options.name, "artifact name")
-    check_type(options.type)
+    for what, name in (("name", options.name), ("type", options.type)):
+        # W&B's rule, whatever the store.
+        if not re.fullmatch(rf"[A-Za-z0-9_.\-]{{1,{MAX_NAME_LENGTH}}}", name) or not name.strip("."):
+            raise ValueError(
+                f"the artifact {what} {name[: MAX_NAME_LENGTH + 1]!r} must be of 1 to {MAX_NAME_LENGTH} "
+                "letters, digits, '_', '-' and '.'; choose another"
+            )
+    if re.fullmatch(_RESERVED_TYPES, options.type):
+        raise ValueError(f"the artifact type {options.type!r} is W&B's own; choose another, such as dataset")
     metadata = parse_metadata(options.metadata)
-    check_file(path)
+    if not path.is_file() or not path.stat().st_size or not os.access(path, os.R_OK):
+        raise ValueError(
+            f"{path}: expected a readable file that is not empty; check the path, and make a tarball of a "
+            "folder (scripts/package_dataset.py)"
+        )
     store = open_store(
         options.store,
         project=options.project or os.environ.get("WANDB_PROJECT"),
@@ -96,59 +100,31 @@ def upload_artifact(options: UploadOptions) -> StoredArtifact:
     )
     store.check(options.name, path.name)
     before = stamp(path)
-    with ByteProgress(path.stat().st_size, f"read {path.name}") as progress:
-        sha256 = file_sha256(path, progress.count)
+    with byte_progress(path.stat().st_size, f"read {path.name}") as count:
+        sha256 = file_sha256(path, count)
     return store.put(Upload(options.name, options.type, path, metadata, sha256, before))
 
 
-def check_file(path: Path) -> None:
-    """Check that a file can be uploaded; raises ValueError where not."""
-    if not path.exists():
-        raise ValueError(f"{path}: no such file; check the path")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; make a tarball of it first (scripts/package_dataset.py)")
-    if not path.is_file():
-        raise ValueError(f"{path} is no regular file; name a tarball")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty; make it again")
-    if not os.access(path, os.R_OK):
-        raise ValueError(f"{path} cannot be read; check its permissions")
-
-
 def parse_metadata(text: str) -> dict[str, object]:
-    """Read the JSON object that describes an artifact.
-
-    Args:
-        text: '{"samples": 20}', or "@FILE".
+    """Read the JSON object that describes an artifact: '{"samples": 20}', or "@FILE".
 
     Raises:
         ValueError: It is no JSON, with the place of the mistake; no object; has a key twice, NaN or an
             infinity, too many keys, or one that the upload sets.
+        OSError: The file cannot be read.
     """
-    where = "--metadata"
-    if text.startswith("@"):
-        where = f"--metadata file {text[1:]}"
-        try:
-            text = Path(text[1:]).read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{where} is not UTF-8 text; name a JSON file") from error
+    where = f"--metadata {text}" if text.startswith("@") else "--metadata"
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse)
-    except json.JSONDecodeError as error:
-        rest = error.doc[error.pos : error.pos + 20]
-        place = f"line {error.lineno}, column {error.colno}: {error.msg.lower()}"
-        before = f"before {rest!r}" if rest else "at its end"
-        raise ValueError(f"{where} is no JSON at {place} {before}; {_REMEDY}") from error
-    except RecursionError as error:
-        raise ValueError(f"{where} is nested too deeply; make it flatter") from error
-    except ValueError as error:
-        raise ValueError(f"{where} {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} is not an object; {_REMEDY}")
-    if len(value) > MAX_KEYS:
-        raise ValueError(f"{where} has {len(value)} keys, more than {MAX_KEYS}; group them in objects")
-    if own := [key for key in OWN_KEYS if key in value]:
-        raise ValueError(f"{where} has the key {own[0]!r}, which the upload sets itself; leave it out")
+        if text.startswith("@"):
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        value = json.loads(text, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"""{where} is no JSON: {error}; write it like '{{"samples": 20}}'""") from error
+    if not isinstance(value, dict) or len(value) > MAX_KEYS or not value.keys().isdisjoint(OWN_KEYS):
+        own = ", ".join(OWN_KEYS)
+        raise ValueError(
+            f"{where}: expected a JSON object of at most {MAX_KEYS} keys without {own}, which the upload sets"
+        )
     for keys, problem in json_problems(value):
         raise ValueError(f"{where}: {'/'.join(map(str, keys))} {problem}")
     return value
@@ -156,15 +132,9 @@ def parse_metadata(text: str) -> dict[str, object]:
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Make a JSON object without keys that come twice."""
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(
-            f"has the key {next(key for key in keys if keys.count(key) > 1)!r} twice; remove one"
-        )
+    result: dict[str, object] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {key!r} stands twice")
+        result[key] = value
     return result
-
-
-def _refuse(constant: str) -> NoReturn:
-    """Refuse NaN and infinities, which Python reads."""
-    raise ValueError(f"holds {constant}, which is no JSON; give a finite number or null")

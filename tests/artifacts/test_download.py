@@ -38,7 +38,7 @@ class FakeRemote:
     name = "t.tar.gz"
 
     def __init__(self, content: bytes = CONTENT, *, ranges: bool = True) -> None:
-        self.content, self.supports_ranges = content, ranges
+        self.content, self.read = content, self.read_spans if ranges else None
         self.size: int | None = len(content)
         self.reads: list[list[tuple[int, int]]] = []
         self.fail: Callable[[int], None] = lambda count: None
@@ -47,7 +47,7 @@ class FakeRemote:
     def spans(self) -> list[tuple[int, int]]:
         return [span for read in self.reads for span in read]
 
-    def read(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+    def read_spans(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         self.reads.append(list(spans))
         self.fail(len(self.reads))
         return [self.content[start:stop] for start, stop in spans]
@@ -213,7 +213,7 @@ from gust_torch.artifacts import download as module
 from gust_torch.artifacts.registry import DatasetEntry
 
 class Slow:
-    name, supports_ranges = "t.tar.gz", True
+    name = "t.tar.gz"
     content = Path(sys.argv[1]).read_bytes()
     size = len(content)
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from gust_torch.artifacts.describe import describe
-from gust_torch.artifacts.package import Package, PackageOptions, find_task, package, placeholder
+from gust_torch.artifacts.package import PackageOptions, find_task, package, placeholder
 from solvers.common.hdf5_utils import HDF5Writer
 
 
-def pack(name: str, root: Path, **options: object) -> Package:
+def pack(name: str, root: Path, **options: object) -> None:
     """Pack with some options."""
-    return package(PackageOptions(name, root, **options))
+    package(PackageOptions(name, root, **options))
 
 
 def write_grid(
@@ -52,7 +52,8 @@ def write_grid(
 def write_store(path: Path, attributes: object, group: str = "particles_advect") -> Path:
     """Return a Zarr group and its attributes."""
     (path / group).mkdir(parents=True)
-    text = attributes if isinstance(attributes, str) else json.dumps({"attributes": attributes})
+    whole = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    text = attributes if isinstance(attributes, str) else json.dumps(whole)
     (path / group / "zarr.json").write_text(text)
     return path
 
@@ -81,13 +82,13 @@ def test_longest_task(tmp_path: Path, name: str, task: str) -> None:
 
 
 def test_no_task(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="it has files of no task: give --task, change --root"):
+    with pytest.raises(ValueError, match="it has none: give --task"):
         find_task("burgers1d_v1", tmp_path)
     (tmp_path / "burgers1d_train.h5").touch()
     for name in ("burgers", "burgers1dx", "x_burgers1d"):
         with pytest.raises(ValueError, match="it has burgers1d: give --task"):
             find_task(name, tmp_path)
-    with pytest.raises(ValueError, match="no such folder; convert the task first"):
+    with pytest.raises(FileNotFoundError):
         find_task("burgers1d_v1", tmp_path / "other")
 
 
@@ -133,13 +134,13 @@ def test_unfinished_and_broken_grids(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("attributes", "words"),
     [
-        ({"layout": "ragged", "axes": {}}, "an unfinished store"),
-        ({"layout": "ragged", "axes": {}, "num_samples": 0}, "an unfinished store"),
-        ({"layout": "ragged", "axes": [], "num_samples": 2}, "an unfinished store"),
-        ({}, "or one without samples"),
-        ("{", "damaged attributes"),
-        ("[]", "damaged attributes"),
-        ('{"attributes": 1}', "damaged attributes"),
+        ({"layout": "ragged", "axes": {}}, "unfinished or damaged"),
+        ({"layout": "ragged", "axes": {}, "num_samples": 0}, "unfinished or damaged"),
+        ({"layout": "ragged", "axes": [], "num_samples": 2}, "unfinished or damaged"),
+        ({}, "unfinished or damaged"),
+        ("{", "unfinished or damaged"),
+        ("[]", "unfinished or damaged"),
+        ('{"attributes": 1}', "unfinished or damaged"),
     ],
 )
 def test_broken_stores(tmp_path: Path, attributes: object, words: str) -> None:
@@ -150,9 +151,8 @@ def test_broken_stores(tmp_path: Path, attributes: object, words: str) -> None:
 def test_foreign_stores(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected a Zarr store with one group"):
         describe(write_store(tmp_path / "a.zarr", {}, group="other"))
-    store = write_store(tmp_path / "b.zarr", "{}")
-    (store / "particles_advect" / "sample_0").mkdir()
-    (store / "particles_advect" / "zarr.json").rename(store / "particles_advect" / ".zattrs")  # format 2
+    store = tmp_path / "b.zarr"
+    pytest.importorskip("zarr").open_group(store, zarr_format=2).create_group("particles_advect/sample_0")
     assert (describe(store).kind, describe(store).samples) == ("particles", 1)
 
 
@@ -248,11 +248,12 @@ def test_a_link_within_the_file_is_packed(tmp_path: Path) -> None:
     with h5py.File(path, "a") as file:
         file["more/again"] = file["fields/u"]
         file["more/soft"] = h5py.SoftLink("/fields/u")
-    assert pack("a", tmp_path, out=tmp_path / "out").written
+    pack("a", tmp_path, out=tmp_path / "out")
+    assert (tmp_path / "out" / "a.tar.gz").is_file()
 
 
 def test_deep_attributes_of_a_store(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="damaged attributes"):
+    with pytest.raises(ValueError, match="unfinished or damaged"):
         describe(write_store(tmp_path / "a_train.zarr", "[" * 100_000))
 
 
@@ -273,6 +274,6 @@ def test_a_store_that_lacks_a_chunk(tmp_path: Path, zarr_format: int, lost: int 
         assert describe(store).samples == 2
         return
     chunks[lost].unlink()
-    with pytest.raises(ValueError, match=r"this chunk of an array is missing") as caught:
+    with pytest.raises(ValueError, match=r"a chunk of .* is missing") as caught:
         describe(store)
-    assert str(chunks[lost]) in str(caught.value)
+    assert f"'{chunks[lost].relative_to(store).parts[1]}'" in str(caught.value)

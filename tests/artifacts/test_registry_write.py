@@ -131,7 +131,7 @@ def test_another_is_refused(registry: Path) -> None:
     ("text", "words"),
     [
         (FIRST.replace("grid", "grids"), r"yaml:3: first: kind .*; correct that first"),
-        (FIRST + FIRST, "first stands here again"),
+        (FIRST + FIRST, "stands here again"),
         ("a: [\n", r"yaml:2: not YAML"),
         ("{}\n", "does not fit in here"),
         ("- a\n", "expected a mapping"),

@@ -16,15 +16,7 @@ import pytest
 from fsspec.registry import _registry
 
 from gust_torch.artifacts.reference import reference_problem
-from gust_torch.artifacts.store import (
-    StoredArtifact,
-    Upload,
-    check_name,
-    check_type,
-    open_reference,
-    open_store,
-)
-from gust_torch.artifacts.store import _explained as explained
+from gust_torch.artifacts.store import Upload, explained, open_reference, open_store
 
 MakeFile = Callable[[int], Path]
 UploadOf = Callable[..., Upload]
@@ -36,7 +28,7 @@ def files_below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def put(store: Path, upload: Upload) -> StoredArtifact:
+def put(store: Path, upload: Upload) -> list[str]:
     """Store a file in a folder."""
     return open_store(f"file://{store}").put(upload)
 
@@ -46,7 +38,7 @@ def test_layout_and_round_trip(tmp_path: Path, make_file: MakeFile, upload_of: U
     upload = upload_of(path)
     reference = put(tmp_path / "store", upload)
     folder = f"burgers1d-subset/{upload.sha256[:16]}"
-    assert reference.reference == f"file://{tmp_path}/store/{folder}/{path.name}"
+    assert reference[-1] == f"file://{tmp_path}/store/{folder}/{path.name}"
     assert files_below(tmp_path / "store") == [f"{folder}/artifact.json", f"{folder}/{path.name}"]
     described = json.loads((tmp_path / "store" / folder / "artifact.json").read_text())
     assert described.pop("provenance")["git_commit"]
@@ -59,8 +51,8 @@ def test_layout_and_round_trip(tmp_path: Path, make_file: MakeFile, upload_of: U
         "sha256": upload.sha256,
         "metadata": METADATA,
     }
-    stored = open_reference(reference.reference)
-    assert (stored.name, stored.size, stored.supports_ranges) == (path.name, 100_000, True)
+    stored = open_reference(reference[-1])
+    assert (stored.name, stored.size, stored.read is not None) == (path.name, 100_000, True)
     assert stored.read([(0, 9), (70_000, 100_000)]) == [path.read_bytes()[:9], path.read_bytes()[70_000:]]
     stored.download(tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == path.read_bytes()
@@ -69,8 +61,8 @@ def test_layout_and_round_trip(tmp_path: Path, make_file: MakeFile, upload_of: U
 def test_percent_signs_in_a_file_url(tmp_path: Path, make_file: MakeFile, upload_of: UploadOf) -> None:
     store = tmp_path / "my store"
     reference = open_store(store.as_uri()).put(upload_of(make_file(10)))
-    assert "my%20store" in reference.reference
-    assert open_reference(reference.reference).size == 10
+    assert "my%20store" in reference[-1]
+    assert open_reference(reference[-1]).size == 10
     assert len(files_below(store)) == 2
 
 
@@ -80,8 +72,8 @@ def test_second_upload_touches_nothing(tmp_path: Path, make_file: MakeFile, uplo
     before = {file: (store / file).stat().st_mtime_ns for file in files_below(store)}
     renamed = path.rename(path.with_name("other_name.tar.gz"))
     second = put(store, upload_of(renamed))
-    assert second.reference == first.reference  # the bytes are known, whatever their file is called now
-    assert "already" in second.notes[0]
+    assert second[-1] == first[-1]  # the bytes are known, whatever their file is called now
+    assert "already" in second[0]
     assert {file: (store / file).stat().st_mtime_ns for file in files_below(store)} == before
 
 
@@ -90,8 +82,8 @@ def test_other_bytes_go_beside(tmp_path: Path, make_file: MakeFile, upload_of: U
     first = put(store, upload_of(path))
     old = path.read_bytes()
     second = put(store, upload_of(make_file(1001)))
-    assert first.reference != second.reference
-    assert open_reference(first.reference).read([(0, 1000)]) == [old]
+    assert first[-1] != second[-1]
+    assert open_reference(first[-1]).read([(0, 1000)]) == [old]
 
 
 @pytest.mark.parametrize("change", [{"metadata": {"samples": 21}}, {"type": "model"}])
@@ -102,13 +94,13 @@ def test_same_bytes_described_differently(
     put(tmp_path / "store", upload_of(path))
     with pytest.raises(ValueError, match=r"has these bytes already, as dataset .*20.* under another name"):
         put(tmp_path / "store", upload_of(path, **change))
-    assert put(tmp_path / "store", upload_of(path, name="another", **change)).reference
+    assert put(tmp_path / "store", upload_of(path, name="another", **change))[-1]
 
 
 def test_tuples_are_lists_in_json(tmp_path: Path, make_file: MakeFile, upload_of: UploadOf) -> None:
     path = make_file(10)
     put(tmp_path / "store", upload_of(path, metadata={"resolution": (201, 1024)}))
-    assert put(tmp_path / "store", upload_of(path, metadata={"resolution": [201, 1024]})).notes
+    assert put(tmp_path / "store", upload_of(path, metadata={"resolution": [201, 1024]}))[1:]
 
 
 def test_file_that_is_not_what_was_hashed(tmp_path: Path, make_file: MakeFile, upload_of: UploadOf) -> None:
@@ -133,7 +125,7 @@ def test_interrupt_leaves_nothing(
         put(tmp_path / "store", upload)
     assert files_below(tmp_path / "store") == []
     monkeypatch.undo()
-    assert not put(tmp_path / "store", upload).notes
+    assert not put(tmp_path / "store", upload)[1:]
 
 
 @pytest.mark.parametrize("lost", ["artifact.json", "burgers1d_subset_v1.tar.gz"])
@@ -142,9 +134,9 @@ def test_incomplete_folder_is_completed(
 ) -> None:
     path = make_file(1000)
     reference = put(tmp_path / "store", upload_of(path))
-    stored = Path(reference.reference.removeprefix("file://"))
+    stored = Path(reference[-1].removeprefix("file://"))
     (stored.parent / lost).unlink()
-    assert not put(tmp_path / "store", upload_of(path)).notes
+    assert not put(tmp_path / "store", upload_of(path))[1:]
     assert files_below(stored.parent) == ["artifact.json", path.name]
     assert stored.read_bytes() == path.read_bytes()
 
@@ -158,14 +150,14 @@ def test_incomplete_folder_is_completed(
         "{}",
         "[" * 5000,
         '{"name": "n", "type": "t", "size": 5, "sha256": "0", "metadata": {}, "file": "../../passwd"}',
-        '{"name": "n", "type": "t", "size": "5", "sha256": "0", "metadata": {}, "file": "x"}',
-        '{"name": "n", "type": "t", "size": 5, "sha256": "0", "metadata": 3, "file": "x"}',
+        '{"name": "n", "type": "t", "size": 5, "sha256": "0", "file": "x"}',
+        '{"name": "n", "type": "t", "size": 5, "sha256": "0", "metadata": {}, "file": 3}',
     ],
 )
 def test_damaged_description(tmp_path: Path, make_file: MakeFile, upload_of: UploadOf, text: str) -> None:
     path = make_file(10)
     reference = put(tmp_path / "store", upload_of(path))
-    description = Path(reference.reference.removeprefix("file://")).with_name("artifact.json")
+    description = Path(reference[-1].removeprefix("file://")).with_name("artifact.json")
     description.write_text(text)
     with pytest.raises(ValueError, match=r"artifact\.json is damaged; remove it and upload again"):
         put(tmp_path / "store", upload_of(path))
@@ -173,11 +165,11 @@ def test_damaged_description(tmp_path: Path, make_file: MakeFile, upload_of: Upl
 
 def test_places_that_take_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ValueError, match="is a file where a folder is needed"):
+    with pytest.raises(ValueError, match="a file is in the way"):
         open_store(f"file://{tmp_path}/file/store").check("name", "x.tar.gz")
     if os.geteuid() != 0:  # root may write anywhere
         (tmp_path / "closed").mkdir(mode=0o500)
-        with pytest.raises(ValueError, match="cannot be written to"):
+        with pytest.raises(ValueError, match="access denied"):
             open_store(f"file://{tmp_path}/closed/store").check("name", "x.tar.gz")
     with pytest.raises(ValueError, match="is the name of the store's own file"):
         open_store(f"file://{tmp_path}").check("name", "artifact.json")
@@ -194,7 +186,7 @@ def test_places_that_take_nothing(tmp_path: Path) -> None:
         ("file://relative/x.tar.gz", "expected an absolute path"),
         ("file:///data/../x.tar.gz", r"without '\.\.'"),
         ("s3:///x.tar.gz", "expected a bucket or host"),
-        ("zzz://host/x.tar.gz", "unknown scheme zzz://"),
+        ("zzz://host/x.tar.gz", "zzz:// is unknown"),
         ("filecache::s3://bucket/x", "'::'"),
         ("https://host/x.tar.gz?token=abc", "plain URL"),
     ],
@@ -221,7 +213,7 @@ def test_urls_that_cannot_be_read(url: str, message: str) -> None:
 )
 def test_a_secret_in_a_url_is_refused_and_not_repeated(url: str) -> None:
     assert "topsecret" not in str(reference_problem(url) or "topsecret")
-    with pytest.raises(ValueError, match=r"password|plain URL") as caught:
+    with pytest.raises(ValueError, match=r"password|plain URL|unknown store") as caught:
         open_store(url)
     assert "topsecret" not in str(caught.value)
 
@@ -245,7 +237,7 @@ def test_unknown_store(store: str) -> None:
 
 
 def test_web_server_takes_no_uploads() -> None:
-    with pytest.raises(ValueError, match="takes no uploads"):
+    with pytest.raises(ValueError, match="unknown store"):
         open_store("https://host/folder")
 
 
@@ -271,11 +263,9 @@ def web_server(tmp_path: Path) -> Iterator[str]:
 def test_web_server(tmp_path: Path, make_file: MakeFile, web_server: str) -> None:
     path = make_file(1000)
     stored = open_reference(f"{web_server}/{path.name}")
-    assert (stored.name, stored.size, stored.supports_ranges) == (path.name, 1000, False)
+    assert (stored.name, stored.size, stored.read is not None) == (path.name, 1000, False)
     stored.download(tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == path.read_bytes()
-    with pytest.raises(ValueError, match=r"1000 bytes came where 10 were asked for"):
-        stored.read([(0, 10)])
     with pytest.raises(ValueError, match="no such file"):
         open_reference(f"{web_server}/none.tar.gz")
     with pytest.raises(ValueError, match="cannot be reached"):
@@ -314,7 +304,7 @@ def test_web_servers_that_read_ranges_and_that_have_no_end(tmp_path: Path, endle
     handler = type("Handler", (_Ranges,), {"endless": endless})
     with serving(handler) as url:
         stored = open_reference(f"{url}/x.tar.gz")
-        assert stored.supports_ranges == (not endless)
+        assert (stored.read is not None) == (not endless)
         if endless:
             with pytest.raises(ValueError, match="more than its 10240 bytes came"):
                 stored.download(tmp_path / "copy")
@@ -330,14 +320,6 @@ def test_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delitem(_registry, "s3", raising=False)  # of an earlier test
     with pytest.raises(ValueError, match=r"pip install 'gust_torch\[s3\]'"):
         open_store("s3://bucket/folder")
-
-
-@pytest.mark.parametrize("name", ["", "a b", "a/b", "a:b", "ä", "..", "x" * 129, "a\n"])
-def test_names_by_the_rules_of_wandb(name: str) -> None:
-    with pytest.raises(ValueError, match="artifact name"):
-        check_name(name, "artifact name")
-    with pytest.raises(ValueError, match="artifact type"):
-        check_type(name)
 
 
 def test_import_loads_nothing_heavy() -> None:

@@ -123,23 +123,23 @@ def test_permissions_are_those_of_this_process(unpack: Callable[..., Path], mode
 
 
 HOSTILE = {
-    "parent": ([member("../x", b"12345")], "empty part"),
-    "parent inside": ([member("a/../../x", b"12345")], "empty part"),
-    "parent below a store": ([member(f"{STORE}/../../x", b"12345")], "empty part"),
-    "dot": ([member(f"./{TRAIN}", b"12345")], "empty part"),
-    "double slash": ([member(f"{STORE}//x", b"12345")], "empty part"),
-    "absolute": ([member("/etc/x", b"12345")], "absolute"),
-    "windows parent": ([member("..\\x", b"12345")], "backslash"),
-    "windows parent in a store": ([member(f"{STORE}\\..\\..\\x", b"12345")], "backslash"),
-    "drive": ([member("C:x", b"12345")], "colon"),
-    "stream": ([member(f"{STORE}/a:b", b"12345")], "colon"),
-    "newline": ([member(f"{STORE}/a\nb", b"12345")], "printed"),
-    "escape": ([member(f"{STORE}/\x1b[2J", b"12345")], "printed"),
-    "right to left": ([member(f"{STORE}/\u202etxt", b"12345")], "printed"),
-    "symlink": ([member(TRAIN, kind=tarfile.SYMTYPE, linkname="/etc/passwd")], "symbolic link"),
+    "parent": ([member("../x", b"12345")], "its name"),
+    "parent inside": ([member("a/../../x", b"12345")], "its name"),
+    "parent below a store": ([member(f"{STORE}/../../x", b"12345")], "its name"),
+    "dot": ([member(f"./{TRAIN}", b"12345")], "its name"),
+    "double slash": ([member(f"{STORE}//x", b"12345")], "its name"),
+    "absolute": ([member("/etc/x", b"12345")], "its name"),
+    "windows parent": ([member("..\\x", b"12345")], "its name"),
+    "windows parent in a store": ([member(f"{STORE}\\..\\..\\x", b"12345")], "its name"),
+    "drive": ([member("C:x", b"12345")], "its name"),
+    "stream": ([member(f"{STORE}/a:b", b"12345")], "its name"),
+    "newline": ([member(f"{STORE}/a\nb", b"12345")], "its name"),
+    "escape": ([member(f"{STORE}/\x1b[2J", b"12345")], "its name"),
+    "right to left": ([member(f"{STORE}/\u202etxt", b"12345")], "its name"),
+    "symlink": ([member(TRAIN, kind=tarfile.SYMTYPE, linkname="/etc/passwd")], "link, a device"),
     "symlink to a folder": (
         [member(STORE, kind=tarfile.SYMTYPE, linkname="../.."), member(f"{STORE}/victim", b"12345")],
-        "symbolic link",
+        "link, a device",
     ),
     "symlink below a store": (
         [
@@ -147,58 +147,61 @@ HOSTILE = {
             member(f"{STORE}/a", kind=tarfile.SYMTYPE, linkname="../../.."),
             member(f"{STORE}/a/victim", b"12345"),
         ],
-        "symbolic link",
+        "link, a device",
     ),
-    "hard link": ([member(TRAIN, kind=tarfile.LNKTYPE, linkname="/etc/passwd")], "hard link"),
-    "character device": ([member(TRAIN, kind=tarfile.CHRTYPE, devmajor=1, devminor=3)], "a device"),
-    "block device": ([member(TRAIN, kind=tarfile.BLKTYPE, devmajor=8)], "a device"),
-    "pipe": ([member(TRAIN, kind=tarfile.FIFOTYPE)], "pipe"),
-    "old sparse": ([member(TRAIN, b"12345", kind=tarfile.GNUTYPE_SPARSE)], "sparse"),
-    "continuous": ([member(TRAIN, b"12345", kind=tarfile.CONTTYPE)], "unknown kind"),
-    "unknown type": ([member(TRAIN, b"12345", kind=b"Z")], "unknown kind"),
+    "hard link": ([member(TRAIN, kind=tarfile.LNKTYPE, linkname="/etc/passwd")], "link, a device"),
+    "character device": ([member(TRAIN, kind=tarfile.CHRTYPE, devmajor=1, devminor=3)], "link, a device"),
+    "block device": ([member(TRAIN, kind=tarfile.BLKTYPE, devmajor=8)], "link, a device"),
+    "pipe": ([member(TRAIN, kind=tarfile.FIFOTYPE)], "link, a device"),
+    "old sparse": ([member(TRAIN, b"12345", kind=tarfile.GNUTYPE_SPARSE)], "link, a device"),
+    "continuous": ([member(TRAIN, b"12345", kind=tarfile.CONTTYPE)], "link, a device"),
+    "unknown type": ([member(TRAIN, b"12345", kind=b"Z")], "link, a device"),
     "twice": ([member(TRAIN, b"12345"), member(TRAIN, b"67890")], "comes twice"),
-    "folder, then file": ([member(STORE, kind=tarfile.DIRTYPE), member(STORE, b"1")], "must be a folder"),
+    "folder, then file": ([member(STORE, kind=tarfile.DIRTYPE), member(STORE, b"1")], "it is none of"),
     "file, then below it": (
         [member(f"{STORE}/a", b"1"), member(f"{STORE}/a/b", b"2")],
-        "both a file and a folder",
+        "comes twice",
     ),
     "below it, then file": ([member(f"{STORE}/a/b", b"1"), member(f"{STORE}/a", b"2")], "comes twice"),
     "file, then folder": (
         [member(f"{STORE}/a", b"1"), member(f"{STORE}/a", kind=tarfile.DIRTYPE)],
         "comes twice",
     ),
-    "case": ([member(f"{STORE}/a", b"1"), member(f"{STORE}/A", b"2")], "only in case"),
-    "case of a folder": ([member(f"{STORE}/a/x", b"1"), member(f"{STORE}/A/y", b"2")], "only in case"),
+    "case": ([member(f"{STORE}/a", b"1"), member(f"{STORE}/A", b"2")], "comes twice"),
+    "case of a folder": ([member(f"{STORE}/a/x", b"1"), member(f"{STORE}/A/y", b"2")], "comes twice"),
     "unicode form": (
         [member(f"{STORE}/\u00e9", b"1"), member(f"{STORE}/e\u0301", b"2")],
-        "only in case or Unicode",
+        "comes twice",
     ),
-    "not listed": ([member(TRAIN, b"12345"), member("evil.py", b"1")], "none of the dataset's files"),
-    "below a file": ([member(f"{TRAIN}/x", b"1")], "only .zarr folders"),
-    "folder for a file": ([member(TRAIN, kind=tarfile.DIRTYPE)], "must be a file"),
-    "file for a folder": ([member(STORE, b"12345")], "must be a folder"),
-    "missing": ([member(TRAIN, b"12345")], f"{STORE} is not in it"),
-    "empty": ([], "is not in it"),
-    "long part": ([member(f"{STORE}/{'a' * 256}", b"1")], "longer than 255"),
-    "long name": ([member(f"{STORE}/{'a/' * 600}b", b"1")], "longer than 255 bytes a part or 1024"),
-    "pax path": ([member(TRAIN, b"12345", pax_headers={"path": "../x"})], "empty part"),
-    "pax path with NUL": ([member(TRAIN, b"1", pax_headers={"path": f"{TRAIN}\0"})], "printed"),
-    "pax linkpath": ([member(TRAIN, kind=tarfile.SYMTYPE, pax_headers={"linkpath": "/etc"})], "symbolic"),
+    "not listed": ([member(TRAIN, b"12345"), member("evil.py", b"1")], "it is none of"),
+    "below a file": ([member(f"{TRAIN}/x", b"1")], "it is none of"),
+    "folder for a file": ([member(TRAIN, kind=tarfile.DIRTYPE)], "it is none of"),
+    "file for a folder": ([member(STORE, b"12345")], "it is none of"),
+    "missing": ([member(TRAIN, b"12345")], f"without {STORE}"),
+    "empty": ([], "without"),
+    "long part": ([member(f"{STORE}/{'a' * 256}", b"1")], "its name"),
+    "long name": ([member(f"{STORE}/{'a/' * 600}b", b"1")], "its name"),
+    "pax path": ([member(TRAIN, b"12345", pax_headers={"path": "../x"})], "its name"),
+    "pax path with NUL": ([member(TRAIN, b"1", pax_headers={"path": f"{TRAIN}\0"})], "its name"),
+    "pax linkpath": (
+        [member(TRAIN, kind=tarfile.SYMTYPE, pax_headers={"linkpath": "/etc"})],
+        "link, a device",
+    ),
     "pax sparse": (
         [member(TRAIN, b"12345", pax_headers={"GNU.sparse.size": "99999999999", "GNU.sparse.map": "0,5"})],
-        "sparse",
+        "link, a device",
     ),
-    "pax sparse name": ([member(TRAIN, b"12345", pax_headers={"GNU.sparse.name": "../x"})], "sparse"),
-    "pax size": ([member(TRAIN, b"12345", pax_headers={"size": "99999999999"})], "more than the 6 bytes"),
-    "pax negative size": ([member(TRAIN, b"12345", pax_headers={"size": "-512"})], "negative|damaged"),
+    "pax sparse name": ([member(TRAIN, b"12345", pax_headers={"GNU.sparse.name": "../x"})], "link, a device"),
+    "pax size": ([member(TRAIN, b"12345", pax_headers={"size": "99999999999"})], "more than .* 6 bytes"),
+    "pax negative size": ([member(TRAIN, b"12345", pax_headers={"size": "-512"})], "a device|damaged"),
     "pax header of megabytes": (
         [member(TRAIN, b"12345", pax_headers={"comment": "x" * 3_000_000})],
         "too long",
     ),
-    "too much": ([member(TRAIN, b"1234567")], "more than the 6 bytes"),
+    "too much": ([member(TRAIN, b"1234567")], "more than .* 6 bytes"),
     "too little": (
         [member(TRAIN, b"12345"), member(STORE, kind=tarfile.DIRTYPE)],
-        "have 5 bytes, the registry says 6",
+        "have 5 bytes",
     ),
 }
 
@@ -215,13 +218,13 @@ def test_a_global_pax_header_names_nothing(unpack: Callable[..., Path]) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", pax_headers={"path": "../../victim"}) as tar:
         tar.addfile(tarfile.TarInfo(TRAIN))
-    with pytest.raises(ValueError, match="empty part"):
+    with pytest.raises(ValueError, match="its name"):
         unpack(gzip.compress(buffer.getvalue()), 0)
 
 
 def test_a_name_that_is_no_unicode(unpack: Callable[..., Path]) -> None:
     tar = tar_bytes(member(f"{STORE}/\udcff", b"12345"), dialect=tarfile.GNU_FORMAT)
-    with pytest.raises(ValueError, match="printed"):
+    with pytest.raises(ValueError, match="its name"):
         unpack(gzip.compress(tar), 5, (STORE,))
 
 

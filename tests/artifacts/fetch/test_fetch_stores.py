@@ -32,9 +32,9 @@ def test_from_s3(
     monkeypatch.setattr("gust_torch.artifacts.download.PIECE_BYTES", 100_000)
     entry = place.add(files={"burgers1d_train.h5": os.urandom(1_000_000)})
     tarball = place.folder / "store" / f"{place.name}.tar.gz"
-    reference = open_store(f"s3://{s3_bucket}/data").put(upload_of(tarball))
+    reference = open_store(f"s3://{s3_bucket}/data").put(upload_of(tarball))[-1]
     tarball.unlink()
-    place.register(replace(entry, artifact=reference.reference))
+    place.register(replace(entry, artifact=reference))
     assert run().endswith("fetched\n")
     assert place.cached(entry).stat().st_size == entry.size
 
@@ -51,7 +51,7 @@ def test_from_wandb(
     assert "give --entity (or WANDB_ENTITY) and --project" in refused()
     tarball = place.folder / "store" / f"{place.name}.tar.gz"
     store = open_store(project="gust", entity="lab", cache_dir=place.cache)
-    assert store.put(upload_of(tarball)).reference == "lab/gust/burgers1d-subset:v0"
+    assert store.put(upload_of(tarball))[-1] == "lab/gust/burgers1d-subset:v0"
     assert run(place.name, "--entity", "lab", "--project", "gust").endswith("fetched\n")
     assert place.content() == place.files
     assert place.cached(entry).is_file()
