@@ -1,13 +1,15 @@
 """From a checkpoint and a data file to a folder of figures and numbers."""
 
 from time import perf_counter
+from typing import Any
 
 import torch
 
 from gust_torch.analysis.command import AnalyzeOptions
-from gust_torch.analysis.output import write_analysis
+from gust_torch.analysis.figures import analysis_figures
 from gust_torch.analysis.passes import analyze
-from gust_torch.analysis.report import describe, summarize
+from gust_torch.analysis.report import curves, describe, summarize
+from gust_torch.figures import write_results
 from gust_torch.tokenizer.encode import open_data, warn_of_other_scale
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 from solvers.common.progress import Progress
@@ -17,8 +19,6 @@ from solvers.common.urls import redact
 
 def analyze_checkpoint(options: AnalyzeOptions) -> str:
     """Score the tokens of a checkpoint's model on some data, and write all figures and numbers.
-
-    Older results in the output folder are replaced.
 
     Returns:
         The main numbers and the files written, for people.
@@ -43,7 +43,7 @@ def analyze_checkpoint(options: AnalyzeOptions) -> str:
             on_batch=progress.update,
         )
     seconds = perf_counter() - start
-    metrics: dict[str, object] = {
+    metrics: dict[str, Any] = {
         "checkpoint": redact(options.checkpoint),
         "data_path": [redact(path) for path in options.data_path],
         "sample_start": options.sample_start,
@@ -52,12 +52,13 @@ def analyze_checkpoint(options: AnalyzeOptions) -> str:
         "device": device.type,
         "torch_version": str(torch.__version__),
         **provenance(),
-        **summarize(analysis, model),
+        **summarize(analysis),
         "fields_of_other_scale": other_scale,
         "architecture": model.architecture(),
     }
-    files = write_analysis(analysis, metrics, options.output_dir)
-    return "\n".join([*describe(analysis, model, seconds), *map(str, files)])
+    figures = analysis_figures(analysis, metrics)
+    files = write_results(options.output_dir, figures, metrics, curves(analysis))
+    return "\n".join([*describe(analysis.spec, metrics, seconds), *map(str, files)])
 
 
 def choose_device(accelerator: str) -> torch.device:
@@ -66,14 +67,10 @@ def choose_device(accelerator: str) -> torch.device:
     Raises:
         ValueError: The name is unknown, or this machine has no such device.
     """
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    name = {"auto": "cuda" if available["cuda"] else "cpu", "gpu": "cuda"}.get(accelerator, accelerator)
-    if name not in available:
-        raise ValueError(f"--accelerator {accelerator} is not one of auto, cpu, gpu, cuda, mps")
-    if not available[name]:
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    available = {"auto": True, "cpu": True, "gpu": cuda, "cuda": cuda, "mps": mps}
+    if accelerator not in available:
+        raise ValueError(f"--accelerator {accelerator} is not one of {', '.join(available)}")
+    if not available[accelerator]:
         raise ValueError(f"--accelerator {accelerator}: no such device here; use --accelerator cpu")
-    return torch.device(name)
+    return torch.device({"auto": "cuda" if cuda else "cpu", "gpu": "cuda"}.get(accelerator, accelerator))

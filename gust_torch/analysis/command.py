@@ -11,8 +11,6 @@ from gust_torch.terminal import silence_lightning
 from gust_torch.tokenizer.options import DataOptions
 from solvers.common.cli import parse, run_command
 
-PROG = "python -m gust_torch.analyze_reconstruction"
-
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyzeOptions(DataOptions):
@@ -27,20 +25,15 @@ class AnalyzeOptions(DataOptions):
     accelerator: Annotated[str, tyro.conf.arg(aliases=["--device"])] = "auto"
 
 
-def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m gust_torch.analyze_reconstruction") -> int:
     """Run the command; errors become one line and exit code 1."""
     return run_command(lambda: run(argv, prog), stopped="stopped; nothing was written")
 
 
 def run(argv: Sequence[str] | None, prog: str) -> None:
     """Analyze, write everything, print a short summary."""
-    options = parse(
-        AnalyzeOptions,
-        argv,
-        prog=prog,
-        description="Spectra, histograms and errors of what the tokens of a trained VQ-VAE decode to.",
-        underscores=True,
-    )
+    description = "Spectra, histograms and errors of what the tokens of a trained VQ-VAE decode to."
+    options = parse(AnalyzeOptions, argv, prog=prog, description=description, underscores=True)
     # Here, not above: torch, Lightning and matplotlib take seconds to import, which --help need not wait for.
     from gust_torch.analysis.analyze import analyze_checkpoint
 

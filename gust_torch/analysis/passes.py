@@ -1,7 +1,7 @@
 """The one pass over the data: tokens, reconstruction, and every sum that the report and the figures need."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gust_torch.analysis.floor import Floor, FloorFrames
-from gust_torch.analysis.sums import CodeSums, ErrorSums, SpectrumSums
+from gust_torch.analysis.floor import FloorFrames
+from gust_torch.analysis.sums import ErrorSums, SpectrumSums
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.data.loader import collate_frames
 from gust_torch.metrics.errors import vrmse
@@ -18,7 +18,7 @@ from gust_torch.metrics.histogram import ValueHistogram
 from gust_torch.models.token_model import TokenModel
 from gust_torch.spec import FieldSpec
 from gust_torch.tokenizer.options import DataOptions
-from gust_torch.tokenizer.usage import BitRate, bit_rate, scale_usage
+from gust_torch.tokenizer.usage import ScaleUsage, scale_usage
 
 NUM_EXAMPLES = 3
 
@@ -42,31 +42,42 @@ class Example:
     vrmse: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Analysis:
     """All that a pass leaves; of each sample no more than its errors.
 
     Attributes:
         spec: Fields, grid and domain of the data.
-        num_samples: Samples seen.
         errors: Pointwise errors.
         spectra: Spectra by shell.
         histogram: Values of data and reconstruction.
-        codes: Codes in use.
+        frames: Some frames, for the transform code.
+        num_samples: Samples seen.
+        usages: Codes in use, of each scale.
         examples: Up to three samples, evenly spaced.
-        rate: Bits per pixel of the tokens.
-        floors: Transform code and bound at the tokens' entropy-coded rate, by field.
     """
 
     spec: FieldSpec
-    num_samples: int
     errors: ErrorSums
     spectra: SpectrumSums
     histogram: ValueHistogram
-    codes: CodeSums
-    examples: tuple[Example, ...]
-    rate: BitRate
-    floors: Mapping[str, Floor]
+    frames: FloorFrames
+    num_samples: int = 0
+    usages: tuple[ScaleUsage, ...] = ()
+    examples: list[Example] = field(default_factory=list)
+
+    def update(self, x: Tensor, x_hat: Tensor) -> None:
+        """Add a batch ``(b, c, h, w)`` of fields and their reconstructions.
+
+        Raises:
+            ValueError: A value is not finite.
+        """
+        # The histogram comes first: it refuses NaN and infinity, which would poison the other sums.
+        self.histogram.update(x, x_hat)
+        self.errors.update(x, x_hat)
+        self.spectra.update(x, x_hat)
+        self.frames.update(x)
+        self.num_samples += len(x)
 
 
 @torch.inference_mode()
@@ -96,14 +107,18 @@ def analyze(
     """
     device = torch.device(device)
     model = model.to(device).eval()
-    errors = ErrorSums()
-    spectra = SpectrumSums(dataset.spec, device)
-    histogram = ValueHistogram(model.mean.flatten(), model.std.flatten())
-    codes = CodeSums(model.vocab_sizes)
-    examples: list[Example] = []
-    frames = FloorFrames(dataset.spec, len(dataset), device)
-    wanted = _example_positions(len(dataset))
-
+    spec = dataset.spec
+    analysis = Analysis(
+        spec=spec,
+        errors=ErrorSums(),
+        spectra=SpectrumSums(spec, device),
+        histogram=ValueHistogram(model.mean.flatten(), model.std.flatten()),
+        frames=FloorFrames(spec, len(dataset), device),
+    )
+    counts = [np.zeros(size, dtype=np.int64) for size in model.vocab_sizes]
+    # In the middles of equal parts of the range.
+    number = min(NUM_EXAMPLES, len(dataset))
+    wanted = [len(dataset) * (2 * i + 1) // (2 * number) for i in range(number)]
     loader: DataLoader[Tensor] = DataLoader(
         dataset,
         batch_size=batch_size,
@@ -111,39 +126,21 @@ def analyze(
         collate_fn=collate_frames,
         pin_memory=device.type == "cuda",
     )
-    start = 0
     for batch in loader:
+        start = analysis.num_samples
         x = batch.to(device, non_blocking=True)
         indices = model.tokenize(x)
         x_hat = model.decode(indices)
-        # The histogram comes first: it refuses NaN and infinity, which would poison the other sums.
-        histogram.update(x, x_hat)
-        errors.update(x, x_hat)
-        spectra.update(x, x_hat)
-        codes.update(indices)
-        frames.update(x)
+        analysis.update(x, x_hat)
+        for count, index in zip(counts, indices, strict=True):
+            count += np.bincount(index.flatten().cpu().numpy(), minlength=len(count))
         for position in (p for p in wanted if start <= p < start + len(x)):
-            examples.append(_example(position, float(dataset.times[position]), x, x_hat, position - start))
-        start += len(x)
+            row = slice(position - start, position - start + 1)
+            # Copies, so that the batch is freed.
+            values = (
+                v[0].float().cpu().numpy().copy() for v in (x[row], x_hat[row], vrmse(x_hat[row], x[row]))
+            )
+            analysis.examples.append(Example(position, float(dataset.times[position]), *values))
         on_batch(len(x))
-    usages = scale_usage(model.scales, [counts.numpy() for counts in codes.counts])
-    rate = bit_rate(usages, dataset.spec.num_channels, dataset.spec.grid)
-    floors = {
-        name: floor
-        for channel, name in enumerate(dataset.spec.names)
-        if (floor := frames.floor(channel, rate.entropy_coded)) is not None
-    }
-    return Analysis(dataset.spec, start, errors, spectra, histogram, codes, tuple(examples), rate, floors)
-
-
-def _example_positions(num_samples: int) -> list[int]:
-    """Up to ``NUM_EXAMPLES`` evenly spaced positions, in the middles of equal parts of the range."""
-    count = min(NUM_EXAMPLES, num_samples)
-    return [num_samples * (2 * i + 1) // (2 * count) for i in range(count)]
-
-
-def _example(position: int, time: float, x: Tensor, x_hat: Tensor, row: int) -> Example:
-    """Keep one sample of a batch, copied so that the batch is freed."""
-    error = vrmse(x_hat[row : row + 1], x[row : row + 1])[0]
-    reference, reconstruction = (field[row].float().cpu().numpy().copy() for field in (x, x_hat))
-    return Example(position, time, reference, reconstruction, error.float().cpu().numpy())
+    analysis.usages = scale_usage(model.scales, counts)
+    return analysis

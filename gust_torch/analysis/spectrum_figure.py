@@ -1,173 +1,148 @@
-"""Figure of a spectrum: data, decoded tokens and their difference, with the ratios below."""
+"""Figures of spectra: data, decoded tokens and their difference, with the ratios below."""
 
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from numpy.typing import NDArray
 
-from gust_torch.analysis.sums import MeanSpectrum
-from gust_torch.figures import DIFFERENCE, GRAY, NOTE, RECONSTRUCTION, REFERENCE, STYLE
-from gust_torch.metrics.spectra import BAND_NAMES, ShellSpectrum, band_edges, band_labels
-from gust_torch.spec import FieldSpec
+from gust_torch.analysis.sums import Spectrum, SpectrumSums
+from gust_torch.figures import BLACK, BLUE, GRAY, NOTE, STYLE, VERMILLION, field_label, transform_note
+from gust_torch.metrics.bands import band_edges, band_labels
+from gust_torch.metrics.spectra import ShellSpectrum
 
+DATA: dict[str, Any] = {"color": BLACK, "linestyle": "-", "linewidth": 1.6}
+TOKENS: dict[str, Any] = {"color": VERMILLION, "linestyle": "--", "linewidth": 1.6}
+DIFFERENCE: dict[str, Any] = {"color": BLUE, "linestyle": ":", "linewidth": 1.6}
+# Kraichnan (1967): inverse energy cascade below the forcing wavenumber, direct enstrophy cascade above it.
+KINETIC_SLOPES = ((-5 / 3, "$k^{-5/3}$"), (-3.0, "$k^{-3}$"))
+ENSTROPHY_SLOPES = ((1 / 3, "$k^{1/3}$"), (-1.0, "$k^{-1}$"))
 RATIO_LIMITS = (1e-3, 1e3)
 WIDTH, HEIGHT = 5.0, 5.7
 NOTE_CHARACTERS = 100
 
 
-@dataclass(frozen=True)
-class WavenumberScales:
-    """Scales that all spectra of one data set share.
-
-    Attributes:
-        dk: Shell width.
-        k_max: End of the complete shells, where plots end.
-        k_forcing: End of the large-scale band.
-        forcing_known: Whether ``k_forcing`` is the data's forcing, or a default.
-        merged: The ratio of the domain's sides. From shell ``merged`` on, so many shells are drawn as one:
-            modes along the short side alone lie that far apart, and single shells would draw a saw.
-        band_labels: Names of the three bands.
-    """
-
-    dk: float
-    k_max: float
-    k_forcing: float
-    forcing_known: bool
-    merged: int
-    band_labels: tuple[str, str, str]
-
-    @classmethod
-    def of(cls, shells: ShellSpectrum, spec: FieldSpec) -> "WavenumberScales":
-        """Scales of a spectrum and its data."""
-        return cls(
-            dk=shells.dk,
-            k_max=shells.k_max,
-            k_forcing=shells.k_forcing,
-            forcing_known=spec.forcing_wavenumber is not None,
-            merged=max(1, round(max(spec.lengths) / min(spec.lengths))),
-            band_labels=band_labels(spec),
-        )
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Spectral densities to draw; shells without modes or energy are left out.
-
-    Attributes:
-        k: (n,) wavenumbers.
-        reference: (n,) energy per wavenumber.
-        reconstruction: (n,) the same of the reconstruction.
-        error: (n,) the same of the difference.
-    """
-
-    k: NDArray[np.float64]
-    reference: NDArray[np.float64]
-    reconstruction: NDArray[np.float64]
-    error: NDArray[np.float64]
-
-
-def curves(spectrum: MeanSpectrum, scales: WavenumberScales) -> Curves:
-    """Densities of a shell-summed spectrum up to ``k_max``, without the mean."""
-    last = int(np.floor(scales.k_max / scales.dk + 1e-6))
-    edges = np.concatenate([np.arange(1, scales.merged), np.arange(scales.merged, last + 2, scales.merged)])
-    starts, widths = edges[:-1], np.diff(edges)
-
-    def block_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.add.reduceat(values[: edges[-1]], starts) if len(starts) else values[:0]
-
-    reference = block_sums(spectrum.reference)
-    shown = reference > 0
-    width = (widths * scales.dk)[shown]
-    return Curves(
-        k=(block_sums(spectrum.k) / widths)[shown],
-        reference=reference[shown] / width,
-        reconstruction=block_sums(spectrum.reconstruction)[shown] / width,
-        error=block_sums(spectrum.error)[shown] / width,
-    )
-
-
-@dataclass(frozen=True)
-class SpectrumPanel:
+class Panel(NamedTuple):
     """One spectrum and how to label it.
 
     Attributes:
         spectrum: Shell sums.
         label: Axis label, such as "kinetic energy spectrum $E(k)$".
         note: What the spectrum sums to and how it was taken, a line each, for below the figure.
-        band_errors: Relative error per band, None where there is no such band.
-        slopes: Power laws to draw for comparison: (exponent, label, "below" or "above" the forcing scale).
+        errors: Relative error of each band, None where there is no such band.
+        slopes: Exponents and labels of power laws below and above the forcing wavenumber.
     """
 
-    spectrum: MeanSpectrum
+    spectrum: Spectrum
     label: str
-    note: tuple[str, ...]
-    band_errors: dict[str, float | None]
-    slopes: tuple[tuple[float, str, str], ...] = ()
+    note: tuple[str, str]
+    errors: Mapping[str, float | None]
+    slopes: tuple[tuple[float, str], ...] = ()
 
 
-def spectrum_figure(panels: list[SpectrumPanel], scales: WavenumberScales) -> Figure:
-    """Draw one column a spectrum: densities on top, ratios to the data below."""
+def spectrum_figures(sums: SpectrumSums, metrics: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draw the spectra that these fields have: kinetic energy, enstrophy, and half the square of all others.
+
+    Args:
+        sums: The spectra.
+        metrics: The numbers that go with them, see `report.summarize`.
+    """
+    spec = sums.shells.spec
+    panels: dict[str, list[Panel]] = {
+        "tke_spectrum.png": [],
+        "enstrophy_spectrum.png": [],
+        "power_spectrum.png": [],
+    }
+    if kinetic := metrics["spectra"].get("kinetic_energy"):
+        total = rf"$\sum E\,\Delta k = \langle|\mathbf{{u}}|^2\rangle/2$, from the {kinetic['from']}"
+        note, errors = (total, kinetic["transform"]), kinetic["spectral_error"]
+        panel = Panel(sums.kinetic_energy(), "kinetic energy spectrum $E(k)$", note, errors, KINETIC_SLOPES)
+        panels["tke_spectrum.png"].append(panel)
+    for channel, name in enumerate(spec.names):
+        spectrum, errors = sums.field(channel), metrics["fields"][name]["spectral_error"]
+        if channel == sums.vorticity:
+            note = (r"$\sum Z\,\Delta k = \langle\omega^2\rangle/2$", transform_note(spec))
+            panel = Panel(spectrum, "enstrophy spectrum $Z(k)$", note, errors, ENSTROPHY_SLOPES)
+            panels["enstrophy_spectrum.png"].append(panel)
+        elif channel not in sums.velocity:
+            note = (r"$\sum P\,\Delta k$ is half the mean square", transform_note(spec))
+            label = f"{field_label(name, spec)} spectrum $P(k)$"
+            panels["power_spectrum.png"].append(Panel(spectrum, label, note, errors))
+    return {name: _figure(own, sums.shells) for name, own in panels.items() if own}
+
+
+def densities(spectrum: Spectrum, shells: ShellSpectrum) -> Spectrum:
+    """Energies per wavenumber up to ``k_max``, without the mean and shells without modes or energy."""
+    merged, last = _merged(shells), int(np.floor(shells.k_max / shells.dk + 1e-6))
+    edges = np.concatenate([np.arange(1, merged), np.arange(merged, last + 2, merged)])
+    if len(edges) < 2:
+        return Spectrum(*(values[:0] for values in spectrum))
+    widths = np.diff(edges)
+    k, *energies = (np.add.reduceat(values[: edges[-1]], edges[:-1]) for values in spectrum)
+    shown = energies[0] > 0
+    return Spectrum(
+        (k / widths)[shown], *(energy[shown] / (widths * shells.dk)[shown] for energy in energies)
+    )
+
+
+def _merged(shells: ShellSpectrum) -> int:
+    """From this shell on, so many are drawn as one: the ratio of the domain's sides.
+
+    Modes along the short side alone lie that far apart, and single shells would draw a saw.
+    """
+    return max(1, round(max(shells.spec.lengths) / min(shells.spec.lengths)))
+
+
+def _figure(panels: list[Panel], shells: ShellSpectrum) -> Figure:
+    """One column a spectrum: densities on top, ratios to the data below."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH * len(panels), HEIGHT), layout="constrained")
-        axes = figure.subplots(
-            2, len(panels), sharex=True, squeeze=False, gridspec_kw={"height_ratios": [2.6, 1]}
-        )
-        for column, panel in enumerate(panels):
-            drawn = curves(panel.spectrum, scales)
-            _draw_spectrum(axes[0, column], panel, drawn, scales)
-            _draw_ratio(axes[1, column], drawn, scales)
-            axes[0, column].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+        axes = figure.subplots(2, len(panels), sharex=True, squeeze=False, height_ratios=[2.6, 1])
+        for (upper, lower), panel in zip(axes.T, panels, strict=True):
+            drawn = densities(panel.spectrum, shells)
+            _draw_spectrum(upper, panel, drawn, shells)
+            _draw_ratio(lower, drawn, shells)
+            upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
         axes[1, 0].set_ylabel("ratio to data")
-        figure.supxlabel(_note(panels, scales), fontsize=7, color=NOTE)
+        lines = list(dict.fromkeys(line for panel in panels for line in panel.note))
+        if (merged := _merged(shells)) > 1:
+            lines.append(f"From k = {merged} Δk on, {merged} shells are drawn as one.")
+        lines.append("Percentages: relative spectral error of each band. Nondimensional units.")
+        # Markup makes a line look longer than it is: lines with formulas are short, and not wrapped.
+        wrap = NOTE_CHARACTERS * len(panels)
+        wrapped = (line if "$" in line else textwrap.fill(line, wrap) for line in lines)
+        figure.supxlabel("\n".join(wrapped), fontsize=7, color=NOTE)
         return figure
 
 
-def _note(panels: list[SpectrumPanel], scales: WavenumberScales) -> str:
-    """Definitions below the figure, wrapped to its width."""
-    lines = list(dict.fromkeys(line for panel in panels for line in panel.note))
-    if scales.merged > 1:
-        lines.append(f"From k = {scales.merged} Δk on, {scales.merged} shells are drawn as one.")
-    lines.append("Percentages: relative spectral error of each band. Nondimensional units.")
-    # Markup makes a line look longer than it is: lines with formulas are short, and not wrapped.
-    wrapped = (line if "$" in line else textwrap.fill(line, NOTE_CHARACTERS * len(panels)) for line in lines)
-    return "\n".join(wrapped)
-
-
-def _draw_spectrum(axes: Axes, panel: SpectrumPanel, drawn: Curves, scales: WavenumberScales) -> None:
+def _draw_spectrum(axes: Axes, panel: Panel, drawn: Spectrum, shells: ShellSpectrum) -> None:
     """Upper panel."""
-    axes.loglog(drawn.k, drawn.reference, label="data", **REFERENCE)
-    axes.loglog(drawn.k, drawn.reconstruction, label="decoded tokens", **RECONSTRUCTION)
+    axes.loglog(drawn.k, drawn.reference, label="data", **DATA)
+    axes.loglog(drawn.k, drawn.reconstruction, label="decoded tokens", **TOKENS)
     axes.loglog(drawn.k, drawn.error, label="difference", **DIFFERENCE)
-    top = _draw_slopes(axes, panel, drawn, scales)
     if drawn.k.size:
+        top = _draw_slopes(axes, panel, drawn, shells)
         # A reconstruction without its tail would otherwise stretch the axis far below the data.
         bottom = np.clip(drawn.reconstruction.min(), 0.1 * drawn.reference.min(), drawn.reference.min()) / 2
         top = 1.2 * max(top, drawn.reference.max(), drawn.reconstruction.max())
         # A ninth of the height stays free for the band errors.
         axes.set_ylim(bottom, bottom * (top / bottom) ** (9 / 8))
         axes.set_xlim(drawn.k[0] * 0.9, drawn.k[-1] * 1.1)
-    _draw_bands(axes, panel, scales)
+    _draw_bands(axes, panel.errors, shells)
     axes.set_ylabel(panel.label)
 
 
-def _draw_slopes(axes: Axes, panel: SpectrumPanel, drawn: Curves, scales: WavenumberScales) -> float:
-    """Short power laws just above forced data, on the side of the forcing scale where theory has them.
-
-    Returns:
-        The highest value drawn; 0 if none.
-    """
+def _draw_slopes(axes: Axes, panel: Panel, drawn: Spectrum, shells: ShellSpectrum) -> float:
+    """Draw short power laws just above forced data, where theory has them; the highest value, 0 if none."""
     top = 0.0
-    for exponent, label, side in panel.slopes:
-        if drawn.k.size < 4 or not scales.forcing_known:
-            continue
-        start, end = drawn.k[0], 0.8 * scales.k_forcing
-        if side == "above":
-            start, end = 1.5 * scales.k_forcing, 0.5 * scales.k_max
+    if shells.spec.forcing_wavenumber is None or drawn.k.size < 4:
+        return top
+    ranges = (drawn.k[0], 0.8 * shells.k_forcing), (1.5 * shells.k_forcing, 0.5 * shells.k_max)
+    for (exponent, label), (start, end) in zip(panel.slopes, ranges, strict=False):
         if end < 2.0 * start:
             continue
         line = np.geomspace(start, end, 32)
@@ -180,20 +155,20 @@ def _draw_slopes(axes: Axes, panel: SpectrumPanel, drawn: Curves, scales: Wavenu
     return top
 
 
-def _draw_bands(axes: Axes, panel: SpectrumPanel, scales: WavenumberScales) -> None:
+def _draw_bands(axes: Axes, errors: Mapping[str, float | None], shells: ShellSpectrum) -> None:
     """Edges of the bands, with each band's name and error at the top."""
     lower, high = axes.get_xlim()
-    edges = band_edges(scales.k_forcing, scales.k_max)
-    for name, label, upper in zip(BAND_NAMES, scales.band_labels, edges, strict=True):
-        error = panel.band_errors[name]
-        right = high if name == BAND_NAMES[-1] else min(upper, high)
+    _, inertial_end, _ = edges = band_edges(shells.k_forcing, shells.k_max)
+    labels = band_labels(shells.spec)
+    for label, error, upper in zip(labels, errors.values(), edges, strict=True):
+        right = high if upper > inertial_end else min(upper, high)
         if error is not None and right > 1.2 * lower:
             axes.text(
                 np.sqrt(lower * right), 0.985, f"{label}\n{_percent(error)}", ha="center", va="top",
                 transform=axes.get_xaxis_transform(), fontsize=7, linespacing=1.3, color=NOTE,
             )  # fmt: skip
         lower = max(lower, upper)
-    _mark_scales(axes, scales)
+    _mark_scales(axes, shells)
 
 
 def _percent(error: float) -> str:
@@ -206,25 +181,27 @@ def _percent(error: float) -> str:
     return f"{float(f'{percent:.3g}'):,.0f} %" if percent < 1e6 else f"{percent:.1e} %"
 
 
-def _mark_scales(axes: Axes, scales: WavenumberScales) -> None:
+def _mark_scales(axes: Axes, shells: ShellSpectrum) -> None:
     """Vertical lines at the forcing scale and at the start of the small-scale band."""
-    axes.axvline(scales.k_forcing, color=GRAY, linewidth=0.9, linestyle="-." if scales.forcing_known else ":")
-    axes.axvline(band_edges(scales.k_forcing, scales.k_max)[1], color=GRAY, linewidth=0.7, linestyle=":")
+    known = shells.spec.forcing_wavenumber is not None
+    axes.axvline(shells.k_forcing, color=GRAY, linewidth=0.9, linestyle="-." if known else ":")
+    _, inertial_end, _ = band_edges(shells.k_forcing, shells.k_max)
+    axes.axvline(inertial_end, color=GRAY, linewidth=0.7, linestyle=":")
 
 
-def _draw_ratio(axes: Axes, drawn: Curves, scales: WavenumberScales) -> None:
+def _draw_ratio(axes: Axes, drawn: Spectrum, shells: ShellSpectrum) -> None:
     """Lower panel: reconstruction and difference over the data."""
     low, high = 0.03, 3.0
-    for values, style in ((drawn.reconstruction, RECONSTRUCTION), (drawn.error, DIFFERENCE)):
+    for values, style in ((drawn.reconstruction, TOKENS), (drawn.error, DIFFERENCE)):
         ratio = values / drawn.reference
         axes.loglog(drawn.k, ratio, **style)
-        if ratio.size:
-            low, high = min(low, ratio.min() / 1.5), max(high, ratio.max() * 1.5)
-    axes.axhline(1.0, color=REFERENCE["color"], linewidth=0.8)
+        low, high = min([low, *(ratio / 1.5)]), max([high, *(ratio * 1.5)])
+    axes.axhline(1.0, color=BLACK, linewidth=0.8)
     axes.set_ylim(max(low, RATIO_LIMITS[0]), min(high, RATIO_LIMITS[1]))
-    _mark_scales(axes, scales)
+    _mark_scales(axes, shells)
+    forcing = r"$4\,\Delta k$" if shells.spec.forcing_wavenumber is None else "$k_f$"
     axes.annotate(
-        "$k_f$" if scales.forcing_known else r"$4\,\Delta k$", (scales.k_forcing, 0.0), (3, 4),
+        forcing, (shells.k_forcing, 0.0), (3, 4),
         xycoords=axes.get_xaxis_transform(), textcoords="offset points",
     )  # fmt: skip
     axes.set_xlabel("wavenumber $k$ (radians per unit length)")

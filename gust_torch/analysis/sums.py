@@ -1,7 +1,7 @@
 """Running sums over a pass through the data; only errors are kept for each sample."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,60 +12,45 @@ from gust_torch.metrics.errors import mse, vrmse
 from gust_torch.metrics.spectra import ShellSpectrum
 from gust_torch.spec import FieldSpec, canonical_name
 
+ERRORS = {"mse": mse, "vrmse": vrmse}
 QUANTILES = (0.05, 0.5, 0.95)
-
-
-@dataclass(frozen=True)
-class ErrorSummary:
-    """Distribution of a per-sample error over the samples.
-
-    Attributes:
-        mean: Mean over samples.
-        std: Standard deviation over samples.
-        quantiles: The 5 %, 50 % and 95 % quantiles.
-    """
-
-    mean: float
-    std: float
-    quantiles: tuple[float, ...]
+Array = NDArray[np.float64]
 
 
 class ErrorSums:
-    """MSE and VRMSE of each sample and field, summarized; they take eight bytes a sample and field."""
-
-    names = ("mse", "vrmse")
+    """`ERRORS` of each sample and field, four bytes each."""
 
     def __init__(self) -> None:
-        self._errors: list[NDArray[np.float32]] = []
+        self._errors: dict[str, list[NDArray[np.float32]]] = {name: [] for name in ERRORS}
 
     def update(self, x: Tensor, x_hat: Tensor) -> None:
         """Add a batch ``(b, c, h, w)`` of fields and their reconstructions."""
-        self._errors.append(torch.stack([mse(x_hat, x), vrmse(x_hat, x)]).float().cpu().numpy())
+        for name, error in ERRORS.items():
+            self._errors[name].append(error(x_hat, x).float().cpu().numpy())
 
-    def summary(self, name: str, channel: int) -> ErrorSummary:
-        """Summary of ``"mse"`` or ``"vrmse"`` of one field."""
-        which = self.names.index(name)
-        errors = np.concatenate([batch[which, :, channel] for batch in self._errors]).astype(np.float64)
-        quantiles = tuple(np.quantile(errors, QUANTILES).tolist())
-        return ErrorSummary(float(errors.mean()), float(errors.std()), quantiles)
+    def summary(self, name: str, channel: int) -> dict[str, Any]:
+        """Distribution of an error of one field; the standard error takes the samples as independent."""
+        errors = np.concatenate([batch[:, channel] for batch in self._errors[name]]).astype(np.float64)
+        quantiles = np.quantile(errors, QUANTILES).tolist()
+        return {
+            "mean": float(errors.mean()),
+            "std": float(errors.std()),
+            "standard_error": float(errors.std()) / math.sqrt(len(errors)),
+            "quantiles": {f"{q:g}": value for q, value in zip(QUANTILES, quantiles, strict=True)},
+        }
 
 
-@dataclass(frozen=True)
-class MeanSpectrum:
-    """Sample-averaged spectra of the reference, the reconstruction and their difference.
+class Spectrum(NamedTuple):
+    """Sample-averaged energies (n,) at wavenumbers k, of the data, the reconstruction and their difference.
 
-    Attributes:
-        k: (n,) shell wavenumbers.
-        reference: (n,) energy in each shell.
-        reconstruction: (n,) the same of the reconstruction.
-        error: (n,) of the difference; equal to the reference where all is lost, twice it where the
-            reconstruction has the right energy with unrelated phases.
+    The error is equal to the reference where all is lost, twice it where the reconstruction has the right
+    energy with unrelated phases.
     """
 
-    k: NDArray[np.float64]
-    reference: NDArray[np.float64]
-    reconstruction: NDArray[np.float64]
-    error: NDArray[np.float64]
+    k: Array
+    reference: Array
+    reconstruction: Array
+    error: Array
 
 
 class SpectrumSums:
@@ -79,56 +64,33 @@ class SpectrumSums:
     """
 
     def __init__(self, spec: FieldSpec, device: torch.device) -> None:
-        self.spectrum = ShellSpectrum(spec).to(device)
-        self.num_samples = 0
+        self.shells = ShellSpectrum(spec).to(device)
         names = [canonical_name(name) for name in spec.names]
         self.vorticity = names.index("vorticity") if "vorticity" in names else None
-        has_velocity = {"velocity_x", "velocity_y"} <= set(names)
-        self.velocity = (names.index("velocity_x"), names.index("velocity_y")) if has_velocity else None
-        self.fields = torch.zeros(3, spec.num_channels, self.spectrum.num_shells, dtype=torch.float64)
-        self.kinetic = torch.zeros(3, self.spectrum.num_shells, dtype=torch.float64)
-
-    @property
-    def kinetic_source(self) -> str | None:
-        """What the kinetic energy comes from: ``"velocity"``, ``"vorticity"``, or None without either."""
-        if self.velocity is not None:
-            return "velocity"
-        return "vorticity" if self.vorticity is not None else None
+        self.velocity = [names.index(name) for name in ("velocity_x", "velocity_y") if name in names]
+        if len(self.velocity) < 2:
+            self.velocity = []
+        self.kinetic_source = "velocity" if self.velocity else None if self.vorticity is None else "vorticity"
+        self._num_samples = 0
+        # Of data, reconstruction and difference; the last row is the kinetic energy from the vorticity.
+        self.sums = torch.zeros(3, spec.num_channels + 1, self.shells.num_shells, dtype=torch.float64)
 
     def update(self, x: Tensor, x_hat: Tensor) -> None:
         """Add a batch ``(b, c, h, w)`` of fields and their reconstructions."""
-        self.num_samples += len(x)
-        for i, field in enumerate((x, x_hat, x_hat - x)):
-            self.fields[i] += self.spectrum(field).sum(0).cpu().double()
+        self._num_samples += len(x)
+        for sums, field in zip(self.sums, (x, x_hat, x_hat - x), strict=True):
+            sums[:-1] += self.shells(field).sum(0).cpu().double()
             if self.kinetic_source == "vorticity":
                 omega = field[:, self.vorticity, None]
-                self.kinetic[i] += self.spectrum.kinetic_energy(omega).sum((0, 1)).cpu().double()
+                sums[-1] += self.shells.kinetic_energy(omega).sum((0, 1)).cpu().double()
 
-    def field(self, channel: int) -> MeanSpectrum:
+    def field(self, channel: int) -> Spectrum:
         """Spectrum of one field; that of the vorticity is the enstrophy spectrum."""
-        return self._mean(self.fields[:, channel])
+        return self._mean(self.sums[:, channel])
 
-    def kinetic_energy(self) -> MeanSpectrum:
+    def kinetic_energy(self) -> Spectrum:
         """Kinetic energy spectrum; ``kinetic_source`` must not be None."""
-        sums = self.kinetic if self.velocity is None else self.fields[:, list(self.velocity)].sum(1)
-        return self._mean(sums)
+        return self._mean(self.sums[:, self.velocity].sum(1) if self.velocity else self.sums[:, -1])
 
-    def _mean(self, sums: Tensor) -> MeanSpectrum:
-        reference, reconstruction, error = (sums / self.num_samples).numpy()
-        return MeanSpectrum(self.spectrum.k.double().cpu().numpy(), reference, reconstruction, error)
-
-
-class CodeSums:
-    """Occurrences of each code of each scale.
-
-    Args:
-        vocab_sizes: Codebook size of each scale.
-    """
-
-    def __init__(self, vocab_sizes: Sequence[int]) -> None:
-        self.counts = [torch.zeros(size, dtype=torch.int64) for size in vocab_sizes]
-
-    def update(self, indices: Sequence[Tensor]) -> None:
-        """Add the tokens ``(b, h_k, w_k)`` of every scale of a batch."""
-        for counts, index in zip(self.counts, indices, strict=True):
-            counts += torch.bincount(index.flatten().cpu(), minlength=len(counts))
+    def _mean(self, sums: Tensor) -> Spectrum:
+        return Spectrum(self.shells.k.double().cpu().numpy(), *(sums / self._num_samples).numpy())

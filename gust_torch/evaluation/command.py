@@ -1,7 +1,7 @@
 """Command line of the evaluation of latent operators; torch is imported when it starts to work."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from gust_torch.terminal import silence_lightning
 from solvers.common.cli import parse, run_command
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options(Settings):
     """What to evaluate on what.
 
@@ -23,10 +23,10 @@ class Options(Settings):
         accelerator: auto, cpu, gpu, cuda or mps
     """
 
-    checkpoint: str = field(kw_only=True)
-    data_path: str = field(kw_only=True)
-    output_dir: Path = field(kw_only=True)
-    accelerator: Annotated[str, tyro.conf.arg(aliases=["--device"])] = field(default="auto", kw_only=True)
+    checkpoint: str
+    data_path: str
+    output_dir: Path
+    accelerator: Annotated[str, tyro.conf.arg(aliases=["--device"])] = "auto"
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python scripts/evaluate.py") -> int:
@@ -36,23 +36,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python scripts/evaluate
 
 def run(argv: Sequence[str] | None, prog: str) -> None:
     """Evaluate, write everything, print the table."""
-    options = parse(
-        Options,
-        argv,
-        prog=prog,
-        description="Roll a trained latent operator out on test data: errors over lead time, and figures.",
-        underscores=True,
-    )
+    description = "Roll a trained latent operator out on test data: errors over lead time, and figures."
+    options = parse(Options, argv, prog=prog, description=description, underscores=True)
     from gust_torch.evaluation.evaluate import evaluate_checkpoint
 
     silence_lightning()
-    settings = Settings(**{setting.name: getattr(options, setting.name) for setting in fields(Settings)})
-    print(
-        evaluate_checkpoint(
-            options.checkpoint,
-            options.data_path,
-            options.output_dir,
-            settings,
-            accelerator=options.accelerator,
-        )
-    )
+    print(evaluate_checkpoint(options))

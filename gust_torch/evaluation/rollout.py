@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gust_torch.evaluation.schedule import Rollout, stack_times
-from gust_torch.evaluation.source import Reference
+from gust_torch.evaluation.source import read_leads
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.metrics.points import sample_means
+from gust_torch.latents.frames import FrameSource
+from gust_torch.metrics.errors import sample_means, variance_scale
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.models.points import Points, Spec, grid_coordinates, num_dims
@@ -24,7 +25,6 @@ CURVES = ("operator", "persistence", "autoencoder")
 
 # Bounds the memory of decoding a batch of large grids: 64 Ki queries of some thousand numbers each.
 DECODED_POINTS = 1 << 16
-
 # A picture of space and time shows no more rows; of the plane or of particles, a panel for each.
 SPACE_TIME_LEADS, PANEL_LEADS = 256, 3
 
@@ -45,7 +45,7 @@ class Step:
 
 
 def roll_out(
-    operator: LatentOperator, reference: Reference, rollouts: Sequence[Rollout], parameters: Tensor
+    operator: LatentOperator, source: FrameSource, rollouts: Sequence[Rollout], parameters: Tensor
 ) -> Iterator[Step]:
     """Yield lead 0, 1, ... of a batch of rollouts; nothing of earlier leads but the latent state is kept.
 
@@ -54,25 +54,22 @@ def roll_out(
 
     Args:
         operator: In evaluation mode.
-        reference: Where true frames come from.
+        source: True frames.
         rollouts: The longest first.
         parameters: (b, p) raw physical parameters of the rollouts, on the operator's device.
     """
     autoencoder = operator.autoencoder
     time_steps = torch.from_numpy(np.diff(stack_times(rollouts))).float().to(parameters.device)
-    frames = reference(rollouts)
-    start, state = next(frames)
-    floor = decode(autoencoder, state, start)
-    yield _step(0, start, floor, start.values, floor)
-    for lead, (points, latent) in enumerate(frames, start=1):
-        active = points.num_samples  # rollouts that ended are the last ones
-        state = operator.step(state[:active], time_steps[:active, lead - 1], parameters[:active])
-        estimate, floor = decode(autoencoder, state, points), decode(autoencoder, latent, points)
-        yield _step(lead, points, estimate, start.values[: len(points.values)], floor)
-
-
-def _step(lead: int, reference: Points, *estimates: Tensor) -> Step:
-    return Step(lead, reference, dict(zip(CURVES, estimates, strict=True)))
+    for lead, (points, latent) in enumerate(read_leads(source, autoencoder, rollouts)):
+        floor = decode(autoencoder, latent, points)
+        if lead == 0:
+            start, state, estimate = points.values, latent, floor
+        else:
+            active = points.num_samples  # rollouts that ended are the last ones
+            state = operator.step(state[:active], time_steps[:active, lead - 1], parameters[:active])
+            estimate = decode(autoencoder, state, points)
+        values = (estimate, start[: len(points.values)], floor)
+        yield Step(lead, points, dict(zip(CURVES, values, strict=True)))
 
 
 def decode(autoencoder: LatentAutoencoder, latent: Tensor, points: Points) -> Tensor:
@@ -85,41 +82,28 @@ def decode(autoencoder: LatentAutoencoder, latent: Tensor, points: Points) -> Te
     return torch.cat(parts, dim=1).flatten(0, 1)
 
 
-@dataclass(frozen=True)
-class MeanSquares:
-    """What errors are made of: means over the points of each frame, (b, c) in squared units of the field.
+def mean_squares(step: Step, spec: Spec) -> dict[str, Tensor]:
+    """Return what errors are made of: means (b, c) over the points of each frame, in squared field units.
 
-    Attributes:
-        errors: Curve -> of its error.
-        power: Of the reference.
-        variance: Of the reference about its mean over the points.
+    Of the error of each curve, and under the name of each metric what it divides by: the power of the
+    reference for nRMSE, its `variance_scale` for VRMSE.
     """
-
-    errors: Mapping[str, Tensor]
-    power: Tensor
-    variance: Tensor
-
-
-def mean_squares(step: Step, spec: Spec) -> MeanSquares:
-    """Means of squares at one lead."""
     points, values = step.reference, step.reference.values
 
     def mean(x: Tensor) -> Tensor:
-        """(b, c) of values (n, c)."""
         if isinstance(spec, GraphSpec):
             return sample_means(x, points.sample, points.num_samples)
         return x.unflatten(0, (points.num_samples, -1)).mean(1)
 
-    return MeanSquares(
-        errors={curve: mean((estimate - values).square()) for curve, estimate in step.estimates.items()},
-        power=mean(values.square()),
-        variance=mean((values - mean(values)[points.sample]).square()),
-    )
+    power = mean(values.square())
+    variance = mean((values - mean(values)[points.sample]).square())
+    errors = {curve: mean((estimate - values).square()) for curve, estimate in step.estimates.items()}
+    return {**errors, "nrmse": power, "vrmse": variance_scale(variance, power)}
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One lead.
+    """One lead of the example.
 
     Attributes:
         lead: Its number; 0 is the start, where the prediction is what the autoencoder makes of the truth.
@@ -138,46 +122,26 @@ class Frame:
 
 @dataclass(frozen=True)
 class Example:
-    """Some leads of one rollout, in their order.
-
-    Attributes:
-        trajectory: Its number in the file.
-        parameters: Name -> value.
-        frames: The leads.
-    """
+    """Some leads of one rollout, in their order, with the number and the parameters of its trajectory."""
 
     trajectory: int
     parameters: dict[str, float]
     frames: tuple[Frame, ...]
 
 
-@torch.inference_mode()
 def make_example(
-    operator: LatentOperator, reference: Reference, rollout: Rollout, parameters: Tensor
+    operator: LatentOperator, source: FrameSource, rollout: Rollout, parameters: Tensor
 ) -> Example:
-    """Roll out one trajectory again and keep some of its leads.
-
-    Args:
-        operator: In evaluation mode.
-        reference: True frames.
-        rollout: The trajectory.
-        parameters: (1, p).
-    """
-    wanted = set(example_leads(rollout.num_leads, space_time=num_dims(operator.spec) == 1))
+    """Roll out one trajectory, with parameters (1, p), and keep some of its leads; see `roll_out`."""
+    wanted = example_leads(rollout.num_leads, space_time=num_dims(operator.spec) == 1)
     frames = []
-    for step in roll_out(operator, reference, [rollout], parameters):
+    for step in roll_out(operator, source, [rollout], parameters):
         if step.lead in wanted:
-            frames.append(
-                Frame(
-                    lead=step.lead,
-                    time=float(rollout.times[step.lead] - rollout.times[0]),
-                    coordinates=_array(step.reference.coordinates),
-                    reference=_array(step.reference.values),
-                    prediction=_array(step.estimates["operator"]),
-                )
-            )
-    values = dict(zip(operator.parameter_names, parameters[0].tolist(), strict=True))
-    return Example(rollout.trajectory, values, tuple(frames))
+            values = (step.reference.coordinates, step.reference.values, step.estimates["operator"])
+            arrays = (value.float().cpu().numpy().copy() for value in values)
+            frames.append(Frame(step.lead, float(rollout.times[step.lead] - rollout.times[0]), *arrays))
+    named = dict(zip(operator.parameter_names, parameters[0].tolist(), strict=True))
+    return Example(rollout.trajectory, named, tuple(frames))
 
 
 def example_leads(num_leads: int, *, space_time: bool) -> list[int]:
@@ -187,8 +151,3 @@ def example_leads(num_leads: int, *, space_time: bool) -> list[int]:
     else:
         leads = np.geomspace(1, num_leads, PANEL_LEADS)
     return sorted({round(lead) for lead in leads.tolist()})
-
-
-def _array(values: Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = values.float().cpu().numpy().copy()
-    return array

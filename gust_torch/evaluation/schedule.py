@@ -1,6 +1,6 @@
 """Which frames of which trajectories a rollout starts from and is compared with."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,10 +58,10 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Schedule:
-    """All rollouts of a run, the longest first.
+    """All rollouts of a run.
 
     Attributes:
-        rollouts: One for each trajectory, sorted by falling number of leads.
+        rollouts: One for each trajectory, the longest first.
         too_short: Trajectories without a single lead.
     """
 
@@ -74,18 +74,20 @@ class Schedule:
         return self.rollouts[0].num_leads
 
     @property
-    def num_frames(self) -> int:
-        """Frames that are read, starts included."""
-        return sum(len(rollout.samples) for rollout in self.rollouts)
+    def reaching(self) -> list[int]:
+        """Rollouts that reach lead 1, 2, ...; they are the first ones."""
+        return [sum(r.num_leads >= lead for r in self.rollouts) for lead in range(1, self.horizon + 1)]
 
-    def num_reaching(self, lead: int) -> int:
-        """Rollouts that reach a lead; they are the first ones."""
-        return sum(rollout.num_leads >= lead for rollout in self.rollouts)
+    def lead_times(self) -> NDArray[np.float64]:
+        """(3, leads) median, smallest and largest time from start to lead, over rollouts that reach it."""
+        times = stack_times(self.rollouts)
+        since = (times - times[:, :1])[:, 1:]
+        return np.array([function(since, axis=0) for function in (np.nanmedian, np.nanmin, np.nanmax)])
 
-    def batches(self, size: int) -> Iterator[tuple[Rollout, ...]]:
-        """Rollouts in groups of `size`."""
-        for start in range(0, len(self.rollouts), size):
-            yield self.rollouts[start : start + size]
+    def same_times(self) -> bool:
+        """Whether a lead means the same time in all rollouts, to a thousandth of it."""
+        median, low, high = self.lead_times()
+        return bool((high - low <= 1e-3 * median).all())
 
 
 def make_schedule(
@@ -100,53 +102,31 @@ def make_schedule(
         where: The data, for messages.
 
     Raises:
-        ValueError: No trajectory is long enough for one step, none reaches the horizon, or times do not grow.
+        ValueError: No trajectory is long enough for one step or the horizon, or times do not grow.
     """
+    horizon, start, stride = settings.horizon, settings.start, settings.stride
     ids, counts = np.unique(trajectories, return_counts=True)
     parts = np.split(np.argsort(trajectories, kind="stable"), np.cumsum(counts)[:-1])
-    chosen = list(zip(ids.tolist(), parts, strict=True))[: settings.limit]
-    rollouts = [_rollout(trajectory, samples, times, settings, where) for trajectory, samples in chosen]
+    rollouts = []
+    for trajectory, samples in list(zip(ids.tolist(), parts, strict=True))[: settings.limit]:
+        chosen = samples[start : None if horizon is None else start + horizon * stride + 1 : stride]
+        if not bool((np.diff(times[chosen]) > 0).all()):
+            bad = "no times" if np.isnan(times[chosen]).any() else "times that do not increase"
+            raise ValueError(f"{where}: trajectory {trajectory} has {bad}; write coordinates/time")
+        rollouts.append(Rollout(trajectory, chosen, times[chosen]))
     longest = max(rollout.num_leads for rollout in rollouts)
-    span = f"--start {settings.start} and --stride {settings.stride}"
-    if longest < 1:
-        frames = max(len(samples) for _, samples in chosen)
+    if longest < (horizon or 1):
+        what = "one step" if longest < 1 else f"--horizon {horizon}"
         raise ValueError(
-            f"{where}: no trajectory is long enough for one step with {span}, the longest has {frames} "
-            "frames; lower them, or choose data that depend on time"
+            f"{where}: no trajectory is long enough for {what} with --start {start} and --stride {stride}; "
+            f"the longest possible is {max(longest, 0)} steps, of {counts[: settings.limit].max()} frames"
         )
-    if settings.horizon is not None and longest < settings.horizon:
-        raise ValueError(
-            f"{where}: no trajectory is long enough for --horizon {settings.horizon} with {span}; "
-            f"the longest possible is {longest}"
-        )
-    usable = [rollout for rollout in rollouts if rollout.num_leads > 0]
-    usable.sort(key=lambda rollout: -rollout.num_leads)
-    short = tuple(rollout.trajectory for rollout in rollouts if rollout.num_leads < 1)
-    return Schedule(tuple(usable), short)
-
-
-def _rollout(
-    trajectory: int,
-    samples: NDArray[np.int64],
-    times: NDArray[np.float64],
-    settings: Settings,
-    where: str,
-) -> Rollout:
-    """Frames of one trajectory, of which there may be none."""
-    stop = None if settings.horizon is None else settings.start + settings.horizon * settings.stride + 1
-    chosen = samples[settings.start : stop : settings.stride]
-    own = times[chosen]
-    if len(chosen) > 1 and not bool((np.diff(own) > 0).all()):
-        bad = "no times" if np.isnan(own).any() else "times that do not increase"
-        raise ValueError(
-            f"{where}: trajectory {trajectory} has {bad}, which steps in time need; write coordinates/time"
-        )
-    return Rollout(trajectory, chosen, own)
+    usable = sorted((r for r in rollouts if r.num_leads > 0), key=lambda rollout: -rollout.num_leads)
+    return Schedule(tuple(usable), tuple(r.trajectory for r in rollouts if r.num_leads < 1))
 
 
 def stack_times(rollouts: Sequence[Rollout]) -> NDArray[np.float64]:
-    """Return times (rollouts, leads + 1) of rollouts, the longest first; NaN behind the end of the shorter
-    ones."""
+    """Stack times (rollouts, leads + 1), the longest first; NaN behind the end of the shorter ones."""
     times = np.full((len(rollouts), rollouts[0].num_leads + 1), np.nan)
     for row, rollout in zip(times, rollouts, strict=True):
         row[: len(rollout.times)] = rollout.times

@@ -1,14 +1,16 @@
 """Errors of every rollout at every lead, pooled, and their statistics over the rollouts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from gust_torch.evaluation.rollout import CURVES, MeanSquares
+from gust_torch.evaluation.rollout import CURVES
 from gust_torch.evaluation.schedule import Schedule
-from gust_torch.metrics.errors import normalized_rmse, variance_scale
+from gust_torch.metrics.errors import normalized_rmse
 
 QUANTILES = (0.25, 0.5, 0.75)
 METRICS = ("nrmse", "vrmse")
@@ -17,6 +19,7 @@ METRICS = ("nrmse", "vrmse")
 # Above every float32, below every float64: stands for infinity where quantiles interpolate.
 BEYOND = 1e100
 Array = NDArray[np.float64]
+Axis = int | tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -55,91 +58,68 @@ class Scores:
 
     def __init__(self, schedule: Schedule, num_channels: int) -> None:
         self.schedule, self.num_channels = schedule, num_channels
-        self.reaching = np.array([schedule.num_reaching(lead) for lead in range(1, schedule.horizon + 1)])
         shape = (len(schedule.rollouts), schedule.horizon, num_channels)
         self._squares = {name: np.full(shape, np.nan, np.float32) for name in (*CURVES, *METRICS)}
 
-    def add(self, first_rollout: int, lead: int, squares: MeanSquares) -> None:
-        """Note the mean squares of b rollouts from `first_rollout` on, at lead 1 or later."""
-        rows = slice(first_rollout, first_rollout + len(squares.power))
-        references = {"nrmse": squares.power, "vrmse": variance_scale(squares.variance, squares.power)}
-        usable = squares.power.isfinite()
-        for curve, error in squares.errors.items():
-            error = error.where(usable & error.isfinite(), torch.inf)
-            self._squares[curve][rows, lead - 1] = error.float().cpu().numpy()
-        for metric, reference in references.items():
-            self._squares[metric][rows, lead - 1] = reference.where(usable, 0.0).float().cpu().numpy()
+    def add(self, first_rollout: int, lead: int, squares: Mapping[str, Tensor]) -> None:
+        """Note the `mean_squares` of b rollouts from `first_rollout` on, at lead 1 or later."""
+        usable = squares["nrmse"].isfinite()
+        rows = slice(first_rollout, first_rollout + len(usable))
+        for name, values in squares.items():
+            known = values.where(usable & values.isfinite(), torch.inf if name in CURVES else 0.0)
+            self._squares[name][rows, lead - 1] = known.float().cpu().numpy()
 
     def per_lead(self, curve: str, metric: str, channel: int) -> Statistics:
         """Statistics at each lead, over the rollouts that reach it."""
-        errors = self.frame_errors(curve, metric, channel)
-        return _statistics(
-            [errors[:count, lead] for lead, count in enumerate(self.reaching)],
-            self._pool(curve, metric, channel, axis=0),
-        )
+        errors = self.errors(curve, metric, channel)
+        rows = [errors[:count, lead] for lead, count in enumerate(self.schedule.reaching)]
+        return _statistics(rows, self.errors(curve, metric, channel, pool=0))
 
     def over_horizon(self, curve: str, metric: str, channel: int) -> Statistics:
         """Statistics of the rollouts' errors pooled over their own leads, one row."""
-        errors = self.rollout_errors(curve, metric, channel)
-        return _statistics([errors], self._pool(curve, metric, channel, axis=(0, 1)).reshape(1))
+        own, pooled = (self.errors(curve, metric, channel, pool=axis) for axis in (1, (0, 1)))
+        return _statistics([own], pooled.reshape(1))
 
-    def frame_errors(self, curve: str, metric: str, channel: int) -> Array:
-        """(rollouts, leads) of each frame by itself; NaN behind the end of a rollout."""
-        mean_square, reference = (self._squares[name][:, :, channel] for name in (curve, metric))
-        return _error(mean_square.astype(np.float64), reference.astype(np.float64))
-
-    def rollout_errors(self, curve: str, metric: str, channel: int) -> Array:
-        """(rollouts,) of each rollout, pooled over its own leads."""
-        return self._pool(curve, metric, channel, axis=1)
-
-    def _pool(self, curve: str, metric: str, channel: int, axis: int | tuple[int, ...]) -> Array:
-        """Error of all frames along an axis as if they were one; every frame counts alike."""
+    def errors(self, curve: str, metric: str, channel: int, pool: Axis | None = None) -> Array:
+        """(rollouts, leads) errors, NaN behind the end of a rollout; pooled along an axis as if one frame."""
         mean_square, reference = (
-            np.nanmean(self._squares[name][:, :, channel], axis=axis, dtype=np.float64)
-            for name in (curve, metric)
+            np.asarray(square if pool is None else np.nanmean(square, axis=pool, dtype=np.float64))
+            for square in (self._squares[name][:, :, channel] for name in (curve, metric))
         )
-        return _error(np.asarray(mean_square), np.asarray(reference))
+        error: Array = normalized_rmse(
+            *(torch.from_numpy(square.astype(np.float64)) for square in (mean_square, reference))
+        ).numpy()
+        return error
 
     def median_rollout(self) -> int:
         """Return the rollout (its row) with the median error: operator's pooled nRMSE, mean over fields."""
-        errors = [self.rollout_errors("operator", "nrmse", channel) for channel in range(self.num_channels)]
+        errors = [self.errors("operator", "nrmse", channel, pool=1) for channel in range(self.num_channels)]
         means = np.mean(errors, axis=0)
         return int(np.argsort(means, kind="stable")[(len(means) - 1) // 2])
 
-    def overtaken_at(self, channel: int, yardstick: str = "persistence") -> int | None:
-        """First lead at which the operator's pooled error is not below that of a yardstick, None if never.
+    def beside(self, channel: int, yardstick: str, pool: Axis) -> tuple[Array, Array]:
+        """Pooled errors of the operator and of a yardstick.
 
         Args:
             channel: The field.
             yardstick: "persistence" or "zeros" in nRMSE, "mean", each frame's own, in VRMSE.
+            pool: 0 for each lead, (0, 1) for all of them.
         """
-        operator, other = self._beside(channel, yardstick, axis=0)
+        operator = self.errors("operator", "vrmse" if yardstick == "mean" else "nrmse", channel, pool)
+        if yardstick == "persistence":
+            return operator, self.errors("persistence", "nrmse", channel, pool)
+        return operator, np.ones_like(operator)
+
+    def overtaken_at(self, channel: int, yardstick: str = "persistence") -> int | None:
+        """First lead at which the operator's error is not below that of a yardstick, None if never."""
+        operator, other = self.beside(channel, yardstick, pool=0)
         worse = ~(operator < other)
         return int(np.argmax(worse)) + 1 if worse.any() else None
-
-    def beside(self, channel: int, yardstick: str) -> tuple[float, float]:
-        """Pooled errors of the operator and of a yardstick over all leads; see `overtaken_at`."""
-        operator, other = self._beside(channel, yardstick, axis=(0, 1))
-        return float(operator), float(other)
-
-    def _beside(self, channel: int, yardstick: str, axis: int | tuple[int, ...]) -> tuple[Array, Array]:
-        metric = "vrmse" if yardstick == "mean" else "nrmse"
-        operator = self._pool("operator", metric, channel, axis=axis)
-        if yardstick != "persistence":
-            return operator, np.ones_like(operator)
-        return operator, self._pool("persistence", metric, channel, axis=axis)
-
-
-def _error(mean_square: Array, reference: Array) -> Array:
-    """Return a metric, of any shape, in float64."""
-    error: Array = normalized_rmse(torch.from_numpy(mean_square), torch.from_numpy(reference)).numpy()
-    return error
 
 
 def _statistics(rows: list[Array], pooled: Array) -> Statistics:
     """Statistics of each row of errors, none of which is NaN."""
-    finite = [np.minimum(row, BEYOND) for row in rows]
-    quantiles = np.array([np.quantile(row, QUANTILES) for row in finite]).T
+    quantiles = np.array([np.quantile(np.minimum(row, BEYOND), QUANTILES) for row in rows]).T
     quantiles[quantiles > np.finfo(np.float32).max] = np.inf
     return Statistics(
         pooled=pooled,

@@ -8,13 +8,11 @@ from torch import Tensor
 from gust_torch.spec import FieldSpec
 
 BAND_NAMES = ("large", "inertial", "small")
-DEFAULT_FORCING_SHELL = 4
 
 
 def band_labels(spec: FieldSpec) -> tuple[str, str, str]:
     """Names of the bands for people: "inertial" only where the data name a forcing, below which it lies."""
-    large, inertial, small = BAND_NAMES
-    return large, inertial if spec.forcing_wavenumber is not None else "middle", small
+    return "large", "middle" if spec.forcing_wavenumber is None else "inertial", "small"
 
 
 def band_edges(k_forcing: float, k_max: float) -> tuple[float, float, float]:
@@ -23,14 +21,7 @@ def band_edges(k_forcing: float, k_max: float) -> tuple[float, float, float]:
     return min(k_forcing, top), top, k_max
 
 
-def band_errors(
-    reference: Tensor,
-    estimate: Tensor,
-    k: Tensor,
-    forcing_wavenumber: float | None,
-    *,
-    k_max: float | None = None,
-) -> Tensor:
+def band_errors(reference: Tensor, estimate: Tensor, k: Tensor, k_forcing: float, k_max: float) -> Tensor:
     """Relative spectral error ``sum |E_est - E_ref| / sum E_ref`` in three bands of shells.
 
     Large scales ``0 < k < k_f``; inertial ``k_f <= k < 2/3 k_max``; small scales ``2/3 k_max <= k <= k_max``,
@@ -41,21 +32,15 @@ def band_errors(
         reference: Shell spectra ``(..., n_shells)``.
         estimate: Shell spectra of the same shape.
         k: ``(n_shells,)`` shell wavenumbers, equally spaced from 0.
-        forcing_wavenumber: k_f; ``None`` means ``4 dk``, a quarter of the longest side: the solver's default
-            forcing in turbulence and the depth of a 4:1 convection cell.
-        k_max: Isotropic limit of the grid (``ShellSpectrum.k_max``). ``None`` takes that of a square
-            periodic grid.
+        k_forcing: Forcing wavenumber k_f.
+        k_max: Isotropic limit of the grid.
 
     Returns:
         ``(..., 3)``; NaN for a band without shells (the grid is too small for it).
     """
-    spacing = float(k[1])
-    # The outermost shell holds the corner of the spectral plane, sqrt(2) times the limit of a square grid.
-    limit = spacing * round((len(k) - 1) / math.sqrt(2.0)) if k_max is None else k_max
-    forcing = DEFAULT_FORCING_SHELL * spacing if forcing_wavenumber is None else forcing_wavenumber
     # Round-off in k must not move a shell to the other side of an edge.
-    slack = 1e-3 * spacing
-    large_end, inertial_end, small_end = (edge - slack for edge in band_edges(forcing, limit))
+    slack = 1e-3 * float(k[1])
+    large_end, inertial_end, small_end = (edge - slack for edge in band_edges(k_forcing, k_max))
     bands = (
         (k > slack) & (k < large_end),
         (k > slack) & (k >= large_end) & (k < inertial_end),

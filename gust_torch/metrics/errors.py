@@ -1,4 +1,4 @@
-"""Pointwise errors of reconstructed fields; none depends on the units of the field."""
+"""Errors of fields and of values at scattered points; none but `mse` depends on the units of the field."""
 
 import torch
 from torch import Tensor
@@ -14,21 +14,6 @@ SMALLEST = torch.finfo(torch.float32).tiny
 def mse(x_hat: Tensor, x: Tensor) -> Tensor:
     """Mean squared error over the grid points of ``(b, c, h, w)``: ``(b, c)``, in squared field units."""
     return (x_hat - x).square().mean(dim=(-2, -1))
-
-
-def nrmse(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Return the normalized RMS error, sqrt(<(x_hat - x)^2> / <x^2>) (PDEBench, Takamoto et al. 2022).
-
-    0 is perfect and 1 is what a field of zeros scores.
-
-    Args:
-        x_hat: Estimate ``(b, c, h, w)``.
-        x: Reference of the same shape.
-
-    Returns:
-        ``(b, c)``, dimensionless.
-    """
-    return normalized_rmse(mse(x_hat, x), x.square().mean(dim=(-2, -1)))
 
 
 def vrmse(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -49,11 +34,27 @@ def vrmse(x_hat: Tensor, x: Tensor) -> Tensor:
     return normalized_rmse(mse(x_hat, x), variance_scale(variance, x.square().mean(dim=(-2, -1))))
 
 
+def point_vrmse(x_hat: Tensor, x: Tensor, sample: Tensor, num_samples: int) -> Tensor:
+    """`vrmse` ``(b, c)`` of values ``(n, c)`` at the points of samples ``(n,)``; means are over points."""
+
+    def mean(values: Tensor) -> Tensor:
+        return sample_means(values, sample, num_samples)
+
+    variance = mean((x - mean(x)[sample]).square())
+    return normalized_rmse(mean((x_hat - x).square()), variance_scale(variance, mean(x.square())))
+
+
+def sample_means(x: Tensor, sample: Tensor, num_samples: int) -> Tensor:
+    """Means (b, c) of values (n, c) over the points of each sample (n,); NaN for samples without points."""
+    sums = x.new_zeros(num_samples, x.shape[1]).index_add_(0, sample, x)
+    return sums / torch.bincount(sample, minlength=num_samples)[:, None]
+
+
 def variance_scale(variance: Tensor, mean_square: Tensor) -> Tensor:
     """Return what `vrmse` divides by: the variance; of constant fields a share of the mean square."""
     return torch.where(variance > ROUND_OFF * mean_square, variance, CONSTANT_SHARE * mean_square)
 
 
 def normalized_rmse(mean_squared_error: Tensor, scale: Tensor) -> Tensor:
-    """sqrt(error / scale) of an error's mean square and a reference's mean square or `variance_scale`."""
+    """sqrt(error / scale): VRMSE for a `variance_scale`, nRMSE of PDEBench for a reference's mean square."""
     return (mean_squared_error / scale.clamp(min=SMALLEST)).sqrt()

@@ -1,7 +1,6 @@
 """Streaming histogram of field values, and distances between two distributions of values."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,25 +8,6 @@ from torch import Tensor
 NUM_BINS = 16384
 BINS_PER_SCALE = 256
 COARSE_BINS_PER_SCALE = 16
-
-
-@dataclass(frozen=True)
-class ValueDistances:
-    """Distances between the value distributions of reference and estimate.
-
-    Attributes:
-        js_divergence: Jensen-Shannon divergence in nats, at most ln 2, on the coarse bins.
-        total_variation: Total variation distance, at most 1, on the coarse bins.
-        bin_width: Width of the coarse bins.
-        wasserstein1: Wasserstein-1 distance in the field's units, on the fine bins.
-        fine_bin_width: Width of the fine bins, which bounds the error of ``wasserstein1``.
-    """
-
-    js_divergence: float
-    total_variation: float
-    bin_width: float
-    wasserstein1: float
-    fine_bin_width: float
 
 
 class ValueHistogram:
@@ -48,12 +28,6 @@ class ValueHistogram:
     """
 
     def __init__(self, center: Tensor, scale: Tensor) -> None:
-        if center.ndim != 1 or center.shape != scale.shape:
-            raise ValueError(
-                f"expected center and scale of shape (c,), got {tuple(center.shape)} and {tuple(scale.shape)}"
-            )
-        if not bool((scale > 0).all() and scale.isfinite().all() and center.isfinite().all()):
-            raise ValueError("the histogram needs a finite center and a positive scale for each channel")
         # Held in float32, like the fields, so that subtracting it is the same operation on every device.
         self.center = center.detach().to(torch.float32)
         self._initial_width = scale.detach().cpu().double() / BINS_PER_SCALE
@@ -61,11 +35,7 @@ class ValueHistogram:
         self.counts = torch.zeros(2, center.numel(), NUM_BINS, dtype=torch.int64, device=center.device)
 
     def update(self, reference: Tensor, estimate: Tensor) -> None:
-        """Count the values of a batch.
-
-        Args:
-            reference: ``(b, c, h, w)``.
-            estimate: ``(b, c, h, w)``.
+        """Count the values of a batch of fields ``(b, c, h, w)``.
 
         Raises:
             ValueError: A value is NaN or infinite.
@@ -96,43 +66,40 @@ class ValueHistogram:
                 self.width[channel] *= 2
 
     def edges(self, channel: int) -> Tensor:
-        """``(num_bins + 1,)`` float64 bin edges of one channel, in physical units, on the CPU."""
+        """Bin edges ``(num_bins + 1,)`` float64 of one channel, in physical units, on the CPU."""
         steps = torch.arange(-(NUM_BINS // 2), NUM_BINS // 2 + 1, dtype=torch.float64)
         return float(self.center[channel]) + steps * self.width[channel]
 
     def coarse(self, channel: int) -> tuple[Tensor, Tensor]:
-        """Count and edges of one channel on bins about ``scale / 16`` wide, cut to where there are counts.
+        """Return counts ``(2, n)`` and edges ``(n + 1,)`` on bins about ``scale / 16`` wide.
 
         Divergences depend on the bin width: this one is fixed by the scale, not by the data's extremes, and
         holds enough values per bin not to measure sampling noise. A grid that has grown past it is returned
-        as it is.
-
-        Returns:
-            ``(2, n)`` int64 counts and ``(n + 1,)`` float64 edges, on the CPU.
+        as it is. Both are on the CPU, and cut to where there are counts.
         """
-        merged = BINS_PER_SCALE // COARSE_BINS_PER_SCALE
-        counts, edges = self.counts[:, channel].cpu(), self.edges(channel)
         grown = round(math.log2(float(self.width[channel] / self._initial_width[channel])))
-        merged = max(merged >> grown, 1)
-        counts, edges = counts.view(2, -1, merged).sum(-1), edges[::merged]
+        merged = max((BINS_PER_SCALE // COARSE_BINS_PER_SCALE) >> grown, 1)
+        counts = self.counts[:, channel].cpu().view(2, -1, merged).sum(-1)
         used = counts.sum(0).nonzero().flatten()
-        if used.numel() == 0:
-            raise ValueError("the histogram is empty; update it with at least one batch")
         first, last = int(used[0]), int(used[-1]) + 1
-        return counts[:, first:last], edges[first : last + 1]
+        return counts[:, first:last], self.edges(channel)[::merged][first : last + 1]
 
-    def distances(self, channel: int) -> ValueDistances:
-        """Distances between the two distributions of one channel."""
-        (reference, estimate), edges = self.coarse(channel)
-        fine_reference, fine_estimate = self.counts[:, channel].cpu()
+    def distances(self, channel: int) -> dict[str, float]:
+        """Distances between the two distributions of one channel, with the widths of their bins.
+
+        Jensen-Shannon divergence (nats) and total variation are those of the coarse bins. Wasserstein-1, in
+        the field's units, is that of the fine ones, whose width bounds its error.
+        """
+        coarse, edges = self.coarse(channel)
+        reference, estimate = self.counts[:, channel].cpu()
         width = float(self.width[channel])
-        return ValueDistances(
-            js_divergence=float(js_divergence(reference, estimate)),
-            total_variation=float(total_variation(reference, estimate)),
-            bin_width=float(edges[1] - edges[0]),
-            wasserstein1=float(wasserstein1(fine_reference, fine_estimate, width)),
-            fine_bin_width=width,
-        )
+        return {
+            "js_divergence": float(js_divergence(*coarse)),
+            "tv_distance": float(total_variation(*coarse)),
+            "histogram_bin_width": float(edges[1] - edges[0]),
+            "wasserstein1": float(wasserstein1(reference, estimate, width)),
+            "wasserstein1_bin_width": width,
+        }
 
 
 def js_divergence(p: Tensor, q: Tensor) -> Tensor:
@@ -154,7 +121,7 @@ def js_divergence(p: Tensor, q: Tensor) -> Tensor:
 
 
 def total_variation(p: Tensor, q: Tensor) -> Tensor:
-    """Total variation distance ``sum |p - q| / 2``, 0 (equal) to 1 (disjoint); see :func:`js_divergence`."""
+    """Total variation distance ``sum |p - q| / 2``, 0 (equal) to 1 (disjoint); see `js_divergence`."""
     return 0.5 * (_normalized(p) - _normalized(q)).abs().sum(-1)
 
 
@@ -177,7 +144,4 @@ def wasserstein1(p: Tensor, q: Tensor, width: Tensor | float) -> Tensor:
 
 def _normalized(counts: Tensor) -> Tensor:
     """Weights that sum to 1 over the last axis, float64."""
-    total = counts.sum(-1, keepdim=True, dtype=torch.float64)
-    if not bool((total > 0).all()):
-        raise ValueError("an empty histogram has no distribution; update it with at least one batch")
-    return counts.double() / total
+    return counts.double() / counts.sum(-1, keepdim=True, dtype=torch.float64)

@@ -1,18 +1,16 @@
 """The yardstick of a tokenizer: what a transform code keeps of a field at the same bits.
 
-A field is expanded in an orthonormal basis (Hartley functions, the real form of Fourier modes, on periodic
-axes; cosines on wall axes), each coefficient is quantized with one step for all and a dead zone around zero,
-and the integers are charged what an ideal arithmetic coder needs (`TransformCode`). Below lies the bound of
-Shannon's rate-distortion theory for a Gaussian field of the same spectrum (`gaussian_vrmse`): no code of such
-a field can do better at that rate; a code of a flow can, as far as the flow is not Gaussian.
-
-Method: entropy-coded scalar quantization (Gersho and Gray 1992, chapters 8 and 9) with centroids; reverse
-water-filling (Cover and Thomas 2006, theorem 10.3.3).
+A field is expanded in an orthonormal basis, each coefficient is quantized with one step for all and a dead
+zone around zero, and the integers are charged what an ideal arithmetic coder needs (`TransformCode`); this is
+scalar quantization with centroids, entropy coded (Gersho and Gray 1992, chapters 8 and 9). Below lies the
+bound of Shannon's rate-distortion theory for a Gaussian field of the same spectrum (`gaussian_vrmse`), by
+reverse water-filling (Cover and Thomas 2006, theorem 10.3.3): no code of such a field can do better at that
+rate; a code of a flow can, as far as the flow is not Gaussian.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,52 +22,38 @@ from gust_torch.spec import FieldSpec
 DEAD_ZONE = 0.62
 # Coefficients whose variances lie within this factor share their statistics.
 CLASS_WIDTH = 2.0**0.5
+STEP_BISECTIONS, WATER_BISECTIONS = 16, 60
 
 
-@dataclass(frozen=True)
-class RatePoint:
-    """One point of a rate-distortion curve, means over frames.
-
-    Attributes:
-        bits_per_pixel: Rate; a pixel is one value of one field.
-        vrmse: Error, see `metrics.errors.vrmse`.
-    """
+class RatePoint(NamedTuple):
+    """A point of a rate-distortion curve, means over frames; a pixel is one value of one field."""
 
     bits_per_pixel: float
     vrmse: float
 
 
 class FieldTransform:
-    """Fields to coefficients and back; squared errors are the same on both sides.
+    """Fields ``(n, h, w)`` to coefficients ``(n, h w)``; squared errors are the same on both sides.
 
-    Args:
-        spec: Grid and boundaries of the fields.
-        device: Where fields are.
+    Orthonormal: Hartley functions, the real form of Fourier modes, on periodic axes; cosines on wall axes.
 
     Attributes:
         shells: (h w,) shell of each coefficient, |k| in units of the largest length's first wave.
     """
 
     def __init__(self, spec: FieldSpec, device: torch.device | str = "cpu") -> None:
-        self._h, self._w = (
-            (hartley_matrix(n) if kind == "periodic" else orthonormal_cosines(n)).to(device)
-            for n, kind in zip(spec.grid, spec.boundary, strict=True)
-        )
-        waves = []
+        axes, waves = [], []
         for n, kind, length in zip(spec.grid, spec.boundary, spec.lengths, strict=True):
+            axes.append((hartley_matrix(n) if kind == "periodic" else orthonormal_cosines(n)).to(device))
             m = torch.arange(n, device=device)
             waves.append((torch.minimum(m, n - m) if kind == "periodic" else m / 2) / length)
+        self.h, self.w = axes
         k = (waves[0].square()[:, None] + waves[1].square()[None, :]).sqrt() * max(spec.lengths)
         self.shells = k.round().long().flatten()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Coefficients ``(n, h w)`` float64 of fields ``(n, h, w)``."""
-        return (self._h @ x.double() @ self._w.T).flatten(1)
-
-    def inverse(self, coefficients: Tensor) -> Tensor:
-        """Fields ``(n, h, w)`` float64 of coefficients ``(n, h w)``."""
-        grid = coefficients.unflatten(1, (len(self._h), len(self._w)))
-        return self._h.T @ grid @ self._w
+    def __call__(self, x: Tensor) -> Tensor:
+        """Transform in float64."""
+        return (self.h @ x.double() @ self.w.T).flatten(1)
 
 
 class TransformCode:
@@ -91,21 +75,19 @@ class TransformCode:
         floor = variance.max().clamp(min=1e-300) * 1e-12
         level = torch.log(variance.clamp(min=floor) / floor) / math.log(CLASS_WIDTH)
         self._class = level.round().long()
-        num_classes = int(self._class.max()) + 1
         symbols = self.quantize(coefficients)
         self._largest = int(symbols.abs().max()) + 1  # what is larger is coded as that, and rare
-        width = 2 * self._largest + 1
+        shape = int(self._class.max()) + 1, 2 * self._largest + 1
         index = self._index(symbols).flatten()
-        size = num_classes * width
-        counts = torch.bincount(index, minlength=size).double()
-        sums = torch.bincount(index, coefficients.flatten().double(), minlength=size)
+        counts = torch.bincount(index, minlength=math.prod(shape)).double()
+        sums = torch.bincount(index, coefficients.flatten().double(), minlength=math.prod(shape))
         # Half a count for every symbol up to one beyond those seen in its class: each can be coded.
         value = torch.arange(-self._largest, self._largest + 1, device=symbols.device)
-        table = counts.unflatten(0, (num_classes, width))
+        table = counts.view(shape)
         seen = torch.where(table > 0, value.abs(), 0).amax(1, keepdim=True)
         smooth = table + torch.where(value.abs() <= seen + 1, 0.5, 1e-6)
         self._bits = -torch.log2(smooth / smooth.sum(1, keepdim=True)).flatten()
-        middle = (value * step).expand(num_classes, width).flatten().double()
+        middle = (value * step).expand(shape).flatten().double()
         self._values = torch.where(counts > 0, sums / counts.clamp(min=1), middle)
 
     def quantize(self, coefficients: Tensor) -> Tensor:
@@ -127,33 +109,25 @@ class TransformCode:
 
 
 def transform_code_point(
-    train: Tensor,
-    test: Tensor,
-    bits_per_pixel: float,
-    *,
-    shells: Tensor | None = None,
-    iterations: int = 16,
+    train: Tensor, test: Tensor, bits_per_pixel: float, *, shells: Tensor | None = None
 ) -> RatePoint:
-    """Code test frames at a rate, with the statistics of training frames.
+    """Code test frames at a mean rate, with the statistics of training frames.
 
     Args:
         train: Coefficients ``(n, m)`` of the training frames.
-        test: Coefficients of the frames to code; the step is chosen so that their mean rate is met.
+        test: Coefficients of the frames to code; the step is chosen so that the rate is met.
         bits_per_pixel: The rate.
         shells: See `TransformCode`; where given, the better of both ways counts.
-        iterations: Bisections of the step.
     """
     groups = [None] if shells is None else [shells, None]
-    points = [_code_point(train, test, bits_per_pixel, group, iterations) for group in groups]
+    points = [_code_point(train, test, bits_per_pixel, group) for group in groups]
     return min(points, key=lambda point: point.vrmse)
 
 
-def _code_point(
-    train: Tensor, test: Tensor, bits_per_pixel: float, shells: Tensor | None, iterations: int
-) -> RatePoint:
+def _code_point(train: Tensor, test: Tensor, bits_per_pixel: float, shells: Tensor | None) -> RatePoint:
     scale = float(test.square().mean().sqrt())
     low, high = 1e-3 * scale, 1e3 * scale
-    for _ in range(iterations):
+    for _ in range(STEP_BISECTIONS):
         step = math.sqrt(low * high)
         code = TransformCode(train, step, shells)
         symbols = code.quantize(test)
@@ -164,7 +138,7 @@ def _code_point(
 
 
 def gaussian_vrmse(test: Tensor, bits_per_pixel: Sequence[float]) -> list[RatePoint]:
-    """Bound the error of any code of a Gaussian field whose coefficients have these variances.
+    """Bound, at some rates, the error of any code of a Gaussian field with the variances of these frames.
 
     Args:
         test: Coefficients ``(n, m)``; variances are means over frames.
@@ -174,7 +148,7 @@ def gaussian_vrmse(test: Tensor, bits_per_pixel: Sequence[float]) -> list[RatePo
     points = []
     for rate in bits_per_pixel:
         low, high = float(variance.max()) * 1e-12, float(variance.max())
-        for _ in range(60):
+        for _ in range(WATER_BISECTIONS):
             water = math.sqrt(low * high)
             found = float(0.5 * torch.log2((variance / water).clamp(min=1)).sum()) / variance.numel()
             low, high = (water, high) if found > rate else (low, water)

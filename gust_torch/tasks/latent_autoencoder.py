@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gust_torch.data.graphs.datamodule import GraphDataModule
-from gust_torch.metrics.points import point_vrmse
+from gust_torch.metrics.errors import point_vrmse
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.tasks.model_task import ModelTask
 

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from gust_torch.metrics.bands import BAND_NAMES
 from gust_torch.metrics.errors import vrmse
-from gust_torch.metrics.spectra import BAND_NAMES, ShellSpectrum
+from gust_torch.metrics.spectra import ShellSpectrum
 from gust_torch.models.token_model import TokenModel
 from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.tasks.model_task import ModelTask, num_training_steps

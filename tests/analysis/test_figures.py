@@ -13,32 +13,41 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gust_torch.analysis.output import reconstruction_figure, spectrum_panels, write_analysis
+from gust_torch.analysis.figures import analysis_figures, reconstruction_figure
+from gust_torch.analysis.floor import FloorFrames
 from gust_torch.analysis.passes import Analysis, Example
-from gust_torch.analysis.spectrum_figure import WavenumberScales, spectrum_figure
-from gust_torch.analysis.sums import CodeSums, ErrorSums, SpectrumSums
-from gust_torch.figures import draw_map, symmetric_norm, transform_note, value_norm
+from gust_torch.analysis.report import curves, summarize
+from gust_torch.analysis.spectrum_figure import spectrum_figures
+from gust_torch.analysis.sums import ErrorSums, SpectrumSums
+from gust_torch.figures import draw_map, symmetric_norm, transform_note, value_norm, write_results
 from gust_torch.metrics.histogram import ValueHistogram
 from gust_torch.spec import FieldSpec
-from gust_torch.tokenizer.usage import BitRate
 
 PNG = b"\x89PNG\r\n\x1a\n"
+CPU = torch.device("cpu")
 
 
 def make_analysis(spec: FieldSpec, x: Tensor, x_hat: Tensor) -> Analysis:
-    errors, codes = ErrorSums(), CodeSums((2,))
-    spectra = SpectrumSums(spec, torch.device("cpu"))
-    histogram = ValueHistogram(torch.zeros(spec.num_channels), torch.ones(spec.num_channels))
-    errors.update(x, x_hat)
-    spectra.update(x, x_hat)
-    histogram.update(x, x_hat)
-    example = Example(0, math.nan, x[0].numpy(), x_hat[0].numpy(), np.zeros(spec.num_channels, np.float32))
-    return Analysis(spec, len(x), errors, spectra, histogram, codes, (example,), BitRate(0.1, 0.1), {})
+    c = spec.num_channels
+    histogram = ValueHistogram(torch.zeros(c), torch.ones(c))
+    frames = FloorFrames(spec, len(x), CPU)
+    analysis = Analysis(spec, ErrorSums(), SpectrumSums(spec, CPU), histogram, frames)
+    analysis.update(x, x_hat)
+    example = Example(0, math.nan, x[0].numpy(), x_hat[0].numpy(), np.zeros(c, np.float32))
+    analysis.examples.append(example)
+    return analysis
 
 
 def write(spec: FieldSpec, x: Tensor, x_hat: Tensor, folder: Path) -> list[str]:
-    metrics = {"format_version": 1, "checkpoint": "model.ckpt"}
-    return [path.name for path in write_analysis(make_analysis(spec, x, x_hat), metrics, folder)]
+    analysis = make_analysis(spec, x, x_hat)
+    metrics = {**summarize(analysis), "checkpoint": "model.ckpt"}
+    figures = analysis_figures(analysis, metrics)
+    return [path.name for path in write_results(folder, figures, metrics, curves(analysis))]
+
+
+def draw_spectrum(name: str, spec: FieldSpec, x: Tensor, x_hat: Tensor) -> Figure:
+    analysis = make_analysis(spec, x, x_hat)
+    return spectrum_figures(analysis.spectra, summarize(analysis))[name]
 
 
 @pytest.mark.parametrize(
@@ -54,11 +63,11 @@ def test_files_of_each_combination_of_fields(
 ) -> None:
     spec = FieldSpec(names=tuple(names), grid=(16, 16))
     x = make_fields(spec, 2)
-    files = write(spec, x, 0.8 * x, tmp_path / "new" / "folder")
+    files = write(spec, x, 0.8 * x, tmp_path)
     common = {"pixel_histogram.png", "reconstructions.png", "curves.npz", "metrics.json"}
     assert set(files) == expected | common
-    assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == expected | common
-    for path in (tmp_path / "new" / "folder").glob("*.png"):
+    assert {path.name for path in tmp_path.iterdir()} == expected | common
+    for path in tmp_path.glob("*.png"):
         content = path.read_bytes()
         assert content.startswith(PNG)
         assert b"model.ckpt" in content
@@ -86,9 +95,7 @@ def test_power_laws_are_drawn_for_forced_flow_only(make_fields: Callable[..., Te
     for forcing in (4.0, None):
         spec = FieldSpec(names=("vorticity",), grid=(64, 64), forcing_wavenumber=forcing)
         x = make_fields(spec, 2)
-        analysis = make_analysis(spec, x, x)
-        panels = spectrum_panels(analysis)["tke_spectrum.png"]
-        figure = spectrum_figure(panels, WavenumberScales.of(analysis.spectra.spectrum, spec))
+        figure = draw_spectrum("tke_spectrum.png", spec, x, x)
         drawn[forcing] = {text.get_text() for axes in figure.axes for text in axes.texts}
     assert {"$k^{-5/3}$", "$k^{-3}$", "$k_f$"} <= drawn[4.0]
     assert not {"$k^{-5/3}$", "$k^{-3}$", "$k_f$"} & drawn[None]
@@ -97,9 +104,7 @@ def test_power_laws_are_drawn_for_forced_flow_only(make_fields: Callable[..., Te
 def test_convection_has_readable_ticks_and_no_inertial_range(make_fields: Callable[..., Tensor]) -> None:
     spec = FieldSpec(names=("vorticity",), grid=(64, 16), boundary=("periodic", "wall"), lengths=(4.0, 1.0))
     x = make_fields(spec, 2)
-    analysis = make_analysis(spec, x, 11 * x)
-    panels = spectrum_panels(analysis)["enstrophy_spectrum.png"]
-    figure = spectrum_figure(panels, WavenumberScales.of(analysis.spectra.spectrum, spec))
+    figure = draw_spectrum("enstrophy_spectrum.png", spec, x, 11 * x)
     figure.draw_without_rendering()
     upper, lower = figure.axes[:2]
     texts = [text.get_text() for text in upper.texts]
@@ -127,13 +132,13 @@ def test_curves_can_be_plotted_again(tmp_path: Path, make_fields: Callable[..., 
     spec = FieldSpec(names=("vorticity",), grid=(16, 16))
     x = make_fields(spec, 2)
     write(spec, x, 0.5 * x, tmp_path)
-    with np.load(tmp_path / "curves.npz", allow_pickle=False) as curves:
-        assert curves["spectrum_vorticity_reference"].sum() == pytest.approx(
+    with np.load(tmp_path / "curves.npz", allow_pickle=False) as arrays:
+        assert arrays["spectrum_vorticity_reference"].sum() == pytest.approx(
             0.5 * float((x**2).mean()), rel=1e-5
         )
-        assert curves["k"].shape == curves["spectrum_kinetic_energy_error"].shape
-        assert len(curves["histogram_vorticity_edges"]) == len(curves["histogram_vorticity_reference"]) + 1
-        assert json.loads(str(curves["metrics_json"]))["checkpoint"] == "model.ckpt"
+        assert arrays["k"].shape == arrays["spectrum_kinetic_energy_error"].shape
+        assert len(arrays["histogram_vorticity_edges"]) == len(arrays["histogram_vorticity_reference"]) + 1
+        assert json.loads(str(arrays["metrics_json"]))["checkpoint"] == "model.ckpt"
 
 
 def test_maps_have_x_to_the_right_and_y_up() -> None:

@@ -13,7 +13,6 @@ from gust_torch.data.graphs.datasets import ParticleZarrDataset
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.evaluation.evaluate import Evaluation, evaluate
 from gust_torch.evaluation.schedule import Settings, make_schedule
-from gust_torch.evaluation.source import open_reference
 from gust_torch.latents.frames import GraphFrames, GridFrames
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
@@ -117,8 +116,7 @@ def _evaluate(operator: StandInOperator, path: Path, **settings: int | None) -> 
     parameters = torch.tensor(
         [[source.parameters[name][rollout.trajectory] for name in names] for rollout in schedule.rollouts]
     ).float()
-    reference = open_reference(source, operator.autoencoder)
-    return evaluate(operator, reference, schedule, parameters, batch_size=chosen.batch_size)
+    return evaluate(operator, source, schedule, parameters, batch_size=chosen.batch_size)
 
 
 def _grid(path: Path) -> GridFrames:

@@ -13,7 +13,7 @@ from torch import Tensor
 from gust_torch.evaluation.evaluate import Evaluation
 from gust_torch.evaluation.figures import curves_figure, rollout_figure
 from gust_torch.evaluation.rollout import example_leads
-from gust_torch.figures import save_figures
+from gust_torch.figures import write_results
 from gust_torch.spec import FieldSpec
 
 LINE = FieldSpec(names=("u",), grid=(16, 1), lengths=(1.0, 1.0))
@@ -50,8 +50,8 @@ def test_extreme_rollouts_can_be_drawn(
         "a.png": curves_figure(evaluation.scores, spec),
         "b.png": rollout_figure(evaluation.example, spec),
     }
-    files = save_figures(figures, {"checkpoint": "model.ckpt"}, tmp_path)
-    assert sorted(tmp_path.iterdir()) == files
+    files = write_results(tmp_path, figures, {"checkpoint": "model.ckpt"})
+    assert sorted(tmp_path.iterdir()) == sorted(files)
     assert not [str(warning.message) for warning in recwarn]
 
 

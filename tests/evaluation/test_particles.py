@@ -89,7 +89,7 @@ def test_the_floor_is_the_reconstruction_and_batches_do_not_matter(
     from torch_geometric.data import Batch
 
     from gust_torch.data.graphs.datasets import ParticleZarrDataset
-    from gust_torch.metrics.points import sample_means
+    from gust_torch.metrics.errors import sample_means
 
     operator = tiny_operator(SPEC)
     one, three = (run_evaluation(operator, store, batch_size=size, start=1).scores for size in (1, 3))

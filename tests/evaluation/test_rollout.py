@@ -11,11 +11,11 @@ from torch import Tensor
 
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.evaluation.evaluate import Evaluation
-from gust_torch.evaluation.report import notes, summarize, table, table_leads
+from gust_torch.evaluation.notes import extrapolation_notes, score_notes
+from gust_torch.evaluation.report import summarize, table, table_leads
 from gust_torch.evaluation.rollout import CURVES
 from gust_torch.evaluation.schedule import Settings, make_schedule
 from gust_torch.evaluation.scores import METRICS
-from gust_torch.evaluation.source import extrapolation_notes
 from gust_torch.latents.frames import GridFrames
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.spec import FieldSpec
@@ -102,7 +102,7 @@ def test_pooled_errors_stay_finite_where_the_reference_decays(
         np.testing.assert_allclose(horizon.median, np.median(own), rtol=1e-5)
         total = np.concatenate(squares).mean() / np.concatenate(references).mean()
         np.testing.assert_allclose(horizon.pooled, np.sqrt(total), rtol=1e-5)
-    frames = scores.frame_errors("persistence", "nrmse", 0)
+    frames = scores.errors("persistence", "nrmse", 0)
     found = summarize(scores, ("u",))["fields"]["u"]["nrmse"]["persistence"]["horizon"]["frame_mean"]
     assert found == pytest.approx(np.nanmean(frames))
     assert np.isnan(frames).tolist() == [[False, False, False], [False, False, True]]
@@ -165,7 +165,7 @@ def test_ragged_trajectories_count_where_they_reach(
     alone = run_evaluation(operator, write_waves("line", (1, 6, 1, 1)))
     np.testing.assert_allclose(curves(evaluation, "operator")[3:], curves(alone, "operator")[3:], rtol=1e-6)
     assert "trajectories" in table(evaluation.scores, ("u",))
-    assert "too short for a single step, left out: 1" in notes(evaluation.scores, ("u",))[0]
+    assert "too short for a single step, left out: 1" in score_notes(evaluation.scores, ("u",))[0]
 
 
 @pytest.mark.parametrize("kind", ["line", "plane"])
@@ -286,7 +286,7 @@ def test_an_operator_of_no_use_gets_no_praise(
         return factor * latent
 
     evaluation = run_evaluation(stand_in(LINE, step), write_waves("line", (5, 5, 5)))
-    text = " ".join(notes(evaluation.scores, ("u",)))
+    text = " ".join(score_notes(evaluation.scores, ("u",)))
     assert words in text or "worse than" in text
     assert "better than each" not in text
 
@@ -304,7 +304,7 @@ def test_an_operator_that_predicts_the_mean_gets_no_praise(
         return mean + 0.03 * (latent - mean)
 
     evaluation = run_evaluation(stand_in(LINE, step), write_waves("line", (5, 5, 5)))
-    lines = notes(evaluation.scores, ("u",))
+    lines = score_notes(evaluation.scores, ("u",))
     assert "u: over all leads it is no better than each frame's mean (1 against 1)" in lines
 
 
@@ -315,7 +315,7 @@ def test_a_good_operator_is_praised(
     run_evaluation: Callable[..., Evaluation],
 ) -> None:
     evaluation = run_evaluation(stand_in(LINE, exact_step(LINE), scale=1.1), write_waves("line", (5, 5)))
-    assert notes(evaluation.scores, ("u",)) == [
+    assert score_notes(evaluation.scores, ("u",)) == [
         "u: the operator's error is below that of persistence at every lead, each frame's mean (VRMSE 1) at "
         "every lead, zeros (nRMSE 1) at every lead",
         "u: over all leads it is better than each of these",
@@ -365,7 +365,9 @@ def test_a_rollout_that_blows_up_is_seen(
     assert metrics["fields"]["u"]["nrmse"]["operator"]["horizon"]["num_not_finite"] == 1
     assert metrics["fields"]["u"]["nrmse"]["persistence"]["num_not_finite"] == [0, 0, 0, 0]
     assert "inf" in table(evaluation.scores, ("u",))
-    assert any("not finite, from lead 3 on: 1 of 3" in line for line in notes(evaluation.scores, ("u",)))
+    assert any(
+        "not finite, from lead 3 on: 1 of 3" in line for line in score_notes(evaluation.scores, ("u",))
+    )
 
 
 def test_the_table_is_aligned_and_complete(
@@ -382,7 +384,7 @@ def test_the_table_is_aligned_and_complete(
     assert firsts == [*CURVES[1:], "nRMSE,", *CURVES[1:], "VRMSE", *CURVES[1:]]
     assert len(lines) == 2 + 2 * 3 * 3
     assert len({len(line) for line in lines if "time" not in line}) == 1
-    assert sum("persistence at no lead" in line for line in notes(evaluation.scores, PLANE.names)) == 2
+    assert sum("persistence at no lead" in line for line in score_notes(evaluation.scores, PLANE.names)) == 2
 
 
 def test_leads_of_the_table() -> None:

@@ -130,12 +130,3 @@ def test_non_finite_values_are_refused(bad: float) -> None:
         unit_histogram().update(x, y)
     with pytest.raises(ValueError, match="the reconstruction holds NaN"):
         unit_histogram().update(y, x)
-
-
-def test_empty_histogram_and_zero_scale_are_refused() -> None:
-    with pytest.raises(ValueError, match="the histogram is empty"):
-        unit_histogram().coarse(0)
-    with pytest.raises(ValueError, match="an empty histogram has no distribution"):
-        js_divergence(torch.zeros(3), torch.ones(3))
-    with pytest.raises(ValueError, match="positive scale"):
-        ValueHistogram(torch.zeros(1), torch.zeros(1))

@@ -9,8 +9,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from gust_torch.checkpoint import load_model, save_model
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.metrics.errors import vrmse
-from gust_torch.metrics.points import point_vrmse
+from gust_torch.metrics.errors import point_vrmse, vrmse
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.points import grid_coordinates, grid_points, pad
 from gust_torch.models.vqvae import VQVAE2d
