@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-FORMAT = "solvers.common.hdf5.commands:main"
+FORMAT = "solvers.common.hdf5_utils:main"
 # Name -> what it does, and the function that takes the arguments and returns the exit code.
 COMMANDS = {
     "simulate turbulence": ("forced 2D turbulence", "solvers.py2d_turbulence.run_solver:main"),

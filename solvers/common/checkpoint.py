@@ -7,29 +7,22 @@ import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from solvers.common.files import written_aside
-from solvers.common.hdf5.appender import open_unshared
+from solvers.common.hdf5.writer import open_unshared
 from solvers.common.hdf5_utils import HDF5Writer, read_hdf5_info
 
 CheckpointValue = str | int | float | bool | None
 
 _META_KEY = "meta_json"
 _ARRAY_PREFIX = "array_"
-_ABSENT = object()
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """State of a stopped run.
-
-    Attributes:
-        arrays: The solver's state by name.
-        meta: Parameters and counters.
-    """
+    """State of a stopped run: the solver's arrays by name, and its parameters and counters."""
 
     arrays: Mapping[str, np.ndarray]
     meta: Mapping[str, CheckpointValue]
@@ -41,39 +34,19 @@ def save_checkpoint(
     """Replace the checkpoint at `path` as a whole: a kill at any moment leaves the old one or the new one.
 
     Args:
-        path: File to write; `.{name}.part` beside it is used meanwhile.
+        path: File to write.
         arrays: Arrays of any plain dtype, restored bit for bit.
         meta: Plain values; floats are restored bit for bit, NaN and infinity included.
-
-    Raises:
-        ValueError: If an array holds python objects, or `meta` something else than plain values.
-        OSError: If the disk is full; the old checkpoint stays.
     """
-    path = Path(path)
-    objects = [name for name, array in arrays.items() if np.asarray(array).dtype.hasobject]
-    if objects:
-        raise ValueError(f"arrays: expected plain dtypes, got python objects in {objects}; convert them")
-    try:
-        text = json.dumps(dict(meta))
-    except TypeError as error:
-        raise ValueError(f"meta: expected str, int, float, bool or None, got {error}; convert it") from error
     entries = {_ARRAY_PREFIX + name: np.asarray(array) for name, array in arrays.items()}
-    with written_aside(path) as file:
-        _write_npz(file, {_META_KEY: np.array(text), **entries})
+    text = np.array(json.dumps(dict(meta)))
+    with written_aside(Path(path)) as file:
+        np.savez(file, **{_META_KEY: text}, **entries)  # type: ignore[arg-type]
 
 
 def load_checkpoint(path: str | os.PathLike[str], *, arrays: bool = True) -> Checkpoint:
-    """Read a checkpoint.
-
-    Args:
-        path: The file.
-        arrays: Whether to read the arrays too.
-
-    Raises:
-        ValueError: If there is none, or the file is not a checkpoint or is damaged.
-    """
-    path = Path(path)
-    if not path.is_file():
+    """Read a checkpoint, or its `meta` only; a ValueError where there is none, or a damaged one."""
+    if not Path(path).is_file():
         raise ValueError(
             f"{path}: expected a checkpoint, found none; start without --resume, or anew with --overwrite"
         )
@@ -81,13 +54,12 @@ def load_checkpoint(path: str | os.PathLike[str], *, arrays: bool = True) -> Che
         with np.load(path, allow_pickle=False) as archive:
             names = [name for name in archive.files if arrays and name.startswith(_ARRAY_PREFIX)]
             state = {name.removeprefix(_ARRAY_PREFIX): archive[name] for name in names}
-            meta = json.loads(str(archive[_META_KEY][()]))
+            return Checkpoint(state, json.loads(str(archive[_META_KEY][()])))
     except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path}: expected a checkpoint written by save_checkpoint, cannot read it ({error}); "
             "delete it and start again with --overwrite"
         ) from error
-    return Checkpoint(state, meta)
 
 
 def changed_parameters(
@@ -96,20 +68,14 @@ def changed_parameters(
     *,
     apart_from: Collection[str] = (),
 ) -> list[str]:
-    """Parameters that differ between a checkpoint and the present command, one phrase for each.
+    """Describe parameters that are other than in a checkpoint: "Re: 1000.0 in the checkpoint, 2000.0 now".
 
-    Args:
-        saved: Those of the checkpoint.
-        now: Those of the command; names that an older checkpoint lacks are passed over.
-        apart_from: Names of those that may differ.
-
-    Returns:
-        Phrases such as "Re: 1000.0 in the checkpoint, 2000.0 now"; empty when nothing changed.
+    Names that an older checkpoint lacks are passed over, and those in `apart_from`.
     """
     return [
         f"{name}: {value} in the checkpoint, {now.get(name, 'absent')} now"
         for name, value in saved.items()
-        if name not in apart_from and now.get(name, _ABSENT) != value
+        if name not in apart_from and now.get(name, "absent") != value
     ]
 
 
@@ -145,11 +111,3 @@ def all_or_nothing(writer: HDF5Writer | None) -> Iterator[None]:
                 writer.close(complete=False)
             writer.path.unlink(missing_ok=True)
         raise
-
-
-def _write_npz(file: BinaryIO, entries: Mapping[str, np.ndarray]) -> None:
-    """`np.savez` for any entry names, and without pickle on every numpy version."""
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, array in entries.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)

@@ -1,6 +1,7 @@
 """How every command ends: 0, or one line on standard error and an exit code that is not 0."""
 
 import _thread
+import argparse
 import dataclasses
 import errno
 import os
@@ -75,10 +76,10 @@ def parse(
     Raises:
         ValueError: If the dataclass's `__post_init__` says so.
     """
-    settings: dict[str, Any] = {} if default is None else {"default": default}
     # Checks of values wait until tyro is done, which would end the program in its own way.
     attributes = {"__post_init__": lambda self: None, "__doc__": options.__doc__}
     unchecked: Any = type(options.__name__, (options,), attributes)
+    settings: dict[str, Any] = {} if default is None else {"default": default}
     parsed = tyro.cli(
         unchecked,
         args=arguments,
@@ -108,22 +109,12 @@ class ExistingRun:
     resume: Annotated[bool, _EXISTING] = False
 
 
-@dataclass(frozen=True)
-class _Resumed:
-    output_dir: Path | None = None
-    resume: bool = False
-
-
 def find_resumed(arguments: Sequence[str] | None) -> Path | None:
     """Return the `--output_dir` of a command line that also says `--resume`, None otherwise."""
-    given, _ = tyro.cli(
-        _Resumed,
-        args=arguments,
-        return_unknown_args=True,
-        add_help=False,
-        use_underscores=True,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--output_dir", "--output-dir", type=Path)
+    parser.add_argument("--resume", action="store_true")
+    given, _ = parser.parse_known_args(arguments)
     return given.output_dir if given.resume else None
 
 
@@ -142,10 +133,9 @@ def run_command(
         The command's own code; 1 after an error; 128 + signal where a signal stopped it; 0 where the reader
         of its output (`| head`) had enough.
     """
-    previous, hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
+    previous, hook = signal.signal(signal.SIGTERM, _raise_stop), sys.unraisablehook
     try:
         sys.unraisablehook = _repeat_lost_signal
-        signal.signal(signal.SIGTERM, _raise_stop)
         return command() or 0
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush goes nowhere
@@ -153,12 +143,9 @@ def run_command(
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
-    except _Stop:
+    except (_Stop, KeyboardInterrupt) as stop:
         print(stopped, file=sys.stderr)
-        return 128 + signal.SIGTERM
-    except KeyboardInterrupt:
-        print(stopped, file=sys.stderr)
-        return 128 + signal.SIGINT
+        return 128 + _signal_of(type(stop))
     finally:
         signal.signal(signal.SIGTERM, previous)
         sys.unraisablehook = hook
@@ -172,6 +159,10 @@ def _raise_stop(number: int, frame: object) -> None:
     raise _Stop
 
 
+def _signal_of(kind: type[BaseException]) -> signal.Signals:
+    return signal.SIGTERM if issubclass(kind, _Stop) else signal.SIGINT
+
+
 def _repeat_lost_signal(unraisable: "sys.UnraisableHookArgs") -> None:
     """Send a signal again whose exception met a finalizer or a weak reference's callback.
 
@@ -181,7 +172,7 @@ def _repeat_lost_signal(unraisable: "sys.UnraisableHookArgs") -> None:
     if not issubclass(unraisable.exc_type, (_Stop, KeyboardInterrupt)):
         sys.__unraisablehook__(unraisable)
         return
-    number = signal.SIGTERM if issubclass(unraisable.exc_type, _Stop) else signal.SIGINT
+    number = _signal_of(unraisable.exc_type)
     timer = threading.Timer(REPEAT_SECONDS, _thread.interrupt_main, (number,))
     timer.daemon = True
     timer.start()

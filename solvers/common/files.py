@@ -11,35 +11,29 @@ from typing import BinaryIO
 
 import filelock
 
-_BLOCK_BYTES = 1 << 20
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextmanager
 def path_aside(path: Path) -> Iterator[Path]:
-    """Yield the hidden name `.NAME.part` beside `path`; what is there gets the true name when the block ends
-    well.
+    """Yield the hidden name `.NAME.part` beside `path`, which gets the true name when the block ends well.
 
     The bytes are on the disk before the rename, so that not even a power cut leaves half a file. An error
-    removes the file; what a killed process left there is removed first. The mode of a replaced file is kept.
-
-    Args:
-        path: The file to write; a symbolic link is followed.
+    removes the file. A symbolic link is followed, the mode of a replaced file is kept.
     """
     target = path.resolve()
-    partial = target.with_name(f".{target.name}.part")
+    partial = hidden_part(target)
     try:
+        with naming(path):
+            partial.unlink(missing_ok=True)  # of a killed process
+            yield partial
+            sync(partial)
+            if target.exists():
+                partial.chmod(target.stat().st_mode & 0o777)
+            os.replace(partial, target)
+            sync(target.parent)
+    except BaseException:
         partial.unlink(missing_ok=True)
-        yield partial
-        sync(partial)
-        if target.exists():
-            partial.chmod(target.stat().st_mode & 0o777)
-        os.replace(partial, target)
-        sync(target.parent)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk does not say which file it was
         raise
 
 
@@ -49,6 +43,17 @@ def written_aside(path: Path) -> Iterator[BinaryIO]:
     with path_aside(path) as partial, partial.open("xb") as file:  # follows no link
         yield file
         file.flush()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let system errors that name no file, such as those of a full disk, name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def sync(path: Path) -> None:
@@ -63,19 +68,18 @@ def sync(path: Path) -> None:
 
 
 class WriterLock:
-    """Exclusive lock `.{name}.lock` beside an output, which the system drops when its holder dies."""
+    """Exclusive lock `.{name}.lock` beside an output, which the system drops when its holder dies.
+
+    Args:
+        output: What is written.
+        timeout: Seconds to wait for another holder; negative waits for ever.
+
+    Raises:
+        BlockingIOError: If another writer has it.
+        FileNotFoundError: If there is no such folder, which `filelock` would make.
+    """
 
     def __init__(self, output: Path, *, timeout: float = 0.0) -> None:
-        """Take the lock.
-
-        Args:
-            output: What is written.
-            timeout: Seconds to wait for another holder; negative waits for ever.
-
-        Raises:
-            BlockingIOError: If another writer has it.
-            FileNotFoundError: If there is no such folder, which `filelock` would make.
-        """
         if not output.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(output.parent))
         path = output.with_name(f".{output.name}.lock")
@@ -102,10 +106,7 @@ class WriterLock:
         self._lock.release()
 
     def inherit(self) -> None:
-        """Let processes that are started from now on, with `close_fds=False`, hold it too until they end.
-
-        Where locks are of open files (POSIX), a command that outlives a killed parent so keeps others away.
-        """
+        """Let processes started from now on with `close_fds=False` hold it too, until they end (POSIX)."""
         descriptor = self._lock._context.lock_file_fd
         if os.name == "posix" and descriptor is not None:
             os.set_inheritable(descriptor, True)
@@ -118,14 +119,9 @@ class WriterLock:
 
 
 def file_sha256(path: Path, count: Callable[[int], object] | None = None) -> str:
-    """SHA-256 of a file's bytes, 64 hex digits.
-
-    Args:
-        path: The file.
-        count: Called with the bytes of each block that was read; what it raises ends the reading.
-    """
+    """SHA-256 of a file, 64 hex digits; `count` is called with the size of each block that was read."""
     digest = hashlib.sha256()
-    block = bytearray(_BLOCK_BYTES)
+    block = bytearray(1 << 20)
     with path.open("rb", buffering=0) as file:
         while size := file.readinto(block):
             digest.update(memoryview(block)[:size])
@@ -135,7 +131,7 @@ def file_sha256(path: Path, count: Callable[[int], object] | None = None) -> str
 
 
 def hidden_part(target: Path) -> Path:
-    """Name the hidden folder `.NAME.part` in which `target` is made."""
+    """Name the hidden `.NAME.part` in which `target` is made."""
     return target.with_name(f".{target.name}.part")
 
 

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 DEFAULT_INTERVAL_SECONDS = 10.0
-DEFAULT_COLUMNS, DEFAULT_ROWS = 80, 24
 LINE = "{desc}{n_fmt}/{total_fmt}{unit} ({percentage:.1f} %), {rate_noinv_fmt}, ETA {remaining}{postfix}"
 
 
@@ -41,33 +40,33 @@ class Interrupt:
         return 0 if self.signal is None else 128 + self.signal
 
     def __enter__(self) -> "Interrupt":
-        if threading.current_thread() is not threading.main_thread():
-            return self
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._note)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._restore()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler: remember the signal and let a second one act as if we had not been here."""
-        self.signal = signal.Signals(number)
-        self._restore()
-
-    def _restore(self) -> None:
-        """Put the earlier handlers back."""
+    def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous.clear()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number)
+        self.__exit__()
 
 
 class Progress:
     """Progress of a run with a known number of steps: a bar with ETA on a terminal, plain lines elsewhere.
 
     A context manager; while it shows a bar, log lines are written above it.
+
+    Args:
+        total: Steps of the whole run.
+        unit: What is counted, in the singular, or "MB".
+        description: Shown in front.
+        initial: Steps done before this start (a resumed run).
+        stream: Where to write; standard error by default.
+        interval: Seconds between lines when the stream is not a terminal.
     """
 
     def __init__(
@@ -80,21 +79,22 @@ class Progress:
         stream: TextIO | None = None,
         interval: float = DEFAULT_INTERVAL_SECONDS,
     ) -> None:
-        """Start the display.
-
-        Args:
-            total: Steps of the whole run.
-            unit: What is counted, in the singular, or "MB".
-            description: Shown in front.
-            initial: Steps done before this start (a resumed run).
-            stream: Where to write; standard error by default.
-            interval: Seconds between lines when the stream is not a terminal.
-        """
         stream = sys.stderr if stream is None else stream
         self._on_terminal = stream.isatty()
-        # Some terminals (of containers, of editors) say that they are 0 columns wide, which tqdm takes
-        # literally.
-        has_width = self._on_terminal and os.get_terminal_size(stream.fileno()).columns > 0
+        options: dict[str, Any]
+        if not self._on_terminal:
+            # The delay keeps tqdm from a line for nothing.
+            options = {
+                "mininterval": interval,
+                "miniters": 1,
+                "delay": 1e-9,
+                "bar_format": LINE,
+                "position": 0,
+            }
+        elif os.get_terminal_size(stream.fileno()).columns > 0:
+            options = {"mininterval": 0.2, "dynamic_ncols": True}
+        else:  # terminals of containers and editors may say that they are 0 wide, which tqdm takes literally
+            options = {"mininterval": 0.2, "ncols": 80, "nrows": 24}
         self._redirected = contextlib.ExitStack()
         self._bar = _Bar(
             total=total,
@@ -102,14 +102,7 @@ class Progress:
             unit=f" {unit}" if unit.isupper() else f" {unit}s",  # 3 steps, but 3 MB
             desc=f"{description}: " if description else None,
             file=stream,
-            ncols=None if has_width or not self._on_terminal else DEFAULT_COLUMNS,
-            nrows=None if has_width else DEFAULT_ROWS,
-            dynamic_ncols=has_width,
-            mininterval=0.2 if self._on_terminal else interval,
-            miniters=None if self._on_terminal else 1,
-            delay=0 if self._on_terminal else 1e-9,  # no line for nothing
-            bar_format=None if self._on_terminal else LINE,
-            position=None if self._on_terminal else 0,
+            **options,
         )
 
     def update(self, n: int = 1, values: Mapping[str, float] = {}) -> None:
@@ -151,13 +144,7 @@ class _Bar(tqdm):
         """Return what puts the state on the stream."""
         if file.isatty():
             return tqdm.status_printer(file)
-
-        def line(text: str) -> None:
-            if text:
-                file.write(f"{text.rstrip(', ')}\n")
-                file.flush()
-
-        return line
+        return lambda text: print(text.rstrip(", "), file=file, flush=True) if text else None
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Show the state, and remember which."""

@@ -20,20 +20,14 @@ def package_version() -> str:
 
 @functools.cache
 def git_commit() -> str:
-    """Commit of the source folder this module runs from, with "-dirty" when tracked files differ from it.
+    """Commit (40 hex digits) of the source that runs, with "-dirty" when tracked files differ from it.
 
-    Returns:
-        The 40 hex digits, or "unknown" outside a git checkout of this project (an installed package that
-        merely lies below some other repository is not described by that repository's commit).
+    "unknown" outside a checkout of this project: a repository that merely lies above an installed package
+    says nothing about it.
     """
-    folder = Path(__file__).resolve().parent
-    if _git(folder, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+    if not _git("ls-files", "--error-unmatch", Path(__file__).name):
         return UNKNOWN
-    commit = _git(folder, "rev-parse", "HEAD")
-    if not commit:
-        return UNKNOWN
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return f"{commit}-dirty" if changed else commit
+    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or UNKNOWN
 
 
 def provenance() -> dict[str, str]:
@@ -41,12 +35,12 @@ def provenance() -> dict[str, str]:
     return {"package_version": package_version(), "git_commit": git_commit()}
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
-    """Output of one git command, or None where git is missing, fails or takes longer than five seconds."""
+def _git(*arguments: str) -> str:
+    """Output of a git command beside this file; "" where git is missing, fails or takes too long."""
     try:
-        result = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5, check=False
-        )
+        command = ["git", *arguments]
+        return subprocess.check_output(
+            command, cwd=Path(__file__).parent, text=True, timeout=5, stderr=subprocess.DEVNULL
+        ).strip()
     except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip() if result.returncode == 0 else None
+        return ""

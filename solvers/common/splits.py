@@ -5,10 +5,8 @@ from pathlib import Path
 
 SPLITS = ("train", "val", "test")
 GRID, GRAPHS = ".h5", ".zarr"
-SUFFIXES = (GRID, GRAPHS)
 
-_CONVERT = "convert the task first (scripts/convert_pdebench_multimodal.py)"
-_NAME = re.compile(rf"(?P<task>.+)_({'|'.join(SPLITS)})({'|'.join(map(re.escape, SUFFIXES))})")
+_NAME = re.compile(rf"(?P<task>.+)_({'|'.join(SPLITS)})(\{GRID}|\{GRAPHS})")
 
 
 def split_path(root: str | Path, task: str, split: str, suffix: str = GRID) -> Path:
@@ -17,16 +15,12 @@ def split_path(root: str | Path, task: str, split: str, suffix: str = GRID) -> P
 
 
 def find_split(root: str | Path, task: str, split: str) -> Path:
-    """Find the file or store of one split.
-
-    Raises:
-        ValueError: There is none, or there are two.
-    """
+    """Find the file or store of one split; a ValueError where there is none, or two."""
     return find_splits(root, task, (split,))[split]
 
 
 def find_splits(root: str | Path, task: str, wanted: tuple[str, ...] | None = None) -> dict[str, Path]:
-    """Find the files or stores of a task, in the order train, val, test.
+    """Find the files or stores of a task ("burgers1d"), in the order train, val, test.
 
     Args:
         root: Folder of `burgers1d_train.h5` and others.
@@ -37,16 +31,20 @@ def find_splits(root: str | Path, task: str, wanted: tuple[str, ...] | None = No
         ValueError: A wanted one is missing, or one is there twice.
     """
     found: dict[str, Path] = {}
+    missing: list[str] = []
     for split in SPLITS if wanted is None else wanted:
-        paths = [path for suffix in SUFFIXES if (path := split_path(root, task, split, suffix)).exists()]
-        if len(paths) > 1:
-            raise ValueError(f"there are both {paths[0]} and {paths[1]}; move one of them away")
-        if paths:
-            found[split] = paths[0]
-    if missing := [split for split in wanted or () if split not in found]:
-        first, *others = [split_path(root, task, split) for split in missing]
-        names = ", ".join([str(first), *(path.name for path in others)])
-        raise ValueError(f"no {names} (or {GRAPHS}); {_CONVERT}, or change --root")
+        grid, graphs = (split_path(root, task, split, suffix) for suffix in (GRID, GRAPHS))
+        if grid.exists() and graphs.exists():
+            raise ValueError(f"there are both {grid} and {graphs}; move one of them away")
+        if grid.exists() or graphs.exists():
+            found[split] = grid if grid.exists() else graphs
+        else:
+            missing.append(grid.name if missing else str(grid))
+    if wanted and missing:
+        raise ValueError(
+            f"no {', '.join(missing)} (or {GRAPHS}); convert the task first "
+            "(scripts/convert_pdebench_multimodal.py), or change --root"
+        )
     return found
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 from solvers.common.files import WriterLock, written_aside
 
 RECORD = "stage.json"
-_HALF_RECORD = f".{RECORD}.part"  # of a process that was killed while it wrote its first one
 
 
 @dataclass
@@ -41,9 +41,7 @@ class Stage:
     def changes(self) -> list[str]:
         """Describe what the folder's request has other than this one: "seed: 0 there, 1 now"."""
         record = read_record(self.folder)
-        if record is None:
-            return []
-        return differences(record["request"], self.request)
+        return [] if record is None else differences(record["request"], self.request)
 
     def begin(self, *, overwrite: bool = False, timeout: float = 0.0) -> None:
         """Take the folder for this process, and read how far an earlier one came; `close` lets go of it.
@@ -58,29 +56,29 @@ class Stage:
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._lock = WriterLock(self.folder, timeout=timeout)
-        try:
+        with ExitStack() as on_error:
+            on_error.callback(self.close)
+            problem = ""
             try:
-                changes = self.changes()
-            except ValueError as damage:
-                if not overwrite:
-                    raise
-                changes = [str(damage)]
-            if changes:
-                if not overwrite:
-                    raise ValueError(
+                if changes := self.changes():
+                    problem = (
                         f"{self.folder} is of another request ({'; '.join(changes)}); repeat that one, give "
                         "--overwrite to start anew, or choose another folder"
                     )
+            except ValueError as damage:
+                problem = str(damage)
+            if problem and not overwrite:
+                raise ValueError(problem)
+            if problem:
                 shutil.rmtree(self.folder)
-            record = read_record(self.folder)
-            if record is None and self.folder.exists() and set(os.listdir(self.folder)) - {_HALF_RECORD}:
-                raise ValueError(f"{self.folder} is in the way: it has no {RECORD}; move it away")
             self.folder.mkdir(exist_ok=True)
+            record = read_record(self.folder)
+            # A first record may be half-written.
+            if record is None and set(os.listdir(self.folder)) - {f".{RECORD}.part"}:
+                raise ValueError(f"{self.folder} is in the way: it has no {RECORD}; move it away")
             self.progress = {} if record is None else record["progress"]
             self.record()
-        except BaseException:
-            self.close()
-            raise
+            on_error.pop_all()
 
     def record(self, **progress: Any) -> None:
         """Note how far the work came, whole or not at all; values given before are kept."""
@@ -111,34 +109,22 @@ class Stage:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """Read the record of a folder; None where there is none.
-
-    Raises:
-        ValueError: If it is damaged.
-    """
+    """Read the record of a folder; None where there is none, a ValueError where it is damaged."""
     path = folder / RECORD
     if not path.is_file():
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if record.keys() >= {"request", "progress", "done"}:
-            return dict(record)
-    except (ValueError, AttributeError):
-        pass
-    raise ValueError(f"{path} is damaged; remove {folder} to start anew")
+        return {name: record[name] for name in ("request", "progress", "done")}
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is damaged; remove {folder} to start anew") from None
 
 
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Describe what differs between two requests of JSON values, as "data.seed: 0 there, 1 now"."""
     before, after = (_flat(json.loads(json.dumps(values))) for values in (there, now))
-    return [
-        f"{name}: {_short(before, name)} there, {_short(after, name)} now"
-        for name in [*before, *(name for name in after if name not in before)]
-        if before.get(name, _ABSENT) != after.get(name, _ABSENT)
-    ]
-
-
-_ABSENT = object()
+    pairs = {name: (before.get(name, "absent"), after.get(name, "absent")) for name in {**before, **after}}
+    return [f"{name}: {a!s:.60} there, {b!s:.60} now" for name, (a, b) in pairs.items() if a != b]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -147,9 +133,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
-
-
-def _short(values: Mapping[str, Any], name: str) -> str:
-    """Give a value in at most 60 characters."""
-    text = str(values.get(name, "absent"))
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -31,9 +31,9 @@ def domain(
     Raises:
         ValueError: Coordinates that are not those of the grid, or lengths that contradict them.
     """
-    missing = [axis for axis in ("x", "y") if axis not in coordinates]
-    if missing:
-        raise ValueError(f"coordinates/{missing[0]} is missing; write the grid points' positions there")
+    for axis in ("x", "y"):
+        if axis not in coordinates:
+            raise ValueError(f"coordinates/{axis} is missing; write the grid points' positions there")
     chebyshev = "grid_y" not in metadata and chebyshev_span(coordinates["y"]) is not None
     grid_y = str(metadata.get("grid_y", "chebyshev" if chebyshev else "uniform"))
     boundary = (
@@ -55,7 +55,7 @@ def _length(nodes: np.ndarray, boundary: str, grid: str, axis: str, stated: Any)
         length = float(stated)
     except (TypeError, ValueError):
         length = math.nan
-    if not (math.isfinite(length) and length > 0):
+    if not 0 < length < math.inf:
         raise ValueError(f"metadata length_{axis}: expected a positive number, found {stated!r}; correct it")
     if len(nodes) == 1:
         return length
@@ -64,14 +64,11 @@ def _length(nodes: np.ndarray, boundary: str, grid: str, axis: str, stated: Any)
     # Uniform nodes between walls may hold both walls, one or none.
     points = len(nodes) + np.arange(-1, 2) if boundary == "wall" and grid == "uniform" else [found / spacing]
     if np.abs(np.asarray(points) * spacing - length).min() > LENGTH_TOLERANCE * spacing:
-        ends = (
-            "; do they hold both ends of the period? Then leave out the last"
-            if boundary == "periodic"
-            else ""
-        )
+        ends = " (do they hold both ends of the period? Then leave out the last)"
         raise ValueError(
             f"metadata length_{axis} {length:g} contradicts coordinates/{axis}, {len(nodes)} nodes that are "
-            f"{spacing:g} apart (a {boundary} axis of length {found:g}){ends}; correct one of them"
+            f"{spacing:g} apart, a {boundary} axis of length {found:g}"
+            f"{ends if boundary == 'periodic' else ''}; correct one of them"
         )
     return length
 
@@ -89,23 +86,24 @@ def axis_length(nodes: np.ndarray, boundary: str, grid: str, axis: str) -> float
     """
     x = np.asarray(nodes, dtype=np.float64)
     n = x.size
-    remedy = f"correct coordinates/{axis}"
     if x.ndim != 1 or n < 2 or not np.all(np.diff(x) > 0):
         raise ValueError(
             f"coordinates/{axis} must hold two or more increasing values (a single one needs the metadata "
-            f"attribute length_{axis}); {remedy}"
+            f"attribute length_{axis}); correct them"
         )
     if grid == "chebyshev":
         length = chebyshev_span(x)
         if length is None:
-            raise ValueError(f"coordinates/{axis} are not Chebyshev nodes although grid_y says so; {remedy}")
+            raise ValueError(
+                f"coordinates/{axis} are not Chebyshev nodes although grid_y says so; correct one of them"
+            )
         return length
     span = float(x[-1] - x[0])
     dx = span / (n - 1)
     if float(np.abs((x - x[0]) / dx - np.arange(n)).max()) > COORDINATE_TOLERANCE * max(1, n / 4096):
         raise ValueError(
-            f"coordinates/{axis} are not equidistant although the grid is uniform; {remedy}, or "
-            f"interpolate the fields"
+            f"coordinates/{axis} are not equidistant although the grid is uniform; correct them, or "
+            "interpolate the fields"
         )
     cell_centered = abs(x[0] - dx / 2) < COORDINATE_TOLERANCE * dx
     return n * dx if boundary == "periodic" or cell_centered else span

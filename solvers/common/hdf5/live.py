@@ -17,15 +17,14 @@ from pathlib import Path
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 WRITE_FLAG = 0x01
 SWMR_FLAG = 0x04
+SUPERBLOCK_BYTES = 48
 
-# signature, version, offset size, length size, status flags, base, extension, end of file, root group,
-# checksum
-_LAYOUT = struct.Struct("<8sBBBBQQQQI")
-_CHECKSUM = struct.Struct("<I")
+# signature, version, offset size, length size, status flags, base, extension, end of file, root group; the
+# checksum follows
+_LAYOUT = struct.Struct("<8sBBBBQQQQ")
 
 _MIN_AHEAD_BYTES = 4 << 20
 _AHEAD_APPENDS = 8
-_SUPERBLOCK_BYTES = 48
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,43 +45,25 @@ class Superblock:
 
     def encode(self) -> bytes:
         """Return the 48 bytes with their checksum."""
-        body = _LAYOUT.pack(
-            SIGNATURE,
-            self.version,
-            8,
-            8,
-            self.flags,
-            self.base_address,
-            self.extension_address,
-            self.end_of_file,
-            self.root_address,
-            0,
-        )[: -_CHECKSUM.size]
-        return body + _CHECKSUM.pack(lookup3(body))
+        version, *others = dataclasses.astuple(self)
+        body = _LAYOUT.pack(SIGNATURE, version, 8, 8, *others)
+        return body + struct.pack("<I", lookup3(body))
 
 
 def decode(data: bytes) -> Superblock | None:
     """Superblock from the first 48 bytes of a file, None where they are not a valid one of version 2 or 3."""
-    if len(data) < _LAYOUT.size:
+    if len(data) < SUPERBLOCK_BYTES:
         return None
-    fields = _LAYOUT.unpack(data[: _LAYOUT.size])
-    signature, version, size_of_offsets, size_of_lengths, flags = fields[:5]
-    if signature != SIGNATURE or version not in (2, 3) or (size_of_offsets, size_of_lengths) != (8, 8):
-        return None
-    if lookup3(data[: _LAYOUT.size - _CHECKSUM.size]) != fields[-1]:
-        return None
-    return Superblock(version, flags, *fields[5:9])
+    signature, version, offset_size, length_size, *others = _LAYOUT.unpack_from(data)
+    superblock = Superblock(version, *others)
+    known = signature == SIGNATURE and version in (2, 3) and (offset_size, length_size) == (8, 8)
+    return superblock if known and superblock.encode() == data[:SUPERBLOCK_BYTES] else None
 
 
 def read_superblock(path: str | os.PathLike[str]) -> Superblock | None:
     """Superblock of the file at `path`, None where it has none of version 2 or 3."""
     with Path(path).open("rb") as file:
-        return decode(file.read(_LAYOUT.size))
-
-
-def write_superblock(descriptor: int, superblock: Superblock) -> None:
-    """Overwrite the superblock by one system call on a file descriptor opened for writing."""
-    os.pwrite(descriptor, superblock.encode(), 0)
+        return decode(file.read(SUPERBLOCK_BYTES))
 
 
 def release_file(path: str | os.PathLike[str]) -> None:
@@ -96,17 +77,14 @@ def release_file(path: str | os.PathLike[str]) -> None:
     superblock = read_superblock(path)
     if superblock is None:
         raise ValueError(f"{path}: expected an HDF5 file of the common format, found no version 3 superblock")
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        end_of_file = max(superblock.end_of_file, os.fstat(descriptor).st_size)
-        os.ftruncate(descriptor, end_of_file)
-        write_superblock(descriptor, dataclasses.replace(superblock, flags=0, end_of_file=end_of_file))
-    finally:
-        os.close(descriptor)
+    with Path(path).open("r+b") as file:
+        end_of_file = max(superblock.end_of_file, os.fstat(file.fileno()).st_size)
+        file.truncate(end_of_file)
+        file.write(dataclasses.replace(superblock, flags=0, end_of_file=end_of_file).encode())
 
 
 class LiveSuperblock:
-    """The superblock of a file open for SWMR writing, under our control.
+    """The superblock of a file that HDF5 has just opened for SWMR writing, under our control.
 
     The end-of-file address is kept ahead of the data, and the file's length ahead of that: both are raised
     before HDF5 writes there, so that nothing on disk ever lies past the address, and a program that looked
@@ -115,18 +93,14 @@ class LiveSuperblock:
     """
 
     def __init__(self, path: Path) -> None:
-        """Take over the superblock of the file at `path`, which HDF5 has just opened for SWMR writing."""
-        self._descriptor = os.open(path, os.O_RDWR)
-        superblock = decode(os.pread(self._descriptor, _SUPERBLOCK_BYTES, 0))
-        if superblock is None:
-            os.close(self._descriptor)
-            raise ValueError(f"{path}: expected a version 3 superblock as written by HDF5 >= 1.10")
+        superblock = read_superblock(path)
+        assert superblock is not None  # HDF5 writes no older one in this mode
         self._superblock = dataclasses.replace(superblock, flags=0)
+        self._descriptor = os.open(path, os.O_RDWR)
         self._reserved = 0
 
     def reserve(self, allocated: int, extra: int) -> None:
-        """Make room for `extra` bytes after the `allocated` ones, and more, so that few calls have to do
-        anything.
+        """Make room for `extra` bytes after the `allocated` ones, and more, so that most calls do nothing.
 
         Raises:
             OSError: If the file cannot grow (a quota or a file size limit).
@@ -137,7 +111,7 @@ class LiveSuperblock:
         reserved = allocated + ahead
         if os.fstat(self._descriptor).st_size < reserved + ahead:
             os.ftruncate(self._descriptor, reserved + ahead)
-        write_superblock(self._descriptor, dataclasses.replace(self._superblock, end_of_file=reserved))
+        self._write(reserved)
         self._reserved = reserved
 
     def settle(self, allocated: int) -> None:
@@ -146,7 +120,7 @@ class LiveSuperblock:
         HDF5 then cuts the file off there, and it may do so before it writes its own superblock. A `reserve`
         after that takes the superblock over again.
         """
-        write_superblock(self._descriptor, dataclasses.replace(self._superblock, end_of_file=allocated))
+        self._write(allocated)
         self._reserved = 0
 
     def sync(self) -> None:
@@ -157,6 +131,12 @@ class LiveSuperblock:
         """Let go of the file. HDF5 writes the superblock itself when it closes the file."""
         os.close(self._descriptor)
 
+    def _write(self, end_of_file: int) -> None:
+        """Overwrite the superblock by one system call."""
+        os.pwrite(
+            self._descriptor, dataclasses.replace(self._superblock, end_of_file=end_of_file).encode(), 0
+        )
+
 
 def trim(path: Path) -> None:
     """Cut off what `LiveSuperblock` reserved past the end of a file that HDF5 has closed."""
@@ -166,45 +146,28 @@ def trim(path: Path) -> None:
 
 
 def lookup3(data: bytes) -> int:
-    """Bob Jenkins' lookup3 hash (`hashlittle`, initial value 0), HDF5's metadata checksum.
+    """Bob Jenkins' lookup3 hash (`hashlittle`, initial value 0) of at least a byte: HDF5's checksum.
 
-    Source: http://burtleburtle.net/bob/c/lookup3.c, public domain.
+    Source: http://burtleburtle.net/bob/c/lookup3.c, public domain. The three words change places after each
+    step instead of being named anew in it.
     """
-    a = b = c = (0xDEADBEEF + len(data)) & 0xFFFFFFFF
-    if not data:
-        return c
+    a = b = c = (0xDEADBEEF + len(data)) & _WORD
     padded = data + bytes(-len(data) % 12)
-    words = struct.unpack(f"<{len(padded) // 4}I", padded)
-    for start in range(0, len(words) - 3, 3):
-        a, b, c = _mix(a + words[start], b + words[start + 1], c + words[start + 2])
-    a, b, c = (x & 0xFFFFFFFF for x in (a + words[-3], b + words[-2], c + words[-1]))
-    return _final(a, b, c)
+    blocks = list(struct.iter_unpack("<III", padded))
+    for x, y, z in blocks[:-1]:
+        a, b, c = a + x, b + y, c + z
+        for bits in (4, 6, 8, 16, 19, 4):
+            a, b, c = b, c + b, ((a - c) ^ _rotate(c, bits))
+    a, b, c = (word + more for word, more in zip((a, b, c), blocks[-1], strict=True))
+    for bits in (14, 11, 25, 16, 4, 14, 24):
+        a, b, c = b, (c ^ b) - _rotate(b, bits), a
+    return b & _WORD
+
+
+_WORD = 0xFFFFFFFF
 
 
 def _rotate(x: int, bits: int) -> int:
     """32-bit left rotation."""
-    x &= 0xFFFFFFFF
-    return (x << bits | x >> 32 - bits) & 0xFFFFFFFF
-
-
-def _mix(a: int, b: int, c: int) -> tuple[int, int, int]:
-    """lookup3's reversible mixing of three 32-bit words."""
-    a, c = (a - c) ^ _rotate(c, 4), c + b
-    b, a = (b - a) ^ _rotate(a, 6), a + c
-    c, b = (c - b) ^ _rotate(b, 8), b + a
-    a, c = (a - c) ^ _rotate(c, 16), c + b
-    b, a = (b - a) ^ _rotate(a, 19), a + c
-    c, b = (c - b) ^ _rotate(b, 4), b + a
-    return a & 0xFFFFFFFF, b & 0xFFFFFFFF, c & 0xFFFFFFFF
-
-
-def _final(a: int, b: int, c: int) -> int:
-    """lookup3's final mixing; returns the hash."""
-    c = (c ^ b) - _rotate(b, 14)
-    a = (a ^ c) - _rotate(c, 11)
-    b = (b ^ a) - _rotate(a, 25)
-    c = (c ^ b) - _rotate(b, 16)
-    a = (a ^ c) - _rotate(c, 4)
-    b = (b ^ a) - _rotate(a, 14)
-    c = (c ^ b) - _rotate(b, 24)
-    return c & 0xFFFFFFFF
+    x &= _WORD
+    return (x << bits | x >> 32 - bits) & _WORD

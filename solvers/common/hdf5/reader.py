@@ -1,31 +1,53 @@
 """Lazy reading of HDF5 files: complete ones, files being written, files of killed writers."""
 
 import errno
-import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from solvers.common.hdf5 import schema
-from solvers.common.hdf5.live import SIGNATURE, Superblock, decode
-from solvers.common.hdf5.schema import HDF5Info, missing_filter, plain_value
+from solvers.common.hdf5.live import SIGNATURE, SUPERBLOCK_BYTES, Superblock, decode
+from solvers.common.hdf5.schema import HDF5Info
 from solvers.common.hdf5.structure import DAMAGED, Contents
 from solvers.common.urls import redact
 
-logger = logging.getLogger(__name__)
-
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 _HELD = {errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK}
-_NO_LOGIN = (
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "TokenRetrievalError",
-    "DefaultCredentialsError",
+# Error numbers, a pattern of the error's classes and message, and what is said; the first that fits.
+_CAUSES: tuple[tuple[tuple[int, ...], str, str], ...] = (
+    (
+        (errno.EMFILE, errno.ENFILE),
+        "^$",
+        "too many files are open in this process; close some, or allow more (`ulimit -n 4096`)",
+    ),
+    (
+        (),
+        "Credentials|TokenRetrieval|credentials",
+        "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for another "
+        "store than AWS), or log in to that store",
+    ),
+    ((), r"\bImportError", "{reason}; install it, or download the file"),
+    (
+        (),
+        r"required filter|filter[^0-9/]*\d|plugin",
+        "it is compressed by an HDF5 filter that is not installed ({reason}); install hdf5plugin",
+    ),
+    ((errno.ENOENT,), "FileNotFoundError", "there is no such file; check the path"),
+    (
+        (errno.EACCES, errno.EPERM),
+        "PermissionError|Forbidden",
+        "access denied ({reason}); check its permissions, or your login",
+    ),
+    (
+        (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNREFUSED),
+        "^$",
+        "the file system or server does not answer ({reason}); try again when it does",
+    ),
+    ((), "://", "cannot be opened ({reason}); check the URL, or download the file"),
+    ((), "", "HDF5 cannot open it ({reason}); " + DAMAGED),
 )
 
 
@@ -47,9 +69,8 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
     except (OSError, RuntimeError, KeyError) as error:
         if superblock is not None and superblock.open_for_write and not _lock_errno(error):
             raise ValueError(
-                f"{path}: HDF5 cannot open it ({_reason(error)}); another program is writing it, or "
-                f"died while it "
-                "did: then run `h5clear -s` on it"
+                f"{path}: HDF5 cannot open it ({_reason(error)}); another program is writing it, or died "
+                "while it did: then run `h5clear -s` on it"
             ) from error
         raise open_error(path, error) from error
 
@@ -66,13 +87,12 @@ def open_file(path: str | os.PathLike[str], *, allow_external: bool = False) -> 
     """
     file = open_hdf5(path)
     try:
-        if Contents(file, str(path), allow_external=allow_external).group(schema.FIELDS) is None:
+        contents = Contents(file, str(path), allow_external=allow_external)
+        if contents.group(schema.FIELDS) is None:
             raise ValueError(
-                f"{path}: expected a group /fields, found {sorted(file)}; convert it to the common "
-                f"format first"
+                f"{path}: expected a group /fields, found {sorted(file)}; convert it to the common format"
             )
-        for dataset in field_datasets(file).values():
-            missing_filter(dataset)  # loads what there is
+        contents.readable(schema.FIELDS)  # loads the plugins of their filters
     except BaseException:
         file.close()
         raise
@@ -89,50 +109,17 @@ def open_error(path: str | os.PathLike[str], error: BaseException) -> ValueError
     shown, reason = redact(os.fspath(path)), redact(_reason(error))
     number = getattr(error, "errno", None) or _errno_in(reason)
     lock = _lock_errno(error)
-    kinds = {kind.__name__ for kind in type(error).__mro__}
     if lock in _HELD:
         text = "another program has it open for writing; wait until it is done, or end it"
     elif lock is not None:
         text = f"its file system has no locks ({os.strerror(lock).lower()}); set HDF5_USE_FILE_LOCKING=FALSE"
-    elif number in (errno.EMFILE, errno.ENFILE):
-        text = (
-            "too many files are open in this process; close some, or allow more (`ulimit -n 4096`) "
-            "and start again"
-        )
-    elif kinds & set(_NO_LOGIN) or "credentials" in reason.lower():
-        text = (
-            "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for "
-            "another "
-            "store than AWS), or log in to that store"
-        )
-    elif isinstance(error, ImportError):
-        text = f"{reason}; install it, or download the file"
-    elif filters := re.search(r"filter[^0-9]*(\d+)|filter '([^']+)'|required filter|plugin", reason):
-        name = f" {filters[1] or filters[2]}" if filters[1] or filters[2] else ""
-        text = (
-            f"it is compressed by the HDF5 filter{name}, which is not installed ({reason}); install "
-            f"hdf5plugin"
-        )
-    elif isinstance(error, FileNotFoundError) or number == errno.ENOENT:
-        text = "there is no such file; check the path"
-    elif isinstance(error, PermissionError) or number in (errno.EACCES, errno.EPERM) or "Forbidden" in reason:
-        text = f"access denied ({reason}); check its permissions, or your login"
-    elif number in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNREFUSED):
-        text = f"the file system or server does not answer ({reason}); try again when it does"
-    elif "://" in shown:
-        text = f"cannot be opened ({reason}); check the URL, or download the file"
     else:
-        text = f"HDF5 cannot open it ({reason}); {DAMAGED}"
+        classes = " ".join(kind.__name__ for kind in type(error).__mro__)
+        words = f"{classes}: {reason} {'://' if '://' in shown else ''}"
+        text = next(
+            text for numbers, pattern, text in _CAUSES if number in numbers or re.search(pattern, words)
+        ).format(reason=reason)
     return ValueError(f"{shown}: {text}")
-
-
-def field_datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Datasets of /fields by name; links that lead nowhere are left out."""
-    members = {}
-    for name in file[schema.FIELDS]:
-        with suppress(KeyError, OSError, RuntimeError):
-            members[name] = file[schema.FIELDS][name]
-    return {name: item for name, item in members.items() if isinstance(item, h5py.Dataset)}
 
 
 def num_samples(file: h5py.File) -> int:
@@ -140,20 +127,11 @@ def num_samples(file: h5py.File) -> int:
 
     Where there is no time, the shortest field says.
     """
-    lengths = [dataset.shape[0] for dataset in field_datasets(file).values() if dataset.shape]
-    if isinstance(time := file.get(schema.TIME), h5py.Dataset) and time.ndim == 1:
-        lengths.append(num_times(file))
+    contents = Contents(file, file.filename)
+    lengths = [len(dataset) for dataset in contents.readable(schema.FIELDS).values()]
+    if "time" in contents.readable(schema.COORDINATES):
+        lengths.append(contents.num_times() or 0)
     return min(lengths, default=0)
-
-
-def num_times(file: h5py.File) -> int:
-    """Return committed times: all of them, less those at the end that a resumed run was about to drop
-    (NaN)."""
-    time = file[schema.TIME]
-    count = len(time)
-    while count and not is_complete(file) and np.isnan(time[count - 1]):
-        count -= 1
-    return count
 
 
 def is_complete(file: h5py.File) -> bool:
@@ -172,7 +150,7 @@ def read_hdf5_info(path: str | os.PathLike[str]) -> HDF5Info:
     """
     with open_file(path) as file:
         contents = Contents(file, str(path))
-        fields = dict(_readable(contents, schema.FIELDS))
+        fields = contents.readable(schema.FIELDS)
         if not fields:
             for name in contents.names(schema.FIELDS):
                 contents.dataset(f"{schema.FIELDS}/{name}")
@@ -180,40 +158,18 @@ def read_hdf5_info(path: str | os.PathLike[str]) -> HDF5Info:
                 f"{path}: /fields: expected at least one dataset, found none; write the file again"
             )
         count = num_samples(file)
-        axes = {name: item[:] for name, item in _readable(contents, schema.COORDINATES) if name in ("x", "y")}
-        attributes = file[schema.METADATA].attrs.items() if schema.METADATA in file else ()
+        coordinates = contents.readable(schema.COORDINATES)
+        trajectory = coordinates["trajectory"][:count] if "trajectory" in coordinates else np.zeros(0)
         return HDF5Info(
             path=Path(path),
             num_samples=count,
             fields={name: (dataset.shape[1:], dataset.dtype) for name, dataset in fields.items()},
-            coordinates=axes,
-            parameters={name: item[()] for name, item in _readable(contents, schema.PARAMETERS)},
-            scalars=tuple(name for name, _ in _readable(contents, schema.SCALARS)),
-            metadata={name: plain_value(value) for name, value in attributes},
-            num_trajectories=_num_trajectories(contents, count),
+            coordinates={name: item[:] for name, item in coordinates.items() if name in ("x", "y")},
+            parameters={name: item[()] for name, item in contents.readable(schema.PARAMETERS).items()},
+            scalars=tuple(contents.readable(schema.SCALARS)),
+            metadata=contents.metadata,
+            num_trajectories=max(1, len(np.unique(trajectory))),
         )
-
-
-def _readable(contents: Contents, group: str) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Yield what the format allows in a group."""
-    for name in contents.names(group):
-        if group == schema.COORDINATES and name not in ("x", "y"):
-            continue
-        try:
-            dataset = contents.dataset(f"{group}/{name}")
-        except ValueError as error:
-            logger.debug("left out: %s", error)
-            continue
-        if dataset is not None:
-            yield name, dataset
-
-
-def _num_trajectories(contents: Contents, count: int) -> int:
-    """Distinct trajectory ids among the first `count` samples; 1 where the file has none."""
-    trajectory = contents.dataset(schema.TRAJECTORY)
-    if trajectory is None or count == 0:
-        return 1
-    return len(np.unique(trajectory[:count]))
 
 
 def _check_bytes(path: Path) -> Superblock | None:
@@ -226,7 +182,7 @@ def _check_bytes(path: Path) -> Superblock | None:
         raise ValueError(f"{path}: expected an HDF5 file, found {found}; check the path")
     try:
         with path.open("rb") as file:
-            head, size = file.read(48), os.fstat(file.fileno()).st_size
+            head, size = file.read(SUPERBLOCK_BYTES), os.fstat(file.fileno()).st_size
             start = 512
             while not head.startswith(SIGNATURE) and start < size:
                 file.seek(start)

@@ -1,8 +1,8 @@
 """Rewrites one file with the chunks and the compression of the common format, a block of frames at a time."""
 
 import io
-import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -11,15 +11,12 @@ import numpy as np
 from solvers.common.files import WriterLock, path_aside
 from solvers.common.hdf5 import schema
 from solvers.common.hdf5.reader import open_file
-from solvers.common.hdf5.schema import compression_options
 from solvers.common.hdf5.storage import storage_problem
 from solvers.common.hdf5.structure import Contents, check_float32
 from solvers.common.progress import Progress
 
 BLOCK_BYTES = 8 << 20
 MAX_BLOCK_BYTES = 256 << 20
-
-logger = logging.getLogger(__name__)
 
 
 def repack(
@@ -56,181 +53,114 @@ def repack(
     target = Path(path if output is None else output)
     if output is not None and target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists: choose another --output or replace it with --overwrite")
-    lock = WriterLock(target)
-    try:
-        with path_aside(target) as partial, partial.open("x+b", buffering=0) as raw:
-            guarded = _Guarded(raw)
-            with open_file(path) as source, h5py.File(guarded, "w", libver=("v110", "v110")) as file:
-                _Copy(Contents(source, str(path)), file, guarded, compression, progress).run()
-            guarded.check()
-    finally:
-        lock.release()
+    with WriterLock(target), path_aside(target) as partial, _Guarded(partial, "x+b") as guarded:
+        with open_file(path) as source, h5py.File(guarded, "w", libver=("v110", "v110")) as file:
+            for frames in _copy(Contents(source, str(path)), file, compression):
+                guarded.check()
+                if progress is not None:
+                    progress.update(frames)
+        guarded.check()
     return target
 
 
-class _Guarded(io.RawIOBase):
+class _Guarded(io.FileIO):
     """A file whose first failed write is remembered: HDF5 crashes when it cannot write what it must close."""
 
-    def __init__(self, raw: io.FileIO) -> None:
-        self._raw = raw
-        self._error: OSError | None = None
+    error: OSError | None = None
 
     def check(self) -> None:
-        """Raise the error of a write that failed."""
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
 
     def write(self, block: object) -> int:
         """Write what there is room for, and say that all was written."""
         view = memoryview(block)  # type: ignore[arg-type]
         done = 0
-        while self._error is None and done < view.nbytes:
+        while self.error is None and done < view.nbytes:
             try:
-                done += self._raw.write(view[done:])
+                done += super().write(view[done:])
             except OSError as error:
-                self._error = error
+                self.error = error
         return view.nbytes
-
-    def readinto(self, block: object) -> int:
-        """Read."""
-        return self._raw.readinto(block)  # type: ignore[arg-type]
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a position."""
-        return self._raw.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._raw.tell()
 
     def truncate(self, size: int | None = None) -> int:
         """Set the length."""
         try:
-            return self._raw.truncate(size)
+            return super().truncate(size)
         except OSError as error:
-            self._error = self._error or error
+            self.error = self.error or error
             return size or 0
 
-    def flush(self) -> None:
-        """Do nothing before `check`."""
 
-
-class _Copy:
-    """One file's content on its way into an empty one."""
-
-    def __init__(
-        self,
-        contents: Contents,
-        file: h5py.File,
-        guarded: _Guarded,
-        compression: str | None,
-        progress: Progress | None,
-    ) -> None:
-        self._contents, self._source, self._path = contents, contents.file, contents.path
-        self._file, self._guarded = file, guarded
-        self._compression, self._progress = compression, progress
-
-    def run(self) -> None:
-        """Check and copy everything."""
-        contents = self._contents
-        fields = contents.names(schema.FIELDS)
-        if not fields:
-            raise ValueError(f"{self._path}: /fields: expected at least one dataset, found none")
-        for name in (schema.X, schema.Y):
-            contents.dataset(name)  # checked, and copied as it is
-        count = contents.count(
-            fields, more=[f"{schema.SCALARS}/{name}" for name in contents.names(schema.SCALARS)]
-        )
-        for name, value in self._source.attrs.items():
-            self._file.attrs[name] = value
-        for i, name in enumerate(fields):
-            same = [other for other in fields[:i] if contents.is_same(f"fields/{other}", f"fields/{name}")]
-            if same:  # two names of one dataset
-                self._file[f"{schema.FIELDS}/{name}"] = self._file[f"{schema.FIELDS}/{same[0]}"]
-            else:
-                self._copy_field(f"{schema.FIELDS}/{name}", count)
-        rows = [
-            schema.TIME,
-            schema.TRAJECTORY,
-            *(f"{schema.SCALARS}/{n}" for n in contents.names(schema.SCALARS)),
-        ]
-        for name in rows:
-            if (dataset := contents.dataset(name)) is not None:
-                self._check_stored(name, dataset, count)
-                self._copy_row(dataset, name, count)
-        for name in self._source:
-            if name in (schema.COORDINATES, schema.SCALARS):
-                copied = self._file.require_group(name)
-                for member in self._source[name]:
-                    if member not in copied:
-                        self._copy_object(f"{name}/{member}")
-            elif name != schema.FIELDS:
-                self._copy_object(name)
-        self._guarded.check()
-
-    def _check_stored(self, name: str, dataset: h5py.Dataset, count: int) -> None:
+def _copy(contents: Contents, file: h5py.File, compression: str | None) -> Iterator[int]:
+    """Copy everything into an empty file; yields after each step how many frames it copied."""
+    source, path = contents.file, contents.path
+    fields = contents.names(schema.FIELDS)
+    scalars = [f"{schema.SCALARS}/{name}" for name in contents.names(schema.SCALARS)]
+    if not fields:
+        raise ValueError(f"{path}: /fields: expected at least one dataset, found none; write the file again")
+    for name in (schema.X, schema.Y):
+        contents.dataset(name)  # checked, and copied as it is
+    count = contents.count(fields, more=scalars)
+    file.attrs.update(source.attrs)
+    for name in [*(f"{schema.FIELDS}/{field}" for field in fields), schema.TIME, schema.TRAJECTORY, *scalars]:
+        dataset = contents.dataset(name)
+        if dataset is None:
+            continue
         if problem := storage_problem(dataset, count):
-            raise ValueError(
-                f"{self._path}: /{name}: {problem}; write the file again, or convert what is there"
-            )
-
-    def _copy_object(self, name: str) -> None:
-        """Copy a group, dataset or link that is none of those that grow."""
-        link = self._source.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            self._file[name] = link
-        elif self._source[name] == self._source["/"]:  # a group that contains itself
-            self._file[name] = self._file["/"]
-        elif name not in self._file:
-            parent = name.rpartition("/")[0]
-            self._source.copy(self._source[name], self._file[parent or "/"], name=name.rpartition("/")[2])
-        self._guarded.check()
-
-    def _copy_field(self, name: str, count: int) -> None:
-        """Copy the first `count` frames of a field."""
-        dataset = self._contents.dataset(name)
-        assert dataset is not None
-        self._check_stored(name, dataset, count)
-        frame = dataset.shape[1:]
-        frame_bytes = int(np.prod(frame)) * schema.FIELD_DTYPE.itemsize
-        chunk = schema.frames_per_chunk(frame_bytes)
-        copy = self._file.create_dataset(
-            name,
-            shape=(count, *frame),
-            maxshape=(None, *frame),
-            chunks=(chunk, *frame),
-            dtype=schema.FIELD_DTYPE,
-            **compression_options(self._compression),
-        )
-        for attribute, value in dataset.attrs.items():
-            copy.attrs[attribute] = value
-        step = _frames_per_block(dataset, frame_bytes, chunk)
-        for start in range(0, count, step):
-            stop = min(start + step, count)
-            block = dataset[start:stop]
-            copy[start:stop] = check_float32(block, f"{self._path}: /{name}, samples {start} to {stop - 1}")
-            self._guarded.check()
-            if self._progress is not None:
-                self._progress.update(stop - start)
-
-    def _copy_row(self, dataset: h5py.Dataset, name: str, count: int) -> None:
-        """Copy the first `count` entries of a dataset that grows with the samples."""
-        copy = self._file.create_dataset(
-            name,
-            data=dataset[:count],
-            maxshape=(None,),
-            chunks=(schema.ROW_CHUNK,),
-            fillvalue=dataset.fillvalue,
-        )
-        for attribute, value in dataset.attrs.items():
-            copy.attrs[attribute] = value
-        self._guarded.check()
+            raise ValueError(f"{path}: /{name}: {problem}; write the file again, or convert what is there")
+        group, _, short = name.partition("/")
+        group = file.require_group(group)
+        same = [other for other in group if contents.is_same(f"{group.name}/{other}".strip("/"), name)]
+        if same:  # two names of one dataset
+            group[short] = group[same[0]]
+        elif dataset.ndim > 1:
+            yield from _copy_field(dataset, group, short, count, compression, f"{path}: /{name}")
+        else:
+            copy = schema.create_rows(group, short, dataset[:count], dataset.fillvalue)
+            copy.attrs.update(dataset.attrs)
+        yield 0
+    for name in source:
+        if name in (schema.FIELDS, schema.COORDINATES, schema.SCALARS):
+            group = file.require_group(name)
+            for member in () if name == schema.FIELDS else source[name]:
+                _copy_object(source, file, f"{name}/{member}")
+                yield 0
+        else:
+            _copy_object(source, file, name)
+            yield 0
 
 
-def _frames_per_block(dataset: h5py.Dataset, frame_bytes: int, chunk: int) -> int:
-    """Frames to hold in memory at once: whole chunks of the source too, unless those are huge."""
-    frames = max(1, BLOCK_BYTES // frame_bytes, chunk)
+def _copy_field(
+    dataset: h5py.Dataset, group: h5py.Group, name: str, count: int, compression: str | None, where: str
+) -> Iterator[int]:
+    """Copy the first `count` frames of a field; yields their numbers block by block."""
+    frame = dataset.shape[1:]
+    frame_bytes = int(np.prod(frame)) * schema.FIELD_DTYPE.itemsize
+    chunk = schema.frames_per_chunk(frame_bytes)
+    copy = schema.create_field(group, name, frame, count=count, chunk=chunk, compression=compression)
+    copy.attrs.update(dataset.attrs)
+    # Whole chunks of the source too, unless those are huge.
+    step = max(1, BLOCK_BYTES // frame_bytes, chunk)
     source_chunk = dataset.chunks[0] if dataset.chunks else 1
     if source_chunk * frame_bytes <= MAX_BLOCK_BYTES:
-        frames = -(-frames // source_chunk) * source_chunk
-    return -(-frames // chunk) * chunk
+        step = -(-step // source_chunk) * source_chunk
+    step = -(-step // chunk) * chunk
+    for start in range(0, count, step):
+        stop = min(start + step, count)
+        copy[start:stop] = check_float32(dataset[start:stop], f"{where}, samples {start} to {stop - 1}")
+        yield stop - start
+
+
+def _copy_object(source: h5py.File, file: h5py.File, name: str) -> None:
+    """Copy a group, dataset or link that is none of those that grow."""
+    link = source.get(name, getlink=True)
+    if name in file:
+        return
+    if not isinstance(link, h5py.HardLink):
+        file[name] = link
+    elif source[name] == source["/"]:  # a group that contains itself
+        file[name] = file["/"]
+    else:
+        parent, _, short = name.rpartition("/")
+        source.copy(source[name], file[parent or "/"], name=short)

@@ -12,7 +12,7 @@
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +33,7 @@ FIELD_DTYPE = np.dtype("<f4")
 TIME_DTYPE = np.dtype("<f8")
 TRAJECTORY_DTYPE = np.dtype("<i4")
 
-REQUIRED_METADATA = (
-    "format_version",
-    "solver",
-    "boundary_x",
-    "boundary_y",
-    "grid_y",
-    "package_version",
-    "git_commit",
-    "complete",
-)
-
-TINY_FRAME_BYTES = 16 << 10
-CHUNK_BYTES = 64 << 10
 ROW_CHUNK = 512
-
 COMPRESSIONS = ("lz4", "gzip")
 _FILTER_NAMES = {h5py.h5z.FILTER_DEFLATE: "gzip", h5py.h5z.FILTER_SHUFFLE: "shuffle", 32008: "lz4"}
 
@@ -79,6 +65,15 @@ class HDF5Info:
     num_trajectories: int
 
 
+def plain_value(value: Any) -> MetadataValue:
+    """Attribute value as h5py returns it -> python str, bool, int or float."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.item() if value.size == 1 else str(value.tolist())
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    return value if isinstance(value, (str, bool, int, float)) else str(value)
+
+
 def frames_per_chunk(frame_bytes: int) -> int:
     """Frames that share one chunk: 1 for frames of 16 KiB or more, else as many as fit in 64 KiB.
 
@@ -88,48 +83,53 @@ def frames_per_chunk(frame_bytes: int) -> int:
     random frames read equally fast, frame-by-frame appends take 2.5 times longer (31 us); at 16 KiB only
     blocks gain, by a fifth.
     """
-    return 1 if frame_bytes >= TINY_FRAME_BYTES else CHUNK_BYTES // max(1, frame_bytes)
+    return 1 if frame_bytes >= 16 << 10 else (64 << 10) // max(1, frame_bytes)
 
 
-def plain_value(value: Any) -> MetadataValue:
-    """Attribute value as h5py returns it -> python str, bool, int or float."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    if isinstance(value, np.ndarray):
-        if value.size == 1:
-            return plain_value(value.reshape(())[()])
-        return str(value.tolist())
-    if isinstance(value, np.generic):
-        return plain_value(value.item())
-    if isinstance(value, (str, bool, int, float)):
-        return value
-    return str(value)
+def create_field(
+    group: h5py.Group, name: str, frame: tuple[int, ...], *, count: int, chunk: int, compression: str | None
+) -> h5py.Dataset:
+    """Create a dataset of `count` frames that can grow, `chunk` of them in a chunk.
 
-
-def compression_options(compression: str | None) -> dict[str, Any]:
-    """Arguments of h5py's `create_dataset` for None, "lz4" (bitshuffle + lz4) or "gzip"."""
-    if compression is None:
-        return {}
+    Compression is None, "lz4" (bitshuffle + lz4) or "gzip".
+    """
+    options: dict[str, Any] = {}
     if compression == "gzip":
-        return {"compression": "gzip", "compression_opts": 4, "shuffle": True}
-    import hdf5plugin  # deferred: most files are uncompressed and need no plugin
+        options = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+    elif compression:
+        import hdf5plugin  # deferred: most files are uncompressed and need no plugin
 
-    return dict(hdf5plugin.Bitshuffle(cname="lz4"))
+        options = dict(hdf5plugin.Bitshuffle(cname="lz4"))
+    return group.create_dataset(
+        name,
+        shape=(count, *frame),
+        maxshape=(None, *frame),
+        chunks=(chunk, *frame),
+        dtype=FIELD_DTYPE,
+        **options,
+    )
+
+
+def create_rows(group: h5py.Group, name: str, values: np.ndarray, fill: float = 0) -> h5py.Dataset:
+    """Create a 1-D dataset that grows by an entry a sample; `fill` is what dropped entries become."""
+    return group.create_dataset(name, data=values, maxshape=(None,), chunks=(ROW_CHUNK,), fillvalue=fill)
+
+
+def _filters(dataset: h5py.Dataset) -> Iterator[int]:
+    """Yield the numbers of the filters (compression, shuffle, checksum) that each chunk passes through."""
+    properties = dataset.id.get_create_plist()
+    for index in range(properties.get_nfilters()):
+        yield int(properties.get_filter(index)[0])
 
 
 def filter_names(dataset: h5py.Dataset) -> tuple[str, ...]:
-    """Filter (compression, shuffle, checksum) that each chunk of a dataset passes through; () for plain
-    chunks."""
-    filters = dataset.id.get_create_plist()
-    codes = [filters.get_filter(index)[0] for index in range(filters.get_nfilters())]
-    return tuple(_FILTER_NAMES.get(code, f"filter {code}") for code in codes)
+    """Name the filters that each chunk of a dataset passes through; () for plain chunks."""
+    return tuple(_FILTER_NAMES.get(code, f"filter {code}") for code in _filters(dataset))
 
 
 def missing_filter(dataset: h5py.Dataset) -> int | None:
     """Load the plugins that reading a dataset needs; return the number of a filter that none of them has."""
-    filters = dataset.id.get_create_plist()
-    for index in range(filters.get_nfilters()):
-        code = int(filters.get_filter(index)[0])
+    for code in _filters(dataset):
         if not h5py.h5z.filter_avail(code):
             importlib.import_module("hdf5plugin")
         if not h5py.h5z.filter_avail(code):

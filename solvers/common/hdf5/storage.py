@@ -29,10 +29,7 @@ def storage_problem(
         here: Accept nothing that lies in another file: for data that are moved without their neighbors.
     """
     shape = dataset.shape
-    if shape is None:  # a null data space has no values
-        return None
-    rows = shape[0] if shape and count is None else count
-    if 0 in shape or rows == 0:
+    if shape is None or 0 in shape or count == 0:  # a null data space has no values
         return None
     properties = dataset.id.get_create_plist()
     layout = properties.get_layout()
@@ -44,20 +41,19 @@ def storage_problem(
         if properties.get_external_count():
             return _external_problem(dataset, properties, allowed=allow_external and not here)
         return None if dataset.id.get_offset() is not None else "it was allocated but never written"
-    chunks = properties.get_chunk()
-    if rows == shape[0] and dataset.id.get_num_chunks() == math.prod(
-        -(-n // c) for n, c in zip(shape, chunks, strict=True)
-    ):
+    size, rows = properties.get_chunk(), shape[0] if count is None else count
+    chunks = [-(-n // c) for n, c in zip((rows, *shape[1:]), size, strict=True)]
+    if rows == shape[0] and dataset.id.get_num_chunks() == math.prod(chunks):
         return None
-    per_row = math.prod(-(-n // c) for n, c in zip(shape[1:], chunks[1:], strict=True))
-    needed = -(-(rows or 0) // chunks[0])
-    index, counts = np.unique(_stored_rows(dataset), return_counts=True)
-    full = index[(counts == per_row) & (index < needed)]
-    if len(full) == needed:
+    stored: list[int] = []  # the row of each chunk: no more than the file holds
+    dataset.id.chunk_iter(lambda chunk: stored.append(chunk.chunk_offset[0] // size[0]))
+    index, counts = np.unique(np.array(stored, np.int64), return_counts=True)
+    full = index[(counts == math.prod(chunks[1:])) & (index < chunks[0])]
+    if len(full) == chunks[0]:
         return None
     gaps = np.flatnonzero(full != np.arange(len(full)))
-    first = int(gaps[0] if len(gaps) else len(full)) * chunks[0]
-    return f"sample {first} was never written (chunks without storage, {needed - len(full)} from there on)"
+    first = int(gaps[0] if len(gaps) else len(full)) * size[0]
+    return f"sample {first} was never written (chunks without storage, {chunks[0] - len(full)} from there on)"
 
 
 def chunk_addresses(dataset: h5py.Dataset) -> np.ndarray:
@@ -92,27 +88,19 @@ def stored_elsewhere(file: h5py.File) -> list[str]:
         seen.add(group)
         for name in group:
             link = group.get(name, getlink=True)
+            item = group[name] if isinstance(link, h5py.HardLink) else None
+            if isinstance(item, h5py.Group):
+                walk(item, f"{path}/{name}")
+            problem = None
             if isinstance(link, h5py.ExternalLink):
-                problems.append(
-                    f"{path}/{name}: expected values in this file, found a link to {link.filename}"
-                )
-            elif isinstance(link, h5py.HardLink):
-                item = group[name]
-                if isinstance(item, h5py.Group):
-                    walk(item, f"{path}/{name}")
-                elif isinstance(item, h5py.Dataset) and (problem := storage_problem(item, here=True)):
-                    problems.append(f"{path}/{name}: {problem}")
+                problem = f"expected values in this file, found a link to {link.filename}"
+            elif isinstance(item, h5py.Dataset):
+                problem = storage_problem(item, here=True)
+            if problem:
+                problems.append(f"{path}/{name}: {problem}")
 
     walk(file["/"], "")
     return problems
-
-
-def _stored_rows(dataset: h5py.Dataset) -> np.ndarray:
-    """Return the row of chunks along axis 0 of each chunk that is stored: no more than the file holds."""
-    rows: list[int] = []
-    size = dataset.chunks[0]
-    dataset.id.chunk_iter(lambda chunk: rows.append(chunk.chunk_offset[0] // size))
-    return np.array(rows, np.int64)
 
 
 def _external_problem(dataset: h5py.Dataset, properties: h5py.h5p.PropDCID, *, allowed: bool) -> str | None:
@@ -140,13 +128,12 @@ def _virtual_problem(dataset: h5py.Dataset, *, here: bool) -> str | None:
         elif here:
             return f"expected values in this file, found a virtual dataset over {source.file_name}"
         else:
-            candidates = [folder / source.file_name, Path(source.file_name)]
-            path = next((candidate for candidate in candidates if candidate.is_file()), None)
-            if path is None:
-                return f"the source {source.file_name} of this virtual dataset is missing; put it there"
+            path = folder / source.file_name
             try:
-                with h5py.File(path, "r") as file:
+                with h5py.File(path if path.is_file() else source.file_name, "r") as file:
                     problem = _source_problem(file, source)
+            except FileNotFoundError:
+                problem = "is missing; put it there"
             except OSError as error:
                 problem = f"cannot be opened ({str(error).splitlines()[0]})"
         if problem:
@@ -163,9 +150,10 @@ def _source_problem(file: h5py.File, source: VDSmap) -> str | None:
         return "is missing"
     if source.src_space.get_select_type() == h5py.h5s.SEL_HYPERSLABS:
         stop = source.src_space.get_select_bounds()[1]
-        if len(stop) != item.ndim or any(last >= n for last, n in zip(stop, item.shape, strict=True)):
-            return f"has the shape {item.shape}, smaller than what is mapped"
-    elif source.src_space.get_select_npoints() > item.size:
+        fits = len(stop) == item.ndim and all(last < n for last, n in zip(stop, item.shape, strict=True))
+    else:
+        fits = source.src_space.get_select_npoints() <= item.size
+    if not fits:
         return f"has the shape {item.shape}, smaller than what is mapped"
     if item.is_virtual:
         return "is virtual itself; name the files with the values"

@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 
 from solvers.common.hdf5 import schema
-from solvers.common.hdf5.schema import missing_filter
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ class Rule:
         ranks: The numbers of axes that can be read.
         kinds: Kinds of NumPy types that can be read.
         dtype: The type that the format prescribes.
-        remedy: What to do about another shape.
+        remedy: What to do about something else.
     """
 
     group: bool = False
@@ -45,6 +44,7 @@ class Rule:
 
 
 DAMAGED = "the file is truncated or damaged: copy, download or write it again"
+_EXTERNAL = "copy the data into this file, or say allow_external=True if you trust where it leads"
 _ALONG = "a grid of positions along each axis is 1-D: of a meshgrid take x[:, 0] and y[0]"
 RULES = {
     schema.FIELDS: Rule(group=True),
@@ -73,46 +73,54 @@ def rule_of(name: str) -> Rule:
 
 
 class Contents:
-    """The objects of a file by path: each is opened once and is what the table says, or a ValueError
-    tells.
+    """The objects of a file by path: each is opened once and is what the table says, or a ValueError tells.
+
+    Args:
+        file: Open for reading.
+        path: Its path as messages name it.
+        allow_external: Follow external links, and read external storage: any file that they name.
     """
 
     def __init__(self, file: h5py.File, path: str, *, allow_external: bool = False) -> None:
-        """Look at nothing yet.
-
-        Args:
-            file: Open for reading.
-            path: Its path as messages name it.
-            allow_external: Follow external links, and read external storage: any file that they name.
-        """
         self.file, self.path = file, path
         self.allow_external = allow_external
         try:
             self._own = _file_number(file.id)
         except RuntimeError as error:
             raise ValueError(f"{path}: HDF5 cannot read it ({error}); {DAMAGED}") from error
-        self._found: dict[str, h5py.Group | h5py.Dataset | None] = {}
+        self._found: dict[str, Any] = {}
 
     def group(self, name: str) -> h5py.Group | None:
-        """Return a group of the table; None where there is none.
-
-        Raises:
-            ValueError: It is something else, or a link that leads nowhere.
-        """
+        """Return a group of the table; None where there is none."""
         return self._look(name, RULES[name])
 
     def dataset(self, name: str) -> h5py.Dataset | None:
-        """Return a dataset of the table ("coordinates/x", "fields/omega"); None where there is none.
-
-        Raises:
-            ValueError: It is something else, or of a shape or type that cannot be read, or scaled.
-        """
+        """Return a dataset of the table ("coordinates/x", "fields/omega"); None where there is none."""
         return None if self.group(name.partition("/")[0]) is None else self._look(name, rule_of(name))
+
+    def look(self, name: str, rule: Rule) -> Any:
+        """Return what is at a path, which need not be one of the table; None where there is nothing."""
+        folders = name.split("/")[:-1]
+        for depth in range(1, len(folders) + 1):
+            if self._look("/".join(folders[:depth]), Rule(group=True)) is None:
+                return None
+        return self._look(name, rule)
 
     def names(self, group: str) -> list[str]:
         """Return the names in a group, whatever they are; [] where there is no such group."""
         found = self.group(group)
         return [] if found is None else list(found)
+
+    def readable(self, group: str) -> dict[str, h5py.Dataset]:
+        """Return the datasets of a group that the table knows and that can be read, by name."""
+        found = {}
+        for name in self.names(group):
+            try:
+                if group != schema.COORDINATES or f"{group}/{name}" in RULES:
+                    found[name] = self.dataset(f"{group}/{name}")
+            except ValueError as error:
+                logger.debug("left out: %s", error)
+        return {name: dataset for name, dataset in found.items() if dataset is not None}
 
     @property
     def metadata(self) -> dict[str, schema.MetadataValue]:
@@ -127,6 +135,13 @@ class Contents:
                 logger.debug("%s: metadata %s is left out: %s", self.path, name, error)
         return values
 
+    def metadata_value(self, name: str) -> schema.MetadataValue | None:
+        """Return one attribute of /metadata; None where it is absent."""
+        group = self.group(schema.METADATA)
+        if group is None or not h5py.h5a.exists(group.id, name.encode()):
+            return None
+        return schema.plain_value(group.attrs[name])
+
     @property
     def is_growing(self) -> bool:
         """Whether a writer is at work, or was stopped at it: the file says that it is not complete."""
@@ -135,11 +150,22 @@ class Contents:
             return value.lower() in ("false", "no", "0", "")
         return value is not None and not value
 
+    def num_times(self) -> int | None:
+        """Return how many times are committed; None where there is no dataset of them.
+
+        Times at the end that a resumed run was about to drop are NaN and do not count.
+        """
+        if (time := self.dataset(schema.TIME)) is None:
+            return None
+        count = len(time)
+        while count and self.is_growing and np.isnan(time[count - 1]):
+            count -= 1
+        return count
+
     def count(self, fields: Sequence[str], *, more: Sequence[str] = ()) -> int:
         """Return how many samples are complete in all of some fields, the time and the trajectory ids.
 
-        Of a file that is not complete, the last ones may lack a part of their data and do not count:
-        the time is committed last, and times at its end that a resumed run was about to drop are NaN.
+        Of a file that is not complete, the last ones may lack a part of their data and do not count.
 
         Args:
             fields: Names of fields.
@@ -152,27 +178,14 @@ class Contents:
         names = [*(f"{schema.FIELDS}/{name}" for name in fields), schema.TIME, schema.TRAJECTORY, *more]
         found = {name: self.dataset(name) for name in names}
         lengths = {name: int(item.shape[0]) for name, item in found.items() if item is not None}
-        count = min(lengths.values(), default=0)
-        if not self.is_growing:
-            if len(set(lengths.values())) > 1:
-                shown = ", ".join(f"/{name} {length}" for name, length in lengths.items())
-                raise ValueError(
-                    f"{self.path}: different numbers of samples: {shown}; choose fields of one length, "
-                    f"or write the "
-                    "file again"
-                )
-            return count
-        time = found[schema.TIME]
-        while time is not None and count and np.isnan(time[count - 1]):
-            count -= 1
-        return count
-
-    def metadata_value(self, name: str) -> schema.MetadataValue | None:
-        """Return one attribute of /metadata; None where it is absent."""
-        group = self.group(schema.METADATA)
-        if group is None or not h5py.h5a.exists(group.id, name.encode()):
-            return None
-        return schema.plain_value(group.attrs[name])
+        if len(set(lengths.values())) > 1 and not self.is_growing:
+            shown = ", ".join(f"/{name} {length}" for name, length in lengths.items())
+            raise ValueError(
+                f"{self.path}: different numbers of samples: {shown}; choose fields of one length, or write "
+                "the file again"
+            )
+        times = self.num_times()
+        return min([*lengths.values(), *([] if times is None else [times])], default=0)
 
     def is_same(self, first: str, second: str) -> bool:
         """Whether two paths name one object (hard or soft links)."""
@@ -186,69 +199,49 @@ class Contents:
     def _checked(self, name: str, rule: Rule) -> h5py.Group | h5py.Dataset | None:
         # h5py's low-level calls: its `file[name]` takes three times as long, which many files make felt.
         links, key, link = self.file.id.links, name.encode(), None
+        wanted = "a group" if rule.group else f"a dataset {rule.shape}"
         try:
             if not links.exists(key):
                 return None
             link = links.get_info(key).type
             if link == h5py.h5l.TYPE_EXTERNAL and not self.allow_external:
-                raise self._error(
-                    name, f"expected {_noun(rule)}, found a link to {self._target(name)}; {_EXTERNAL}"
-                )
+                raise self._error(name, wanted, f"a link to {self._target(name)}", _EXTERNAL)
             found = h5py.h5o.open(self.file.id, key)
         except (KeyError, OSError, RuntimeError, TypeError) as error:
             if link in (None, h5py.h5l.TYPE_HARD):
                 reason = str(error).strip("'\"")
-                raise self._error(name, f"cannot be read ({reason}); {DAMAGED}") from error
-            raise self._error(
-                name,
-                f"expected {_noun(rule)}, found a link to {self._target(name)}, where there is nothing; "
-                "put it there or remove the link",
-            ) from error
+                raise ValueError(f"{self.path}: /{name}: cannot be read ({reason}); {DAMAGED}") from error
+            nothing = f"a link to {self._target(name)}, where there is nothing"
+            raise self._error(name, wanted, nothing, "put it there or remove the link") from error
         if link != h5py.h5l.TYPE_HARD and not self.allow_external and _file_number(found) != self._own:
-            raise self._error(name, f"expected {_noun(rule)}, found a link to another file; {_EXTERNAL}")
+            raise self._error(name, wanted, "a link to another file", _EXTERNAL)
         if not isinstance(found, h5py.h5g.GroupID if rule.group else h5py.h5d.DatasetID):
-            raise self._error(name, f"expected {_noun(rule)}, found {_kind(found)}; {rule.remedy}")
+            kinds = {h5py.h5g.GroupID: "a group", h5py.h5d.DatasetID: "a dataset"}
+            raise self._error(name, wanted, kinds.get(type(found), "a named type"), rule.remedy)
         if rule.group:
             return h5py.Group(found)
-        dataset = h5py.Dataset(found)
-        self._check_dataset(name, dataset, rule)
+        self._check_dataset(name, dataset := h5py.Dataset(found), rule)
         return dataset
 
     def _check_dataset(self, name: str, dataset: h5py.Dataset, rule: Rule) -> None:
         shape = dataset.shape
         if shape is None or len(shape) not in rule.ranks:
             found = "no values at all (a null data space)" if shape is None else f"shape {shape}"
-            raise self._error(name, f"expected {rule.shape}, found {found}; {rule.remedy}")
+            raise self._error(name, rule.shape, found, rule.remedy)
         if dataset.dtype.kind not in rule.kinds:
-            raise self._error(
-                name, f"expected real numbers {rule.shape}, found {_type(dataset.dtype)}; {rule.remedy}"
-            )
-        if (code := missing_filter(dataset)) is not None:
-            raise self._error(
-                name,
-                f"it is compressed by HDF5 filter {code}, which is not installed; install hdf5plugin, "
-                f"or repack the "
-                "file where it can be read",
+            is_text = h5py.check_string_dtype(dataset.dtype) is not None or dataset.dtype.kind == "S"
+            found = "text" if is_text else str(dataset.dtype)
+            raise self._error(name, f"real numbers {rule.shape}", found, rule.remedy)
+        if (code := schema.missing_filter(dataset)) is not None:
+            raise ValueError(
+                f"{self.path}: /{name}: it is compressed by HDF5 filter {code}, which is not installed; "
+                "install hdf5plugin, or repack the file where it can be read"
             )
         for attribute, trivial in TRIVIAL.items() if h5py.h5a.get_num_attrs(dataset.id) else ():
             value = dataset.attrs.get(attribute, trivial)
             if not np.array_equal(np.ravel(value), [trivial]):
-                raise self._error(
-                    name,
-                    f"expected plain values, found the attribute {attribute} = {value}; unpack the values",
-                )
-
-    def look(self, name: str, rule: Rule) -> Any:
-        """Return what is at a path, which need not be one of the table; None where there is nothing.
-
-        Raises:
-            ValueError: It is not what the rule says.
-        """
-        folders = name.split("/")[:-1]
-        for depth in range(1, len(folders) + 1):
-            if self._look("/".join(folders[:depth]), Rule(group=True)) is None:
-                return None
-        return self._look(name, rule)
+                found = f"the attribute {attribute} = {value}"
+                raise self._error(name, "plain values", found, "unpack the values")
 
     def _target(self, name: str) -> str:
         link = self.file.get(name, getlink=True)
@@ -256,39 +249,29 @@ class Contents:
             return f"{link.filename}:{link.path}"
         return str(getattr(link, "path", "nowhere"))
 
-    def _error(self, name: str, text: str) -> ValueError:
-        return ValueError(f"{self.path}: /{name}: {text}")
-
-
-_EXTERNAL = "copy the data into this file, or say allow_external=True if you trust where it leads"
+    def _error(self, name: str, wanted: str, found: str, remedy: str) -> ValueError:
+        return ValueError(f"{self.path}: /{name}: expected {wanted}, found {found}; {remedy}")
 
 
 def form_problems(name: str, dataset: h5py.Dataset, rule: Rule) -> Iterator[str]:
     """Yield what the format wants otherwise in a dataset that can be read all the same."""
     if dataset.ndim == 0:
         yield f"/{name}: expected {rule.shape} {rule.dtype.name}, found a single number"
-    if dataset.dtype == rule.dtype or (rule.dtype.kind == "i" and dataset.dtype.kind == "i"):
-        return
-    wanted = "an integer type" if rule.dtype.kind == "i" else rule.dtype.name
-    yield f"/{name}: expected {wanted}, found {dataset.dtype}"
+    is_integer = rule.dtype.kind == "i"
+    if dataset.dtype != rule.dtype and not (is_integer and dataset.dtype.kind == "i"):
+        wanted = "an integer type" if is_integer else rule.dtype.name
+        yield f"/{name}: expected {wanted}, found {dataset.dtype}"
 
 
 def check_float32(values: np.ndarray, where: str) -> np.ndarray:
-    """Return values as float32.
-
-    Raises:
-        ValueError: Some are finite but beyond float32.
-    """
+    """Return values as float32; a ValueError where some are finite but beyond it."""
     if values.dtype.kind != "f" or values.dtype.itemsize <= schema.FIELD_DTYPE.itemsize:
         return values.astype(schema.FIELD_DTYPE, copy=False)
     with np.errstate(over="ignore"):
         cast = values.astype(schema.FIELD_DTYPE)
     if (np.isinf(cast) & np.isfinite(values)).any():
-        raise ValueError(
-            f"{where}: values up to {np.abs(values[np.isfinite(values)]).max():.3g} are beyond float32, "
-            f"which ends "
-            "at 3.4e38; use other units"
-        )
+        largest = np.abs(values[np.isfinite(values)]).max()
+        raise ValueError(f"{where}: values up to {largest:.3g} are beyond float32; use other units")
     return cast
 
 
@@ -300,22 +283,6 @@ def fill_values(dataset: h5py.Dataset) -> list[float]:
     return [float(value) for value in np.concatenate([[], *(v for v in values if v.dtype.kind in NUMBERS)])]
 
 
-def _noun(rule: Rule) -> str:
-    return "a group" if rule.group else f"a dataset {rule.shape}"
-
-
-def _kind(item: object) -> str:
-    if isinstance(item, h5py.h5d.DatasetID):
-        return f"a dataset of shape {item.shape}"
-    return "a group" if isinstance(item, h5py.h5g.GroupID) else "a named type"
-
-
 def _file_number(item: h5py.h5g.GroupID) -> tuple[int, ...]:
     """Return what tells the files of a process apart."""
     return tuple(np.ravel(h5py.h5o.get_info(item).fileno).tolist())
-
-
-def _type(dtype: np.dtype[Any]) -> str:
-    if h5py.check_string_dtype(dtype) is not None or dtype.kind == "S":
-        return "text"
-    return f"a compound type {dtype.names}" if dtype.names else str(dtype)

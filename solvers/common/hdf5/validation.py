@@ -8,9 +8,24 @@ import numpy as np
 
 from solvers.common.hdf5 import schema
 from solvers.common.hdf5.axes import BOUNDARIES, GRIDS, domain
-from solvers.common.hdf5.reader import is_complete, num_times, open_file
+from solvers.common.hdf5.reader import is_complete, open_file
+from solvers.common.hdf5.schema import FIELDS, PARAMETERS, SCALARS, TIME, TRAJECTORY
 from solvers.common.hdf5.storage import storage_problem
 from solvers.common.hdf5.structure import Contents, form_problems, rule_of
+
+Datasets = dict[str, h5py.Dataset]
+"""Those of a file that can be looked at, by full name."""
+
+_REQUIRED_METADATA = (
+    "format_version",
+    "solver",
+    "boundary_x",
+    "boundary_y",
+    "grid_y",
+    "package_version",
+    "git_commit",
+    "complete",
+)
 
 
 def validate(path: str | os.PathLike[str], *, allow_external: bool = False) -> list[str]:
@@ -30,97 +45,99 @@ def validate(path: str | os.PathLike[str], *, allow_external: bool = False) -> l
         return [str(error)]
     with file:
         contents = Contents(file, str(path), allow_external=allow_external)
-        found = _Found(contents)
-        if not found.datasets or any(
-            "/metadata: expected a group, found a" in text for text in found.problems
-        ):
-            return found.problems
+        datasets: Datasets = {}
+        problems = [
+            text
+            for group in (FIELDS, schema.COORDINATES, PARAMETERS, SCALARS, schema.METADATA)
+            for text in _look(contents, group, datasets)
+        ]
+        if not datasets or any("/metadata: expected a group, found a" in text for text in problems):
+            return problems
         try:
-            return [*found.problems, *_check(contents, found.datasets)]
+            return [*problems, *_check(contents, datasets)]
         except (OSError, RuntimeError) as error:
-            return [*found.problems, f"{path}: HDF5 cannot read it ({error}); copy or write it again"]
+            return [*problems, f"{path}: HDF5 cannot read it ({error}); copy or write it again"]
 
 
-class _Found:
-    """The datasets of a file that can be looked at, by full name, and what is wrong with all others."""
-
-    def __init__(self, contents: Contents) -> None:
-        self.problems: list[str] = []
-        self.datasets: dict[str, h5py.Dataset] = {}
-        self._prefix = f"{contents.path}: "
-        for group in (schema.FIELDS, schema.COORDINATES, schema.PARAMETERS, schema.SCALARS, schema.METADATA):
-            self._look(contents, group)
-
-    def _look(self, contents: Contents, group: str) -> None:
-        """Look at a group and what is in it."""
-        required = {schema.FIELDS: [], schema.COORDINATES: ["x", "y"], schema.METADATA: []}
+def _look(contents: Contents, group: str, datasets: Datasets) -> Iterator[str]:
+    """Put the datasets of a group in `datasets`; yields what is wrong with it and all others in it."""
+    try:
+        names = contents.names(group) if group != schema.METADATA else []
+        if contents.group(group) is None and group in (FIELDS, schema.COORDINATES, schema.METADATA):
+            yield f"/{group}: expected a group, found none"
+            return
+    except ValueError as error:
+        yield str(error).removeprefix(f"{contents.path}: ")
+        return
+    if group == schema.COORDINATES:
+        names = ["x", "y", *(name for name in ("time", "trajectory") if name in names)]
+    if group == FIELDS and not names:
+        yield "/fields: expected at least one dataset, found none"
+    for name in (f"{group}/{name}" for name in names):
         try:
-            if contents.group(group) is None:
-                if group in required:
-                    self.problems.append(f"/{group}: expected a group, found none")
-                return
+            dataset = contents.dataset(name)
         except ValueError as error:
-            self.problems.append(str(error).removeprefix(self._prefix))
-            return
-        if group == schema.METADATA:
-            return
-        names = contents.names(group)
-        if group == schema.COORDINATES:
-            names = [*required[group], *(name for name in ("time", "trajectory") if name in names)]
-        if group == schema.FIELDS and not names:
-            self.problems.append("/fields: expected at least one dataset, found none")
-        for name in names:
-            full = f"{group}/{name}"
-            try:
-                dataset = contents.dataset(full)
-            except ValueError as error:
-                self.problems.append(str(error).removeprefix(self._prefix))
-                continue
-            if dataset is None:
-                self.problems.append(f"/{full}: expected a dataset, found none")
-                continue
-            self.datasets[full] = dataset
-            self.problems += form_problems(full, dataset, rule_of(full))
+            yield str(error).removeprefix(f"{contents.path}: ")
+            continue
+        if dataset is None:
+            yield f"/{name}: expected a dataset, found none"
+            continue
+        datasets[name] = dataset
+        yield from form_problems(name, dataset, rule_of(name))
 
 
-def _check(contents: Contents, datasets: dict[str, h5py.Dataset]) -> Iterator[str]:
+def _check(contents: Contents, datasets: Datasets) -> Iterator[str]:
     """Yield what is wrong between datasets, and in their values."""
-    committed = _committed(contents.file, datasets)
     growing = not is_complete(contents.file)
+    committed = _committed(contents, datasets)
     yield from _check_lengths(datasets, committed, growing=growing)
     for name, dataset in datasets.items():
-        grows = name.startswith((f"{schema.FIELDS}/", f"{schema.SCALARS}/"))
-        count = committed if growing and grows else None
+        count = committed if growing and name.startswith((f"{FIELDS}/", f"{SCALARS}/")) else None
         if problem := storage_problem(dataset, count, allow_external=contents.allow_external):
             yield f"/{name}: {problem}"
             return  # what is not there cannot be read
-    axes_problems = list(_check_axes(datasets))
-    yield from axes_problems
+    axes = {name[-1]: datasets[name][:] for name in (schema.X, schema.Y) if name in datasets}
+    problems = list(_check_axes(axes))
+    yield from problems
     yield from _check_trajectories(datasets, committed)
     metadata_problems = list(_check_metadata(contents))
     yield from metadata_problems
-    if schema.X in datasets and schema.Y in datasets and not axes_problems and not metadata_problems:
-        yield from _check_domain(contents, datasets)
+    if len(axes) == 2 and min(map(len, axes.values())) > 1 and not problems and not metadata_problems:
+        try:
+            domain(axes, contents.metadata)
+        except ValueError as error:
+            yield str(error)
 
 
-def _check_lengths(
-    datasets: dict[str, h5py.Dataset], committed: int | None, *, growing: bool
-) -> Iterator[str]:
+def _committed(contents: Contents, datasets: Datasets) -> int | None:
+    """Length of the time, None where there is none; refreshes all lengths of a file that is being written.
+
+    The time is looked at first and committed last, so nothing looked at later is shorter than it.
+    """
+    if TIME not in datasets:
+        return None
+    live = contents.file.swmr_mode
+    if live:
+        datasets[TIME].refresh()
+    committed = contents.num_times()
+    for name, dataset in datasets.items() if live else ():
+        if name.startswith((f"{FIELDS}/", f"{SCALARS}/")) or name == TRAJECTORY:
+            dataset.refresh()
+    return committed
+
+
+def _check_lengths(datasets: Datasets, committed: int | None, *, growing: bool) -> Iterator[str]:
     """One grid, and one number of samples, of which `committed` have a time."""
-    fields = {name: item for name, item in datasets.items() if name.startswith(f"{schema.FIELDS}/")}
-    grids = {item.shape[1:3] for item in fields.values()}
+    grids = {item.shape[1:3] for name, item in datasets.items() if name.startswith(f"{FIELDS}/")}
     if len(grids) > 1:
         yield f"/fields: expected one grid for all fields, found {sorted(grids)}"
-    for axis, name in enumerate((schema.X, schema.Y)):
-        if name in datasets and len(grids) == 1 and len(datasets[name]) != (size := next(iter(grids))[axis]):
-            yield (
-                f"/{name}: expected {size} entries as the fields' axis {axis + 1}, found "
-                f"{len(datasets[name])}"
-            )
+    for i, name in enumerate((schema.X, schema.Y), 1):
+        if name in datasets and len(grids) == 1 and len(datasets[name]) != (size := min(grids)[i - 1]):
+            yield f"/{name}: expected {size} entries as the fields' axis {i}, found {len(datasets[name])}"
     lengths = {
         name: item.shape[0]
         for name, item in datasets.items()
-        if name in fields or name.startswith(f"{schema.SCALARS}/") or name == schema.TRAJECTORY
+        if name.startswith((f"{FIELDS}/", f"{SCALARS}/")) or name == TRAJECTORY
     }
     expected = max(lengths.values(), default=0) if committed is None else committed
     for name, length in lengths.items():
@@ -130,103 +147,61 @@ def _check_lengths(
             yield f"/{name}: expected {expected} samples, found {length}"
 
 
-def _check_axes(datasets: dict[str, h5py.Dataset]) -> Iterator[str]:
+def _check_axes(axes: dict[str, np.ndarray]) -> Iterator[str]:
     """x and y: finite and increasing."""
-    for name in (schema.X, schema.Y):
-        values = datasets[name][:] if name in datasets else np.zeros(0)
+    for name, values in axes.items():
         if not np.isfinite(values).all():
-            yield f"/{name}: expected finite coordinates, found {_not_finite(values)} NaN or infinite"
+            yield f"/coordinates/{name}: expected finite coordinates, found {_not_finite(values)}"
         elif (np.diff(values) <= 0).any():
-            yield f"/{name}: expected strictly increasing coordinates"
+            yield f"/coordinates/{name}: expected strictly increasing coordinates"
 
 
-def _check_domain(contents: Contents, datasets: dict[str, h5py.Dataset]) -> Iterator[str]:
-    """Coordinates that are those of the grid, and lengths that they allow."""
-    coordinates = {axis: datasets[f"{schema.COORDINATES}/{axis}"][:] for axis in ("x", "y")}
-    if min(len(values) for values in coordinates.values()) > 1:
-        try:
-            domain(coordinates, contents.metadata)
-        except ValueError as error:
-            yield str(error)
-
-
-def _check_trajectories(datasets: dict[str, h5py.Dataset], committed: int | None) -> Iterator[str]:
-    """Yield times increase within each trajectory, ids are in the range of /parameters."""
-    parameters = {name: item for name, item in datasets.items() if name.startswith(f"{schema.PARAMETERS}/")}
-    counts = {f"/{name}": item.shape[0] for name, item in parameters.items() if item.ndim == 1}
+def _check_trajectories(datasets: Datasets, committed: int | None) -> Iterator[str]:
+    """Ids in the range of /parameters, and finite times that increase within each trajectory."""
+    counts = {
+        f"/{name}": len(item)
+        for name, item in datasets.items()
+        if name.startswith(f"{PARAMETERS}/") and item.ndim == 1
+    }
     if len(set(counts.values())) > 1:
-        yield f"/{schema.PARAMETERS}: expected equal lengths, found {counts}"
-    time, trajectory = (
-        datasets[name][:committed] if name in datasets else None for name in (schema.TIME, schema.TRAJECTORY)
-    )
-    if trajectory is not None and len(trajectory):
-        limit = max(counts.values(), default=np.iinfo(np.int64).max)
-        if not np.isfinite(trajectory).all() or (trajectory != np.floor(trajectory)).any():
-            yield (
-                f"/{schema.TRAJECTORY}: expected whole numbers, found {trajectory.dtype} values that are none"
-            )
-            return
-        if trajectory.min() < 0 or trajectory.max() >= limit:
-            yield (
-                f"/{schema.TRAJECTORY}: expected ids from 0 to {limit - 1} (the range of "
-                f"/{schema.PARAMETERS}), found {trajectory.min()} to {trajectory.max()}"
-            )
-    if time is not None:
-        yield from _check_time(time, trajectory)
-
-
-def _check_time(time: np.ndarray, trajectory: np.ndarray | None) -> Iterator[str]:
-    """Finite times that increase within each trajectory."""
-    if not np.isfinite(time).all():
-        yield f"/{schema.TIME}: expected finite times, found {_not_finite(time)} NaN or infinite"
+        yield f"/{PARAMETERS}: expected equal lengths, found {counts}"
+    time = datasets[TIME][:committed] if TIME in datasets else np.zeros(0)
+    trajectory = datasets[TRAJECTORY][:committed] if TRAJECTORY in datasets else np.zeros(len(time), int)
+    if not np.isfinite(trajectory).all() or (trajectory != np.floor(trajectory)).any():
+        yield f"/{TRAJECTORY}: expected whole numbers, found {trajectory.dtype} values that are none"
         return
-    if trajectory is None:
-        trajectory = np.zeros(len(time), np.int32)
-    count = min(len(time), len(trajectory))
-    order = np.argsort(trajectory[:count], kind="stable")
-    same = np.diff(trajectory[order]) == 0
-    falls = np.flatnonzero(same & (np.diff(time[order]) <= 0))
+    last = max(counts.values(), default=np.iinfo(np.int64).max) - 1
+    if len(trajectory) and (trajectory.min() < 0 or trajectory.max() > last):
+        yield (
+            f"/{TRAJECTORY}: expected ids from 0 to {last} (the range of /{PARAMETERS}), found "
+            f"{trajectory.min()} to {trajectory.max()}"
+        )
+    if not np.isfinite(time).all():
+        yield f"/{TIME}: expected finite times, found {_not_finite(time)}"
+        return
+    order = np.argsort(trajectory[: len(time)], kind="stable")
+    falls = np.flatnonzero((np.diff(trajectory[order]) == 0) & (np.diff(time[order]) <= 0))
     if len(falls):
         sample = order[falls[0] + 1]
         yield (
-            f"/{schema.TIME}: expected times that increase within a trajectory, found {len(falls)} that do "
-            f"not, the first at sample {sample} (trajectory {trajectory[sample]}, time {time[sample]})"
+            f"/{TIME}: expected times that increase within a trajectory, found {len(falls)} that do not, "
+            f"the first at sample {sample} (trajectory {trajectory[sample]}, time {time[sample]})"
         )
 
 
-def _committed(file: h5py.File, datasets: dict[str, h5py.Dataset]) -> int | None:
-    """Length of the time, None where there is none; refreshes all lengths of a file that is being written.
-
-    The time is looked at first and committed last, so nothing looked at later is shorter than it.
-    """
-    if schema.TIME not in datasets:
-        return None
-    if not file.swmr_mode:
-        return num_times(file)
-    datasets[schema.TIME].refresh()
-    committed = num_times(file)
-    for name, dataset in datasets.items():
-        if name.startswith((f"{schema.FIELDS}/", f"{schema.SCALARS}/")) or name == schema.TRAJECTORY:
-            dataset.refresh()
-    return committed
-
-
-def _not_finite(values: np.ndarray) -> int:
-    """Return the number of NaN and infinite entries."""
-    return int((~np.isfinite(values)).sum())
+def _not_finite(values: np.ndarray) -> str:
+    return f"{int((~np.isfinite(values)).sum())} NaN or infinite"
 
 
 def _check_metadata(contents: Contents) -> Iterator[str]:
-    """Yield the required attributes (only where a format version claims them) and known values."""
+    """Yield missing attributes (only where a format version claims them) and unknown values."""
     metadata = contents.metadata
-    version = metadata.get("format_version")
-    if version is not None:
-        if version != schema.FORMAT_VERSION:
-            yield f"/metadata: expected format_version {schema.FORMAT_VERSION}, found {version}"
-        for name in schema.REQUIRED_METADATA:
-            if name not in metadata:
-                yield f"/metadata: expected the attribute {name!r}, found none"
-    allowed = {"boundary_x": BOUNDARIES, "boundary_y": BOUNDARIES, "grid_y": GRIDS}
-    for name, choices in allowed.items():
-        if name in metadata and metadata[name] not in choices:
+    version = metadata.get("format_version", schema.FORMAT_VERSION)
+    if version != schema.FORMAT_VERSION:
+        yield f"/metadata: expected format_version {schema.FORMAT_VERSION}, found {version}"
+    for name in _REQUIRED_METADATA if "format_version" in metadata else ():
+        if name not in metadata:
+            yield f"/metadata: expected the attribute {name!r}, found none"
+    for name, choices in {"boundary_x": BOUNDARIES, "boundary_y": BOUNDARIES, "grid_y": GRIDS}.items():
+        if metadata.get(name, choices[0]) not in choices:
             yield f"/metadata: expected {name} to be one of {choices}, found {metadata[name]!r}"

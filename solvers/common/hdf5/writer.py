@@ -1,19 +1,24 @@
-"""Streaming writer of the common HDF5 format, readable at every moment and after SIGKILL."""
+"""Streaming writer of the common HDF5 format, readable at every moment and after SIGKILL.
+
+The file is open in HDF5's SWMR (single writer, multiple readers) mode. Growing datasets are written through
+h5py's low-level calls, a quarter of the time of the high-level ones.
+"""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 
-from solvers.common.files import WriterLock
+from solvers.common.files import WriterLock, naming
 from solvers.common.hdf5 import schema
-from solvers.common.hdf5.appender import Appender, open_unshared
-from solvers.common.hdf5.live import release_file
-from solvers.common.hdf5.schema import COMPRESSIONS, MetadataValue, compression_options
+from solvers.common.hdf5.live import LiveSuperblock, release_file, trim
+from solvers.common.hdf5.schema import COMPRESSIONS, MetadataValue
+
+_METADATA_SLACK_BYTES = 256 << 10
 
 
 class HDF5Writer:
@@ -27,9 +32,30 @@ class HDF5Writer:
     A context manager; leaving it closes the file without marking it complete, `close(complete=True)` does
     that.
 
+    Args:
+        path: File to write.
+        fields: name -> frame shape (H, W) or (H, W, C).
+        coordinates: "x" (H,) and "y" (W,).
+        metadata: Attributes of /metadata; `format_version` and `complete` are added.
+        parameters: name -> value, or one value for each trajectory.
+        scalars: Names of the diagnostics that each `append` brings.
+        texts: Full name ("trajectories/source") -> text or one text per trajectory: where the frames came
+            from.
+        compression: None, "lz4" (bitshuffle + lz4, needs hdf5plugin to read) or "gzip".
+        overwrite: Replace an existing file, once the first frame has been written.
+
     Attributes:
         path: The file.
+        num_samples: Frames committed so far.
+
+    Raises:
+        FileExistsError: If the file exists and `overwrite` is False.
+        BlockingIOError: If another process is writing the file.
+        OSError: If the file cannot be created.
+        ValueError: If the schema is not a valid one.
     """
+
+    num_samples: int
 
     def __init__(
         self,
@@ -44,54 +70,36 @@ class HDF5Writer:
         compression: str | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Create the file with its full schema and all metadata.
-
-        Args:
-            path: File to write.
-            fields: name -> frame shape (H, W) or (H, W, C).
-            coordinates: "x" (H,) and "y" (W,).
-            metadata: Attributes of /metadata; `format_version` and `complete` are added.
-            parameters: name -> value, or one value for each trajectory.
-            scalars: Names of the diagnostics that each `append` brings.
-            texts: Full name ("trajectories/source") -> text or one text per trajectory: where the frames came
-                from.
-            compression: None, "lz4" (bitshuffle + lz4, needs hdf5plugin to read) or "gzip".
-            overwrite: Replace an existing file, once the first frame has been written.
-
-        Raises:
-            FileExistsError: If the file exists and `overwrite` is False.
-            BlockingIOError: If another process is writing the file.
-            OSError: If the file cannot be created.
-            ValueError: If the schema is not a valid one.
-        """
-        self.path = Path(path)
-        if self.path.exists() and not overwrite:
-            raise FileExistsError(
-                f"{self.path} exists: continue it with --resume or replace it with --overwrite"
-            )
-        check_schema(fields, coordinates, compression)
-        self._lock = WriterLock(self.path)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        try:
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists: continue it with --resume or replace it with --overwrite")
+        _check_schema(fields, coordinates, compression)
+        partial = path.with_name(f".{path.name}.partial")
+        with self._locked(path, partial):
             with open_unshared(partial, "w") as file:
-                create_layout(
-                    file,
-                    fields=fields,
-                    coordinates=coordinates,
-                    metadata={**metadata, "format_version": schema.FORMAT_VERSION, "complete": False},
-                    parameters=parameters,
-                    scalars=scalars,
-                    texts=texts,
-                    compression=compression,
-                )
-            self._target: Appender | None = Appender(partial)
-        except BaseException as error:
-            partial.unlink(missing_ok=True)
-            self._lock.release()
-            if isinstance(error, OSError) and error.errno and error.filename is None:
-                error.filename = str(self.path)  # a full disk does not say which file it was
-            raise
-        self._num_samples = 0
+                # A compressed chunk that grows frame by frame is stored anew each time.
+                for name, frame in fields.items():
+                    frame_bytes = int(np.prod(frame)) * schema.FIELD_DTYPE.itemsize
+                    chunk = 1 if compression else schema.frames_per_chunk(frame_bytes)
+                    field = f"{schema.FIELDS}/{name}"
+                    schema.create_field(file, field, frame, count=0, chunk=chunk, compression=compression)
+                for axis, name in (("x", schema.X), ("y", schema.Y)):
+                    file[name] = np.asarray(coordinates[axis], schema.FIELD_DTYPE)
+                schema.create_rows(file, schema.TIME, np.zeros(0, schema.TIME_DTYPE), fill=np.nan)
+                schema.create_rows(file, schema.TRAJECTORY, np.zeros(0, schema.TRAJECTORY_DTYPE))
+                file.create_group(schema.PARAMETERS)
+                for name, values in parameters.items():
+                    file[schema.PARAMETERS][name] = np.atleast_1d(np.asarray(values, schema.TIME_DTYPE))
+                file.create_group(schema.SCALARS)
+                for name in scalars:
+                    schema.create_rows(file[schema.SCALARS], name, np.zeros(0, schema.TIME_DTYPE))
+                for name, text in texts.items():
+                    file.create_dataset(name, data=text, dtype=h5py.string_dtype())
+                attributes = file.create_group(schema.METADATA).attrs
+                for name, value in metadata.items():
+                    attributes[name] = value
+                attributes["format_version"], attributes["complete"] = schema.FORMAT_VERSION, False
+            self._open(partial)
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], *, num_samples: int) -> "HDF5Writer":
@@ -109,23 +117,18 @@ class HDF5Writer:
         if not path.is_file():
             raise ValueError(f"{path}: expected a file to resume, found none; start without --resume")
         writer = cls.__new__(cls)
-        writer.path = path
-        writer._lock = WriterLock(path)
-        try:
+        with writer._locked(path):
             release_file(path)
-            writer._target = _reopen(path, num_samples)
-        except BaseException as error:
-            writer._lock.release()
-            if isinstance(error, OSError) and error.errno and error.filename is None:
-                error.filename = str(path)
-            raise
-        writer._num_samples = num_samples
+            writer._open(path)
+            if not 0 <= num_samples <= writer.num_samples:
+                writer._close_file(complete=False)
+                raise ValueError(
+                    f"{path}: expected at least the checkpoint's {num_samples} frames, found "
+                    f"{writer.num_samples}; it belongs to another file, start again with --overwrite"
+                )
+            writer._reopen()
+            writer._truncate(num_samples)
         return writer
-
-    @property
-    def num_samples(self) -> int:
-        """Frames committed so far."""
-        return self._num_samples
 
     def append(
         self,
@@ -147,29 +150,34 @@ class HDF5Writer:
             ValueError: If names or shapes differ from those given at creation, or the writer is closed.
             OSError: If the disk is full or fails; the frames committed before stay readable.
         """
-        target = self._opened()
+        file = self._opened()
         times = np.atleast_1d(np.asarray(time, schema.TIME_DTYPE))
-        blocks = self._check_fields(fields, len(times), single=np.ndim(time) == 0)
-        rows = self._check_rows(scalars, trajectory, len(times))
+        blocks = self._blocks(fields, len(times), single=np.ndim(time) == 0)
+        rows = self._rows_of(scalars, trajectory, len(times))
+        start = self.num_samples
         if len(times) == 0:
             return
         try:
-            target.append(blocks, rows, times)
+            payload = sum(block.nbytes for block in blocks.values())
+            self._superblock.reserve(file.id.get_filesize(), payload + _METADATA_SLACK_BYTES)
+            for name, block in blocks.items():
+                self._fields[name].write(start, block)
+            for name, values in rows.items():
+                self._rows[name].write(start, values)
+            self._time.write(start, times)
         except (OSError, RuntimeError) as error:
-            remedy = (
-                f"the {self.num_samples} samples before it are intact; make room, then continue with --resume"
-                if self.num_samples
-                else "nothing is kept; make room, then start again"
-            )
+            kept = f"the {start} samples before it are intact; make room, then continue with --resume"
+            nothing = "nothing is kept; make room, then start again"
             raise OSError(
-                f"{self.path}: writing sample {self.num_samples} failed ({_reason(error)}), {remedy}"
+                f"{self.path}: writing sample {start} failed ({_reason(error)}), {kept if start else nothing}"
             ) from error
-        self._num_samples = target.num_samples
-        self._publish(target)
+        self.num_samples = start + len(times)
+        self._publish()
 
     def sync(self) -> None:
         """Put all frames on the disk itself: before a checkpoint that is to survive a power failure too."""
-        self._opened().sync()
+        self._opened()
+        self._superblock.sync()
 
     def close(self, *, complete: bool) -> None:
         """Close the file; a second call does nothing.
@@ -180,12 +188,11 @@ class HDF5Writer:
         Raises:
             OSError: If the disk is full or fails; the frames committed before stay readable.
         """
-        if self._target is None:
+        if self._file is None:
             return
-        target, self._target = self._target, None
         try:
-            target.close(complete=complete)
-            self._publish(target)
+            self._close_file(complete=complete)
+            self._publish()
         except (OSError, RuntimeError) as error:
             raise OSError(
                 f"{self.path}: closing failed ({_reason(error)}), its {self.num_samples} samples are intact; "
@@ -197,32 +204,104 @@ class HDF5Writer:
     def __enter__(self) -> "HDF5Writer":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close(complete=False)
 
-    def _opened(self) -> Appender:
-        """Return the open file."""
-        if self._target is None:
+    @contextmanager
+    def _locked(self, path: Path, partial: Path | None = None) -> Iterator[None]:
+        """Take the lock, for good if the block ends well; else a `partial` file goes."""
+        self.path = path
+        self._lock = WriterLock(path)
+        try:
+            with naming(path):
+                yield
+        except BaseException:
+            if partial is not None:
+                partial.unlink(missing_ok=True)
+            self._lock.release()
+            raise
+
+    def _open(self, path: Path) -> None:
+        """Open an existing file for appending; `path` may be its hidden name."""
+        # Without a chunk cache every row goes to the file once, by its own size.
+        access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+        access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+        access.set_cache(0, 0, 0, 0.75)
+
+        def opened(*, locking: bool) -> h5py.File:
+            # Not the default, since HDF5 refuses a reader in this process whose locking differs.
+            if not locking:
+                access.set_file_locking(False, True)
+            flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
+            return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
+
+        # A reader elsewhere may have the file open. SWMR writing does not disturb it.
+        file = _unlocked_if_refused(opened)
+        try:
+            self._superblock = LiveSuperblock(path)
+            self._superblock.reserve(file.id.get_filesize(), _METADATA_SLACK_BYTES)
+            needed = (schema.FIELDS, schema.SCALARS, schema.METADATA, schema.TIME, schema.TRAJECTORY)
+            if missing := [f"/{name}" for name in needed if name not in file]:
+                raise ValueError(
+                    f"{path}: expected a file written by HDF5Writer, {missing} missing; write a new file"
+                )
+        except BaseException:
+            file.close()
+            raise
+        self._file: h5py.File | None = file
+        self._place = path
+        self._time = _Column(file[schema.TIME])
+        self._fields = {name: _Column(dataset) for name, dataset in file[schema.FIELDS].items()}
+        self._rows = {f"{schema.SCALARS}/{name}": _Column(d) for name, d in file[schema.SCALARS].items()}
+        self._rows[schema.TRAJECTORY] = _Column(file[schema.TRAJECTORY])
+        self.num_samples = len(self._time)
+
+    def _opened(self) -> h5py.File:
+        if self._file is None:
             raise ValueError(f"{self.path}: the writer is closed; reopen the file with HDF5Writer.resume")
-        return self._target
+        return self._file
 
-    def _publish(self, target: Appender) -> None:
+    def _reopen(self) -> None:
+        """Take back that the file is complete, before anything else changes in it."""
+        file = self._opened()
+        if file[schema.METADATA].attrs["complete"]:
+            file[schema.METADATA].attrs.modify("complete", np.bool_(False))
+            self._superblock.settle(file.id.get_filesize())
+            file.flush()
+            self._superblock.reserve(file.id.get_filesize(), _METADATA_SLACK_BYTES)
+
+    def _truncate(self, num_samples: int) -> None:
+        """Drop the samples from `num_samples` on, the time first: a kill in between does no harm."""
+        for column in (self._time, *self._rows.values(), *self._fields.values()):
+            column.truncate(num_samples)
+        self.num_samples = num_samples
+
+    def _close_file(self, *, complete: bool) -> None:
+        """Drop what a failed append left, mark the file and close it."""
+        file, self._file = self._opened(), None
+        try:
+            self._truncate(self.num_samples)
+            # The attribute exists from the start: SWMR mode can't add one.
+            file[schema.METADATA].attrs.modify("complete", np.bool_(complete))
+            self._superblock.settle(file.id.get_filesize())
+        finally:
+            self._superblock.close()
+            file.close()
+        trim(self._place)
+
+    def _publish(self) -> None:
         """Give the file its final name."""
-        if target.path != self.path:
-            target.rename(self.path)
+        if self._place != self.path:
+            os.replace(self._place, self.path)
+            self._place = self.path
 
-    def _check_fields(
-        self, fields: Mapping[str, np.ndarray], count: int, *, single: bool
-    ) -> dict[str, np.ndarray]:
+    def _blocks(self, fields: Mapping[str, np.ndarray], count: int, *, single: bool) -> dict[str, np.ndarray]:
         """Blocks (n, H, W[, C]) float32 of every field."""
-        columns = self._opened().fields
-        if set(fields) != set(columns):
-            raise ValueError(f"{self.path}: expected the fields {sorted(columns)}, got {sorted(fields)}")
+        if set(fields) != set(self._fields):
+            raise ValueError(f"{self.path}: expected the fields {sorted(self._fields)}, got {sorted(fields)}")
         blocks = {}
         for name, values in fields.items():
-            frame = columns[name].row
+            frame = self._fields[name].row
             expected = frame if single else (count, *frame)
             if np.shape(values) != expected:
                 raise ValueError(
@@ -232,36 +311,88 @@ class HDF5Writer:
             blocks[name] = np.ascontiguousarray(values, schema.FIELD_DTYPE).reshape(count, *frame)
         return blocks
 
-    def _check_rows(
+    def _rows_of(
         self, scalars: Mapping[str, float | np.ndarray], trajectory: int | np.ndarray, count: int
     ) -> dict[str, np.ndarray]:
         """Values (n,) of every scalar and of the trajectory, by dataset name."""
-        columns = self._opened().rows
-        given = {f"{schema.SCALARS}/{name}": value for name, value in scalars.items()}
-        given[schema.TRAJECTORY] = trajectory
-        if set(given) != set(columns):
-            expected = sorted(set(columns) - {schema.TRAJECTORY})
+        rows = {f"{schema.SCALARS}/{name}": np.asarray(value) for name, value in scalars.items()}
+        rows[schema.TRAJECTORY] = np.asarray(trajectory)
+        if set(rows) != set(self._rows):
+            expected = sorted(set(self._rows) - {schema.TRAJECTORY})
             raise ValueError(f"{self.path}: expected {expected}, got the scalars {sorted(scalars)}")
-        rows = {name: np.asarray(value) for name, value in given.items()}
         for name, values in rows.items():
             if values.shape not in ((), (count,)):
                 raise ValueError(f"{self.path}: {name}: expected one value or {count}, got {values.shape}")
         return {name: np.broadcast_to(values, (count,)) for name, values in rows.items()}
 
 
-def _reopen(path: Path, num_samples: int) -> Appender:
-    """Open a file for appending after its first `num_samples` frames."""
-    target = Appender(path)
-    present = target.num_samples
-    if not 0 <= num_samples <= present:
-        target.close(complete=False)
-        raise ValueError(
-            f"{path}: expected at least the checkpoint's {num_samples} frames, found {present}; "
-            "the checkpoint belongs to another file, start again with --overwrite"
-        )
-    target.reopen()
-    target.truncate(num_samples)
-    return target
+class _Column:
+    """A dataset that grows along axis 0 by one row of shape `row` for each sample."""
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self.row: tuple[int, ...] = dataset.shape[1:]
+        self._id = dataset.id
+        self._dtype = dataset.dtype
+        self._chunk: int = dataset.chunks[0]
+        # Whole unfiltered chunks go to the file as they are, past HDF5's selections and copies.
+        self._direct = dataset.chunks[1:] == self.row and not schema.filter_names(dataset)
+
+    def __len__(self) -> int:
+        return int(self._id.shape[0])
+
+    def write(self, start: int, values: np.ndarray) -> None:
+        """Put rows (n, *row) at [start, start + n), and flush them to the file."""
+        values = np.ascontiguousarray(values, self._dtype)
+        stop = start + len(values)
+        self._id.set_extent((stop, *self.row))
+        first = last = stop
+        if self._direct:  # rows [first, last) fill chunks
+            first, last = -(-start // self._chunk) * self._chunk, stop // self._chunk * self._chunk
+        if first >= last:
+            first = last = stop
+        self._select(start, values[: first - start], stop)
+        origin = (0,) * len(self.row)
+        for index in range(first, last, self._chunk):
+            self._id.write_direct_chunk((index, *origin), values[index - start : index - start + self._chunk])
+        self._select(last, values[last - start :], stop)
+        self._id.flush()
+
+    def _select(self, start: int, values: np.ndarray, stop: int) -> None:
+        """Put rows at [start, ...) of a dataset of `stop` rows through HDF5's selections."""
+        if len(values):
+            target = h5py.h5s.create_simple((stop, *self.row))
+            target.select_hyperslab((start, *(0,) * len(self.row)), values.shape)
+            self._id.write(h5py.h5s.create_simple(values.shape), target, values)
+
+    def truncate(self, stop: int) -> None:
+        """Drop the rows from `stop` on.
+
+        HDF5 overwrites dropped rows by the fill value before it shortens the dataset. Going back chunk by
+        chunk keeps rows that a kill leaves in between at the end of the dataset.
+        """
+        while len(self) > stop:
+            start_of_last_chunk = (len(self) - 1) // self._chunk * self._chunk
+            self._id.set_extent((max(stop, start_of_last_chunk), *self.row))
+            self._id.flush()
+
+
+def open_unshared(path: Path, mode: Literal["w", "r+"]) -> h5py.File:
+    """Open as plain HDF5 does, also where the file system has no locks: ours keeps other writers away."""
+
+    def opened(*, locking: bool) -> h5py.File:
+        options: dict[str, Any] = {} if locking else {"locking": False}
+        return h5py.File(path, mode, libver=("v110", "v110"), **options)
+
+    return _unlocked_if_refused(opened)
+
+
+def _unlocked_if_refused(opened: Callable[..., h5py.File]) -> h5py.File:
+    try:
+        return opened(locking=True)
+    except OSError as error:
+        if "unable to lock file" not in str(error):  # what HDF5 says, whatever the reason
+            raise
+        return opened(locking=False)
 
 
 def _reason(error: OSError | RuntimeError) -> str:
@@ -270,20 +401,12 @@ def _reason(error: OSError | RuntimeError) -> str:
     return os.strerror(number) if number else str(error).splitlines()[0]
 
 
-def check_schema(
+def _check_schema(
     fields: Mapping[str, tuple[int, ...]], coordinates: Mapping[str, np.ndarray], compression: str | None
 ) -> None:
-    """Check that a file of these fields and coordinates would be valid.
-
-    Raises:
-        ValueError: For no fields, frames that are not (H, W) or (H, W, C), frames of different grids,
-            coordinates that do not fit the grid, or an unknown compression.
-    """
+    """Refuse a file of no fields, of frames that fit neither each other nor the coordinates, or odd names."""
     if not fields:
-        raise ValueError(
-            "fields: expected at least one field, got none; name one, e.g. {'vorticity': (128, 128)}"
-        )
-    grids = {name: tuple(shape[:2]) for name, shape in fields.items()}
+        raise ValueError("fields: expected at least one field, e.g. {'vorticity': (128, 128)}, got none")
     for name, shape in fields.items():
         if not name or "/" in name:
             raise ValueError(f"fields: expected a name without '/', got {name!r}; rename the field")
@@ -291,81 +414,16 @@ def check_schema(
             raise ValueError(
                 f"field {name!r}: expected a frame shape (H, W) or (H, W, C), got {tuple(shape)}"
             )
-    if len(set(grids.values())) > 1:
+    grids = {tuple(shape[:2]) for shape in fields.values()}
+    if len(grids) > 1:
         raise ValueError(
-            f"fields: expected one grid for all fields, got {grids}; write one file for each grid"
+            f"fields: expected one grid for all fields, got {sorted(grids)}; write a file for each"
         )
-    grid = next(iter(grids.values()))
-    for axis, name in enumerate(("x", "y")):
-        if name not in coordinates:
-            raise ValueError(f"coordinates: expected 'x' and 'y', got {sorted(coordinates)}; add {name!r}")
-        shape = np.shape(coordinates[name])
-        if shape != (grid[axis],):
-            raise ValueError(
-                f"coordinate {name!r}: expected shape ({grid[axis]},) as axis {axis} of a frame, got {shape}"
-            )
-    if compression is not None and compression not in COMPRESSIONS:
+    for axis, size in zip(("x", "y"), grids.pop(), strict=True):
+        if axis not in coordinates:
+            raise ValueError(f"coordinates: expected 'x' and 'y', got {sorted(coordinates)}; add {axis!r}")
+        if np.shape(coordinates[axis]) != (size,):
+            found = np.shape(coordinates[axis])
+            raise ValueError(f"coordinate {axis!r}: expected shape ({size},) as the frames have, got {found}")
+    if compression not in (None, *COMPRESSIONS):
         raise ValueError(f"compression: expected one of {COMPRESSIONS} or None, got {compression!r}")
-
-
-def create_layout(
-    file: h5py.File,
-    *,
-    fields: Mapping[str, tuple[int, ...]],
-    coordinates: Mapping[str, np.ndarray],
-    metadata: Mapping[str, MetadataValue],
-    parameters: Mapping[str, Any],
-    scalars: Sequence[str],
-    compression: str | None,
-    texts: Mapping[str, str | Sequence[str]] = {},
-    frames_per_chunk: int | None = None,
-) -> None:
-    """Create every group, dataset and attribute of a file with no samples yet.
-
-    Args:
-        file: Empty file opened for writing.
-        fields: name -> frame shape (H, W) or (H, W, C).
-        coordinates: "x" (H,) and "y" (W,).
-        metadata: Attributes of /metadata.
-        parameters: name -> one value for each trajectory.
-        scalars: Names of the per-sample diagnostics.
-        compression: None, "lz4" or "gzip".
-        texts: full name -> text or texts.
-        frames_per_chunk: Frames in one chunk; by default `schema.frames_per_chunk`, and 1 with compression,
-            since a compressed chunk that grows frame by frame is stored anew each time.
-    """
-    filters = compression_options(compression)
-    for name, shape in fields.items():
-        frame_bytes = int(np.prod(shape)) * schema.FIELD_DTYPE.itemsize
-        grouped = 1 if compression else schema.frames_per_chunk(frame_bytes)
-        file.create_dataset(
-            f"{schema.FIELDS}/{name}",
-            shape=(0, *shape),
-            maxshape=(None, *shape),
-            chunks=(frames_per_chunk or grouped, *shape),
-            dtype=schema.FIELD_DTYPE,
-            **filters,
-        )
-    for name in ("x", "y"):
-        file.create_dataset(
-            f"{schema.COORDINATES}/{name}", data=np.asarray(coordinates[name], schema.FIELD_DTYPE)
-        )
-    _create_rows(file, schema.TIME, schema.TIME_DTYPE, fill=np.nan)
-    _create_rows(file, schema.TRAJECTORY, schema.TRAJECTORY_DTYPE)
-    group = file.create_group(schema.PARAMETERS)
-    for name, values in parameters.items():
-        group.create_dataset(name, data=np.atleast_1d(np.asarray(values, schema.TIME_DTYPE)))
-    file.create_group(schema.SCALARS)
-    for name in scalars:
-        _create_rows(file, f"{schema.SCALARS}/{name}", schema.TIME_DTYPE)
-    for name, text in texts.items():
-        file.create_dataset(name, data=text, dtype=h5py.string_dtype())
-    attributes = file.create_group(schema.METADATA).attrs
-    for name, value in metadata.items():
-        attributes[name] = value
-
-
-def _create_rows(file: h5py.File, name: str, dtype: np.dtype[Any], fill: float = 0) -> None:
-    """Create an empty 1-D dataset that grows by an entry a sample; `fill` is what dropped entries become."""
-    chunks = (schema.ROW_CHUNK,)
-    file.create_dataset(name, shape=(0,), maxshape=(None,), chunks=chunks, dtype=dtype, fillvalue=fill)

@@ -1,8 +1,11 @@
 """Version and commit, which never raise."""
 
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -40,7 +43,25 @@ def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, erro
     assert module.git_commit() == "unknown"
 
 
-def test_changed_files_make_the_commit_dirty(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = {"ls-files": "provenance.py", "rev-parse": "a" * 40, "status": " M solvers/x.py"}
-    monkeypatch.setattr(module, "_git", lambda folder, *arguments: answers[arguments[0]])
-    assert module.git_commit() == "a" * 40 + "-dirty"
+def test_changed_files_make_the_commit_dirty(tmp_path: Path) -> None:
+    source = Path(shutil.copy(module.__file__, tmp_path))
+
+    def git(*arguments: str) -> None:
+        options = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", *options, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    def commit() -> str:
+        code = "import provenance; print(provenance.git_commit())"
+        command = [sys.executable, "-c", code]
+        return subprocess.run(
+            command, cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    git("init")
+    assert commit() == "unknown"  # no file of that repository
+    git("add", source.name)
+    git("commit", "-m", "first")
+    clean = commit()
+    assert re.fullmatch("[0-9a-f]{40}", clean)
+    source.write_text(source.read_text() + "\n")
+    assert commit() == f"{clean}-dirty"

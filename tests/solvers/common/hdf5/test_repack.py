@@ -9,8 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from solvers.common.hdf5.commands import main
-from solvers.common.hdf5_utils import HDF5Writer, open_file, repack, validate
+from solvers.common.hdf5_utils import HDF5Writer, main, open_file, repack, validate
 
 Write = Callable[..., Path]
 
@@ -214,7 +213,7 @@ def test_two_names_of_one_dataset_and_groups_that_contain_themselves_stay_so(wri
 
 LIMITED = """
 import resource, sys
-from solvers.common.hdf5.commands import main
+from solvers.common.hdf5_utils import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 sys.exit(main(["repack", sys.argv[1], "--compression", sys.argv[3]]))
 """
