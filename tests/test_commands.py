@@ -79,6 +79,8 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(tyro, "cli", stop)
     monkeypatch.setattr("solvers.common.cli.program", None)
+    for solver in ("py2d_turbulence", "rayleigh_benard"):
+        monkeypatch.setattr(f"solvers.{solver}.run_solver.find_resumed", lambda arguments: None)
     monkeypatch.setattr("gust_torch.tasks.cli.missing_file", lambda arguments: None)
     monkeypatch.setattr(LightningCLI, "instantiate_classes", stop_training)
 

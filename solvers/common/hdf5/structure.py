@@ -230,7 +230,7 @@ class Contents:
             raise self._error(name, rule.shape, found, rule.remedy)
         if dataset.dtype.kind not in rule.kinds:
             is_text = h5py.check_string_dtype(dataset.dtype) is not None or dataset.dtype.kind == "S"
-            found = "text" if is_text else str(dataset.dtype)
+            found = "text" if is_text else f"{'compound ' if dataset.dtype.names else ''}{dataset.dtype}"
             raise self._error(name, f"real numbers {rule.shape}", found, rule.remedy)
         if (code := schema.missing_filter(dataset)) is not None:
             raise ValueError(
