@@ -8,8 +8,8 @@ from time import perf_counter
 import numpy as np
 
 from benchmarks.timing import Row, medians
+from gust_torch.data.graphs import require
 from gust_torch.data.graphs.datasets import MeshZarrDataset
-from gust_torch.data.graphs.optional import require
 from gust_torch.data.graphs.ragged import RaggedWriter
 from gust_torch.data.graphs.schema import MESH, Sample, describe
 from gust_torch.data.graphs.synthetic import random_mesh
@@ -90,11 +90,11 @@ def _read(name: str, path: Path, num_reads: int, repeats: int, *, cache_bytes: i
 def _plain_reads(path: Path) -> Callable[[int], None]:
     """Read the six arrays of a sample, by zarr-python from opened arrays."""
     node = require("zarr").open_group(str(path), mode="r")[MESH.group]
-    arrays = {name: node[name] for name in MESH.axes}
-    offsets = {axis: node[f"offsets/{axis}"][:] for axis in set(MESH.axes.values())}
+    arrays = {name: node[name] for name in MESH.arrays}
+    offsets = {name: node[f"offsets/{array.axis}"][:] for name, array in MESH.arrays.items()}
 
     def read(index: int) -> None:
-        for name, axis in MESH.axes.items():
-            arrays[name][offsets[axis][index] : offsets[axis][index + 1]]
+        for name in arrays:
+            arrays[name][offsets[name][index] : offsets[name][index + 1]]
 
     return read

@@ -1,14 +1,14 @@
 """What a model needs to know of fields on meshes or particles. Free of torch and of files."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+
+from gust_torch.spec import PlainSpec
 
 AXES = "xyz"
 
 
 @dataclasses.dataclass(frozen=True)
-class GraphSpec:
+class GraphSpec(PlainSpec):
     """Fields on the nodes of graphs that differ in size.
 
     Attributes:
@@ -28,11 +28,11 @@ class GraphSpec:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        if not self.fields or len(set(self.fields)) != len(self.fields):
+        if not 0 < len(self.fields) == len(set(self.fields)):
             raise ValueError(f"expected one or more distinct field names, got {self.fields}")
         if len(self.components) != len(self.fields) or min(self.components) < 1:
             raise ValueError(
-                f"expected a positive number of components for each of {self.fields}, got {self.components}"
+                f"expected a positive number of components for each field, got {self.components}"
             )
         if not 1 <= self.num_dims <= len(AXES):
             raise ValueError(f"expected 1 to {len(AXES)} dimensions, got {self.num_dims}")
@@ -42,7 +42,7 @@ class GraphSpec:
         """Channel names: scalars keep theirs, vectors become `velocities_x`, ..., others `name_0`, ..."""
         names: list[str] = []
         for field, n in zip(self.fields, self.components, strict=True):
-            suffixes = AXES[:n] if n == self.num_dims else [str(i) for i in range(n)]
+            suffixes = AXES[:n] if n == self.num_dims else map(str, range(n))
             names += [field] if n == 1 else [f"{field}_{suffix}" for suffix in suffixes]
         return tuple(names)
 
@@ -50,27 +50,3 @@ class GraphSpec:
     def num_channels(self) -> int:
         """Number of channels, all components together."""
         return sum(self.components)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain python values (lists for tuples), fit for JSON and for ``torch.load(weights_only=True)``."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(self).items()
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "GraphSpec":
-        """Inverse of `to_dict`.
-
-        Raises:
-            ValueError: A key is missing or unknown.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        if set(values) != set(known):
-            raise ValueError(f"expected the keys {known} of a graph spec, got {sorted(values)}")
-        return cls(
-            fields=tuple(str(name) for name in values["fields"]),
-            components=tuple(int(n) for n in values["components"]),
-            num_dims=int(values["num_dims"]),
-            moving=bool(values["moving"]),
-        )

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -26,37 +26,29 @@ SAME_STATISTICS = 1e-4
 DIGEST_FRAMES = 8
 
 
-class Samples(Protocol):
-    """A dataset of arrays or tensors."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Any: ...
+def evenly_spaced(num_samples: int, max_samples: int) -> list[int]:
+    """At most `max_samples` distinct indices from 0 to num_samples - 1, evenly spaced, both ends included."""
+    places = np.linspace(0, num_samples - 1, min(num_samples, max_samples))
+    return np.unique(places.round().astype(np.int64)).tolist()
 
 
 def spec_identity(spec: FieldSpec | GraphSpec) -> dict[str, Any]:
     """Return what a spec says, under the names that `differences` shows."""
-    values = spec.to_dict()
-    if "names" in values:
-        values["fields"] = values.pop("names")
-    return values
+    return {"fields" if name == "names" else name: value for name, value in spec.to_dict().items()}
 
 
-def content_digest(
-    samples: Samples, num_frames: int = DIGEST_FRAMES, values_of: Callable[[Any], Any] = lambda sample: sample
-) -> str:
-    """sha256 of the values of at most `num_frames` evenly spaced samples, both ends included.
+def content_digest(samples: Any, values_of: Callable[[Any], Any] = lambda sample: sample) -> str:
+    """sha256 of the values of some evenly spaced samples, both ends included.
 
     The storage does not matter: a repacked or moved file keeps its digest.
 
     Args:
         samples: A dataset.
-        num_frames: How many of its samples are read.
         values_of: Gives the numbers of a sample that is no array.
     """
     digest = hashlib.sha256()
-    count = len(samples)
-    for index in np.unique(np.linspace(0, count - 1, min(count, num_frames)).round().astype(int)):
-        values = np.ascontiguousarray(values_of(samples[int(index)]), dtype=np.float32)
+    for index in evenly_spaced(len(samples), DIGEST_FRAMES):
+        values = np.ascontiguousarray(values_of(samples[index]), dtype=np.float32)
         digest.update(str(values.shape).encode())
         digest.update(values.data)
     return digest.hexdigest()
@@ -73,16 +65,15 @@ def differences(there: Identity, now: Identity) -> list[str]:
 
     Numbers are the same within `SAME_STATISTICS`; a mean also where it differs by little of the `std`.
     """
-    scale = np.asarray(there.get("std", 0.0), dtype=float)
     return [
         f"{name}: {_short(there[name])} there, {_short(now[name])} now"
         for name in there
-        if name in now and not _same(there[name], now[name], scale if name == "mean" else np.zeros(1))
+        if name in now and not _same(there[name], now[name], there.get("std", 0) if name == "mean" else 0)
     ]
 
 
 def check_same(there: Identity, now: Identity, *, what: str, allow_changed: bool = False) -> None:
-    """Compare the data that a file was made from with those at hand.
+    """Refuse data that are not those of a file, or log the differences where these are allowed.
 
     Args:
         there: Identity that the file holds.
@@ -100,36 +91,6 @@ def check_same(there: Identity, now: Identity, *, what: str, allow_changed: bool
     if not allow_changed:
         raise ValueError(f"{text}; give the same data and options, or {ALLOW_FLAG} if the change is meant")
     logger.warning("%s; going on, since the change is allowed", text)
-
-
-def check_spec(
-    trained: FieldSpec | GraphSpec,
-    found: FieldSpec | GraphSpec,
-    *,
-    source: str,
-    remedy: str = "give data like those of its training",
-) -> None:
-    """Refuse data whose fields, grid, boundaries or lengths are not those that a model was trained on.
-
-    Args:
-        trained: Of the model.
-        found: Of the data.
-        source: The data's path, for the message.
-        remedy: Ends the message.
-
-    Raises:
-        ValueError: They differ.
-    """
-    if isinstance(trained, FieldSpec) and isinstance(found, FieldSpec):
-        changed = trained.differences(found)
-    else:
-        changed = differences(spec_identity(trained), spec_identity(found))
-        if type(trained) is not type(found):
-            changed = [f"{type(trained).__name__} there, {type(found).__name__} now"]
-    if changed:
-        raise ValueError(
-            f"{source} does not fit the model, which was trained on {'; '.join(changed)}; {remedy}"
-        )
 
 
 def warn_of_scale(
@@ -150,34 +111,25 @@ def warn_of_scale(
     Returns:
         The names of these channels.
     """
-    pairs = zip(names, np.ravel(trained_std), np.ravel(found_std), strict=True)
-    other = [(name, there, now) for name, there, now in pairs if not _same_scale(float(there), float(now))]
-    for name, there, now in other:
-        logger.warning(
-            "%s: %s has the standard deviation %.3g, %.3g in training; are these the same values and units?",
-            source,
-            name,
-            now,
-            there,
-        )
-    return [name for name, _, _ in other]
+    other = []
+    for name, there, now in zip(names, np.ravel(trained_std), np.ravel(found_std), strict=True):
+        if not (there > 0 and 1 / SAME_SCALE <= now / there <= SAME_SCALE):
+            text = f"%s: %s has the standard deviation {now:.3g}, {there:.3g} in training; %s"
+            logger.warning(text, source, name, "are these the same values and units?")
+            other.append(name)
+    return other
 
 
-def _same_scale(there: float, now: float) -> bool:
-    return there > 0 and 1 / SAME_SCALE <= now / there <= SAME_SCALE
-
-
-def _same(there: Any, now: Any, scale: np.ndarray) -> bool:
+def _same(there: Any, now: Any, scale: Any) -> bool:
     """Whether two plain values are equal, numbers nearly."""
-    if there == now or there is None or now is None:
+    if there == now or isinstance(there, str):
         return bool(there == now)
     try:
         a, b = np.asarray(there, dtype=float), np.asarray(now, dtype=float)
+        largest = np.maximum(np.maximum(abs(a), abs(b)), scale)
+        return a.shape == b.shape and bool(np.all(abs(a - b) <= SAME_STATISTICS * largest))
     except (TypeError, ValueError):
-        return bool(there == now)
-    if a.shape != b.shape:
         return False
-    return bool(np.all(np.abs(a - b) <= SAME_STATISTICS * np.maximum(np.maximum(abs(a), abs(b)), scale)))
 
 
 def _short(value: Any) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ SYNONYMS = {"omega": "vorticity"}
 
 LENGTH_TOLERANCE = 1e-4
 
+T = TypeVar("T", bound="PlainSpec")
+
 
 def canonical_name(name: str) -> str:
     """Field name with synonyms resolved: ``omega`` -> ``vorticity``."""
@@ -21,7 +23,31 @@ def canonical_name(name: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class FieldSpec:
+class PlainSpec:
+    """What specs share: to plain values and back."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain python values (lists for tuples), fit for JSON and for ``torch.load(weights_only=True)``."""
+        values = dataclasses.asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+    @classmethod
+    def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
+        """Inverse of `to_dict`.
+
+        Raises:
+            ValueError: A key is missing or unknown.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        if set(values) != set(known):
+            raise ValueError(f"expected the keys {known} of a {cls.__name__}, got {sorted(values)}")
+        return cls(
+            **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldSpec(PlainSpec):
     """Channels, grid and domain of a set of fields.
 
     Attributes:
@@ -45,18 +71,19 @@ class FieldSpec:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        if not self.names or len(set(self.names)) != len(self.names):
-            raise ValueError(f"expected one distinct name per channel, got {self.names}")
-        if len(self.grid) != 2 or min(self.grid) < 1:
-            raise ValueError(f"expected a grid (h, w) of positive sizes, got {self.grid}")
-        if len(self.boundary) != 2 or not set(self.boundary) <= set(BOUNDARIES):
-            raise ValueError(f"expected two boundary types out of {BOUNDARIES}, got {self.boundary}")
-        if len(self.lengths) != 2 or not all(math.isfinite(length) and length > 0 for length in self.lengths):
-            raise ValueError(f"expected two positive domain lengths, got {self.lengths}")
-        if self.grid_y not in GRIDS:
-            raise ValueError(f"expected grid_y out of {GRIDS}, got {self.grid_y!r}")
-        if self.grid_y == "chebyshev" and self.boundary[1] != "wall":
-            raise ValueError("a chebyshev grid needs boundary[1] 'wall'; set boundary_y in the metadata")
+        lengths = [length for length in self.lengths if math.isfinite(length) and length > 0]
+        walls = self.grid_y != "chebyshev" or self.boundary[1:] == ("wall",)
+        expected = {
+            f"one distinct name per channel, got {self.names}": 0 < len(self.names) == len(set(self.names)),
+            f"a grid (h, w) of positive sizes, got {self.grid}": len(self.grid) == 2 and min(self.grid) > 0,
+            f"two boundary types out of {BOUNDARIES}, got {self.boundary}": len(self.boundary) == 2
+            and set(self.boundary) <= set(BOUNDARIES),
+            f"two positive domain lengths, got {self.lengths}": len(self.lengths) == len(lengths) == 2,
+            f"grid_y out of {GRIDS}, got {self.grid_y!r}": self.grid_y in GRIDS,
+            "boundary_y 'wall' for a chebyshev grid; set it in the metadata": walls,
+        }
+        if wrong := [text for text, holds in expected.items() if not holds]:
+            raise ValueError(f"expected {'; '.join(wrong)}")
 
     @property
     def num_channels(self) -> int:
@@ -65,19 +92,19 @@ class FieldSpec:
 
     def differences(self, other: "FieldSpec") -> list[str]:
         """Return what of channels, grid and domain is different in `other`, in words."""
-        differences = [
-            f"{what} {there}, got {now}"
-            for what, there, now in (
-                ("names", " ".join(self.names), " ".join(other.names)),
-                ("grid", "{}x{}".format(*self.grid), "{}x{}".format(*other.grid)),
-                ("boundary", " ".join(self.boundary), " ".join(other.boundary)),
-                ("grid_y", self.grid_y, other.grid_y),
-            )
-            if there != now
-        ]
+        there, now = (
+            {
+                "names": " ".join(spec.names),
+                "grid": "{}x{}".format(*spec.grid),
+                "boundary": " ".join(spec.boundary),
+                "grid_y": spec.grid_y,
+            }
+            for spec in (self, other)
+        )
+        found = [f"{name} {there[name]}, got {now[name]}" for name in there if there[name] != now[name]]
         if not np.allclose(other.lengths, self.lengths, rtol=LENGTH_TOLERANCE, atol=0.0):
-            differences.append(f"lengths {self.lengths}, got {other.lengths}")
-        return differences
+            found.append(f"lengths {self.lengths}, got {other.lengths}")
+        return found
 
     def channel(self, name: str) -> int:
         """Index of a channel; ``omega`` and ``vorticity`` are the same.
@@ -85,65 +112,26 @@ class FieldSpec:
         Raises:
             ValueError: There is no such channel.
         """
-        wanted = canonical_name(name)
-        for i, own in enumerate(self.names):
-            if canonical_name(own) == wanted:
-                return i
-        raise ValueError(f"no channel {name!r}; the channels are {', '.join(self.names)}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain python values (lists for tuples), fit for JSON and for ``torch.load(weights_only=True)``."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(self).items()
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "FieldSpec":
-        """Inverse of `to_dict`.
-
-        Raises:
-            ValueError: A key is missing or unknown.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        if set(values) != set(known):
-            raise ValueError(f"expected the keys {known} of a field spec, got {sorted(values)}")
-        forcing = values["forcing_wavenumber"]
-        return cls(
-            names=tuple(str(name) for name in values["names"]),
-            grid=(int(values["grid"][0]), int(values["grid"][1])),
-            boundary=(str(values["boundary"][0]), str(values["boundary"][1])),
-            lengths=(float(values["lengths"][0]), float(values["lengths"][1])),
-            grid_y=str(values["grid_y"]),
-            forcing_wavenumber=None if forcing is None else float(forcing),
-        )
+        names = [canonical_name(own) for own in self.names]
+        if canonical_name(name) not in names:
+            raise ValueError(f"no channel {name!r}; the channels are {', '.join(self.names)}")
+        return names.index(canonical_name(name))
 
     @classmethod
     def from_metadata(
         cls, names: Sequence[str], coordinates: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
     ) -> "FieldSpec":
-        """Spec of the fields of a common-format file.
-
-        Absent metadata mean: periodic axes, a uniform grid, lengths from the coordinates (`axis_length`), no
-        forcing wavenumber. Files of the JAX code do not name their grid: where ``grid_y`` is absent and y
-        holds Chebyshev nodes, the y axis is a Chebyshev one between walls.
+        """Spec of the fields of a common-format file; `solvers.common.hdf5.axes.domain` says what is read.
 
         Args:
             names: Channel names.
             coordinates: ``x`` (H,) and ``y`` (W,).
-            metadata: Attributes of ``/metadata``; read are ``boundary_x|y``, ``grid_y``, ``length_x|y``,
-                ``fkx`` and ``fky``.
+            metadata: Attributes of ``/metadata``; the larger of ``fkx`` and ``fky`` is the forcing.
 
         Raises:
             ValueError: Metadata or coordinates that make no sense.
         """
         boundary, grid_y, lengths = domain(coordinates, metadata)
-        forcing = [float(metadata[key]) for key in ("fkx", "fky") if key in metadata]
-        return cls(
-            names=tuple(names),
-            grid=(len(coordinates["x"]), len(coordinates["y"])),
-            boundary=boundary,
-            lengths=lengths,
-            grid_y=grid_y,
-            forcing_wavenumber=max(forcing) if forcing and max(forcing) > 0 else None,
-        )
+        forcing = max(float(metadata.get(key, 0)) for key in ("fkx", "fky"))
+        grid = len(coordinates["x"]), len(coordinates["y"])
+        return cls(tuple(names), grid, boundary, lengths, grid_y, forcing if forcing > 0 else None)

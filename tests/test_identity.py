@@ -5,10 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from gust_torch.graph_spec import GraphSpec
 from gust_torch.identity import (
     check_same,
-    check_spec,
     content_digest,
     differences,
     indices_digest,
@@ -60,22 +58,6 @@ def test_the_digest_is_of_the_values():
         assert content_digest(frames) != content_digest(other)
     assert content_digest(frames) != content_digest(frames.reshape(20, 1, 2, 8))
     assert indices_digest(np.arange(4)) == indices_digest(range(4)) != indices_digest(range(5))
-
-
-def test_a_model_takes_data_like_those_of_its_training():
-    check_spec(SPEC, FieldSpec(names=("a", "b"), grid=(8, 8), lengths=(1.00001, 2.0)), source="x.h5")
-    other = FieldSpec(names=("a", "b"), grid=(8, 8), lengths=(1.0, 3.0))
-    with pytest.raises(ValueError, match=r"x\.h5 .*lengths"):
-        check_spec(SPEC, other, source="x.h5")
-    wall = FieldSpec(("a", "b"), (8, 8), ("periodic", "wall"), (1.0, 2.0), grid_y="chebyshev")
-    with pytest.raises(ValueError, match="chebyshev"):
-        check_spec(SPEC, wall, source="x.h5")
-    mesh = GraphSpec(fields=("u",), components=(1,), num_dims=2)
-    check_spec(mesh, mesh, source="x.zarr")
-    with pytest.raises(ValueError, match="fields"):
-        check_spec(mesh, GraphSpec(fields=("f",), components=(1,), num_dims=2), source="x.zarr")
-    with pytest.raises(ValueError, match="GraphSpec now"):
-        check_spec(SPEC, mesh, source="x.zarr")
 
 
 @pytest.mark.parametrize(("std", "named"), [([1.0, 2.0], []), ([2.9, 0.7], []), ([1000.0, 2.0], ["a"])])

@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 from gust_torch.analysis.floor import FloorFrames
 from gust_torch.analysis.sums import ErrorSums, SpectrumSums
 from gust_torch.data.hdf5_dataset import HDF5Dataset
-from gust_torch.data.loader import collate_frames
 from gust_torch.metrics.errors import vrmse
 from gust_torch.metrics.histogram import ValueHistogram
 from gust_torch.models.token_model import TokenModel
@@ -123,7 +122,6 @@ def analyze(
         dataset,
         batch_size=batch_size,
         num_workers=num_workers,
-        collate_fn=collate_frames,
         pin_memory=device.type == "cuda",
     )
     for batch in loader:

@@ -13,9 +13,8 @@ import numpy as np
 
 from gust_torch.convert.output import Options, Result, find_files, publish, workspace
 from gust_torch.convert.splits import WHOLE, make_splits
-from gust_torch.data.graphs.checks import faults, word
 from gust_torch.data.graphs.ragged import RaggedWriter
-from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind, Schema, describe, differences
+from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind, Schema, describe, differences, faults, word
 from gust_torch.data.graphs.stores import open_reader
 from solvers.common.progress import Interrupt, Progress
 from solvers.common.provenance import provenance
@@ -132,11 +131,11 @@ def find_shards(name: str, root: Path, pattern: str | None = None) -> list[str]:
     if names:
         return names
     candidates = find_files(root, "**/*.npz") if pattern is None else []
-    own = set(kind.axes) - {"edges"}
+    own = set(kind.arrays) - {"edges"}
     # Unreadable files stay in, to be refused by name.
     names = [each for each in candidates if (keys := _shard_keys(root / each)) is None or keys & own]
     if not names:
-        searched = pattern or f"of .npz shards with {', '.join(kind.axes)}"
+        searched = pattern or f"of .npz shards with {', '.join(kind.arrays)}"
         raise ValueError(f"{root}: no files match {searched}; check --root and --pattern")
     if len(names) < len(candidates):
         logger.info("%d other .npz files left out", len(candidates) - len(names))

@@ -1,6 +1,6 @@
 """Lightning data module over common-format files: leak-free split, shuffled blocks, resumable epochs."""
 
-import dataclasses
+import hashlib
 import logging
 from functools import cached_property
 from typing import Any
@@ -23,14 +23,6 @@ MAX_COMPARED = 4096
 MAX_COMPARED_REMOTE = 64
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Sample indices of the two sets, increasing."""
-
-    train: np.ndarray
-    val: np.ndarray
 
 
 class FieldDataModule(LightningDataModule):
@@ -112,21 +104,17 @@ class FieldDataModule(LightningDataModule):
         return self.dataset.spec
 
     @cached_property
-    def split(self) -> Split:
-        """Which samples are trained on and which validate."""
-        train, val = split_samples(
-            self.dataset.trajectories,
-            self.val_fraction,
-            span=(self.n_steps - 1) * self.stride,
-            gap=self.gap,
-            seed=self.seed,
-        )
+    def split(self) -> tuple[np.ndarray, np.ndarray]:
+        """Increasing indices of the samples that are trained on, and of those that validate."""
+        span = (self.n_steps - 1) * self.stride
+        ids = self.dataset.trajectories
+        train, val = split_samples(ids, self.val_fraction, span=span, gap=self.gap, seed=self.seed)
         _check_distinct(self.dataset, train, val)
-        return Split(train, val)
+        return train, val
 
     @cached_property
     def _statistics(self) -> tuple[Tensor, Tensor]:
-        return self.dataset.statistics(self.split.train)
+        return self.dataset.statistics(self.split[0])
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel, (c, 1, 1) float32, over frames of the training set."""
@@ -135,92 +123,88 @@ class FieldDataModule(LightningDataModule):
     def identity(self) -> dict[str, Any]:
         """Return what checkpoints hold of the data; see `gust_torch.identity`."""
         mean, std = self.statistics()
+        train, val = self.split
         return {
             **spec_identity(self.spec),
             "mean": mean.flatten().tolist(),
             "std": std.flatten().tolist(),
             "samples": len(self.dataset),
             "content": content_digest(self.dataset),
-            "training samples": indices_digest(self.split.train),
-            "validation samples": indices_digest(self.split.val),
+            "training samples": indices_digest(train),
+            "validation samples": indices_digest(val),
         }
 
     def setup(self, stage: str) -> None:
         """Open the headers, so that bad files stop a run before it starts."""
-        if stage in ("fit", "validate"):
-            _ = self.split
-        else:
-            _ = self.dataset
+        _ = self.split if stage in ("fit", "validate") else self.dataset
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Shuffled blocks of the training set; this rank's share."""
+        frame_bytes = 4 * self.spec.num_channels * int(np.prod(self.spec.grid))
+        default = max(1, min(READ_BYTES // frame_bytes, self.batch_size // 4))
         return shuffled_loader(
-            _subset(self.dataset, self.split.train),
+            self._part(self.split[0]),
             self.trainer,
             batch_size=self.batch_size,
-            block_size=self._block_size(),
+            block_size=default if self.block_size is None else self.block_size,
             num_workers=self.num_workers,
             seed=self.seed,
         )
 
     def val_dataloader(self) -> DataLoader[Tensor] | list[DataLoader[Tensor]]:
         """Return the validation set in order; none when val_fraction is 0."""
-        if not len(self.split.val):
-            return []
-        return self._ordered(_subset(self.dataset, self.split.val))
+        val = self._part(self.split[1])
+        return (
+            ordered_loader(val, batch_size=self.batch_size, num_workers=self.num_workers) if len(val) else []
+        )
 
     def predict_dataloader(self) -> DataLoader[Tensor]:
         """All samples of the range, in order."""
-        return self._ordered(self.dataset)
+        return ordered_loader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers)
 
-    def _ordered(self, dataset: HDF5Dataset | Subset[Tensor]) -> DataLoader[Tensor]:
-        """Loader that goes through a set once, in order."""
-        return ordered_loader(dataset, batch_size=self.batch_size, num_workers=self.num_workers)
-
-    def _block_size(self) -> int:
-        """Return the given block size, or the default (see `__init__`)."""
-        if self.block_size is not None:
-            return self.block_size
-        frame_bytes = 4 * int(np.prod((self.spec.num_channels, *self.spec.grid)))
-        return max(1, min(READ_BYTES // frame_bytes, self.batch_size // 4))
+    def _part(self, indices: np.ndarray) -> Subset[Tensor]:
+        """Part of the dataset. A list, since indices reach it as python integers then."""
+        return Subset(self.dataset, indices.tolist())
 
 
 def _check_distinct(dataset: HDF5Dataset, train: np.ndarray, val: np.ndarray) -> None:
-    """Compare the first and last frames of all trajectories, where that costs little.
+    """Compare a few frames of all trajectories, where that costs little; warn of common first frames.
 
     Raises:
         ValueError: Two trajectories are copies: validation would see what was trained on.
     """
-    held_out = set(np.unique(dataset.trajectories[val]).tolist())
-    trained = set(np.unique(dataset.trajectories[train]).tolist())
+    ids = dataset.trajectories
+    trained, held_out = set(ids[train].tolist()), set(ids[val].tolist())
     most = MAX_COMPARED if dataset.is_local else MAX_COMPARED_REMOTE
     if not held_out - trained or len(held_out | trained) > most:
         return
-    ends = dataset.trajectory_ends()
-    alike: dict[tuple[int, str, str], list[int]] = {}
-    for trajectory, count, first, last in ends:
-        others = alike.setdefault((count, first, last), [])
-        # Both ends of a periodic motion may agree where its middle does not.
-        copied = next((other for other in others if dataset.are_equal(trajectory, other)), None)
-        if copied is not None:
-            raise ValueError(
-                f"{dataset.where(trajectory)}: trajectory {trajectory} repeats trajectory {copied}, which is "
-                f"in {dataset.where(copied)}: all {count} frames are equal, so validation would see what was "
-                "trained on; leave one out"
-            )
-        others.append(trajectory)
-    starts = {first for trajectory, _, first, _ in ends if trajectory in trained}
-    if shared := sum(first in starts for trajectory, _, first, _ in ends if trajectory in held_out):
+    starts: dict[int, bytes] = {}
+    alike: dict[tuple[int, bytes], list[np.ndarray]] = {}
+    order = np.argsort(ids, kind="stable")
+    for own in np.split(order, np.flatnonzero(np.diff(ids[order])) + 1):
+        count, trajectory = len(own), int(ids[own[0]])
+        frames = dataset.first_frames(own[[0, min(1, count - 1), count // 2, count - 1]])
+        if not any(np.ptp(channel) > 0 for channel in frames[0]):
+            continue  # constants have no structure to compare
+        starts[trajectory] = hashlib.sha256(frames[0].tobytes()).digest()
+        # Periodic motions may agree in these frames, not in all.
+        others = alike.setdefault((count, hashlib.sha256(frames.tobytes()).digest()), [])
+        for other in others:
+            if all(
+                np.array_equal(*dataset.first_frames(np.array(pair))) for pair in zip(own, other, strict=True)
+            ):
+                raise ValueError(
+                    f"{dataset.where(own[0])}: trajectory {trajectory} repeats trajectory {ids[other[0]]}, "
+                    f"which is in {dataset.where(other[0])}: validation would see what was trained on; leave "
+                    "one out"
+                )
+        others.append(own)
+    known = {starts[trajectory] for trajectory in trained & starts.keys()}
+    if shared := sum(starts.get(trajectory) in known for trajectory in held_out):
         logger.warning(
-            "%d of %d validation trajectories start with the same frame as one that is trained on: a "
-            "sweep over "
-            "parameters from common initial conditions? They are not independent; split them by initial "
-            "condition, "
-            "as the converter does, and give training and validation files apart",
-            shared, len(held_out),
-        )  # fmt: skip
-
-
-def _subset(dataset: HDF5Dataset, indices: np.ndarray) -> Subset[Tensor]:
-    """Part of a dataset. A list, since indices reach the dataset as python integers then."""
-    return Subset(dataset, indices.tolist())
+            "%d of %d validation trajectories start with the same frame as one that is trained on: a sweep "
+            "over parameters from common initial conditions? They are not independent; split them by initial "
+            "condition, as the converter does, and give training and validation files apart",
+            shared,
+            len(held_out),
+        )

@@ -1,8 +1,7 @@
-"""Frames, or windows of frames, of files in the common HDF5 format, read when asked for."""
+"""Map-style dataset over files in the common HDF5 format, read when asked for."""
 
 import bisect
 import contextlib
-import hashlib
 import logging
 from collections.abc import Sequence
 
@@ -15,7 +14,8 @@ from gust_torch.data.files import PathLike, common_parameters, common_spec, expa
 from gust_torch.data.handles import FileHandles
 from gust_torch.data.loader import FrameBatch
 from gust_torch.data.samples import check_times, concatenate_trajectories, window_frames
-from gust_torch.data.statistics import channel_statistics, evenly_spaced
+from gust_torch.data.statistics import MAX_SAMPLES, channel_statistics
+from gust_torch.identity import evenly_spaced
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ class HDF5Dataset(Dataset[Tensor]):
         spec: Channel names, grid, boundaries, domain lengths.
         times: (n_samples,) float64, for windows (n_samples, n_steps); NaN where a file has no times.
         trajectories: (n_samples,) int64, unique over all files.
+        is_local: Whether all files are on this machine.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class HDF5Dataset(Dataset[Tensor]):
         paths = expand_paths(data_path)
         self._sources = [read_header(path, fields, allow_external=allow_external) for path in paths]
         self.spec = common_spec(self._sources)
+        self.is_local = all(source.stamp is not None for source in self._sources)
         self._starts = [0, *np.cumsum([source.num_frames for source in self._sources]).tolist()]
         trajectories = concatenate_trajectories([source.trajectory for source in self._sources])
         times = np.concatenate([source.time for source in self._sources])
@@ -85,8 +87,7 @@ class HDF5Dataset(Dataset[Tensor]):
         frames = window_frames(trajectories, n_steps, stride, sample_start, sample_stop, where=where)
         self._frames = frames[check_times(times[frames], where=where)]
         self.trajectories = trajectories[self._frames[:, 0]]
-        times = times[self._frames]
-        self.times = times[:, 0] if n_steps == 1 else times
+        self.times = times[self._frames[:, 0] if n_steps == 1 else self._frames]
         self._handles = FileHandles(self._sources)
         # A pass over the values costs a quarter of reading them, so each process looks at a frame once.
         self._is_checked = np.zeros(self._starts[-1], bool)
@@ -141,8 +142,9 @@ class HDF5Dataset(Dataset[Tensor]):
         if samples is None and self._statistics is not None:
             return self._statistics
         chosen = np.arange(self.n_samples) if samples is None else np.asarray(samples)
-        frames = self._frames[chosen[evenly_spaced(len(chosen))], 0].tolist()
-        result = channel_statistics((self._read([frame])[0] for frame in frames), self.spec.names)
+        frames = (self.first_frames(chosen[[i]])[0] for i in evenly_spaced(len(chosen), MAX_SAMPLES))
+        mean, std = channel_statistics(frames, self.spec.names)
+        result = mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1)
         if samples is None:
             self._statistics = result
         return result
@@ -156,12 +158,7 @@ class HDF5Dataset(Dataset[Tensor]):
         return self.n_samples
 
     def __getitem__(self, index: int) -> Tensor:
-        """One item.
-
-        Raises:
-            IndexError: The index is out of range.
-            ValueError: The frame can't be read or holds NaN or Inf.
-        """
+        """One item; raises as `__getitems__`."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> FrameBatch:
@@ -171,19 +168,28 @@ class HDF5Dataset(Dataset[Tensor]):
             IndexError: An index is out of range.
             ValueError: A frame can't be read or holds NaN or Inf.
         """
-        n = self.n_samples
-        for index in indices:
-            if not -n <= index < n:
-                raise IndexError(f"sample {index} of {n}")
         frames = self._frames[np.asarray(indices, dtype=np.int64)].ravel().tolist()
         batch = torch.from_numpy(self._read(frames)).reshape(len(indices), *self.sample_shape)
         if self.normalized:
             batch.sub_(self.mean).div_(self.std)
         return FrameBatch(batch)
 
+    def first_frames(self, samples: np.ndarray) -> np.ndarray:
+        """Raw first frame of each of some samples, (n, c, h, w)."""
+        return self._read(self._frames[samples, 0].tolist())
+
+    def where(self, sample: int) -> str:
+        """Name the file of a sample."""
+        return self._sources[self._place(int(self._frames[sample, 0]))[0]].name
+
     def close(self) -> None:
         """Close the files of this process; they open again when needed."""
         self._handles.close()
+
+    def _place(self, frame: int) -> tuple[int, int]:
+        """Return the file of a frame, and its number there."""
+        index = bisect.bisect_right(self._starts, frame) - 1
+        return index, frame - self._starts[index]
 
     def _read(self, frames: list[int]) -> np.ndarray:
         """Frames in the order asked for, (n, c, h, w) float32; the files are gone through in their order."""
@@ -192,21 +198,23 @@ class HDF5Dataset(Dataset[Tensor]):
         rows = sorted(range(len(frames)), key=frames.__getitem__)
         start = 0
         while start < len(rows):
-            index = bisect.bisect_right(self._starts, frames[rows[start]]) - 1
+            index, _ = self._place(frames[rows[start]])
             first, end = self._starts[index : index + 2]
             stop = bisect.bisect_left(rows, end, lo=start, key=frames.__getitem__)
             part = rows[start:stop]
             self._read_file(index, [frames[row] - first for row in part], part, out)
             start = stop
-        self._check_finite(frames, out)
+        if not self._is_checked[frames].all():
+            # A sum shows NaN and Inf in one fast pass. Huge but finite values may overflow it, hence the
+            # second look.
+            total = abs(torch.from_numpy(out).sum().item())
+            if not total < LARGE or self._has_fills:
+                self._look_closely(frames, out)
+            self._is_checked[frames] = True
         return out
 
     def _read_file(self, index: int, frames: list[int], rows: list[int], out: np.ndarray) -> None:
-        """Frames of one file, in increasing order, into rows of `out`.
-
-        Raises:
-            ValueError: Names the file and the remedy.
-        """
+        """Frames of one file, in increasing order, into rows of `out`."""
         try:
             self._handles.file(index).read(frames, rows, out)
         except (OSError, RuntimeError) as error:
@@ -215,53 +223,30 @@ class HDF5Dataset(Dataset[Tensor]):
                 "the file is truncated or damaged: copy it again, or leave them out by sample_start/_stop"
             ) from error
 
-    def _check_finite(self, frames: list[int], values: np.ndarray) -> None:
-        """Look for NaN and Inf in frames that are read for the first time.
-
-        A sum shows them in one fast pass; the slow search is left for when it does.
-
-        Raises:
-            ValueError: Names the file, frame and channel.
-        """
-        if self._is_checked[frames].all():
-            return
-        # Huge but finite values may overflow the sum, hence the second look.
-        total = abs(torch.from_numpy(values).sum().item())
-        if not total < LARGE or self._has_fills:
-            self._look_closely(frames, values)
-        self._is_checked[frames] = True
-
     def _look_closely(self, frames: list[int], values: np.ndarray) -> None:
-        """Raise where frames hold NaN, Inf or what stands for missing cells.
-
-        Raises:
-            ValueError: Names the file, frame and channel.
-        """
+        """Raise ValueError where frames hold NaN, Inf or what stands for missing cells."""
         for row, frame in enumerate(frames):
-            index = bisect.bisect_right(self._starts, frame) - 1
+            index, number = self._place(frame)
             source = self._sources[index]
-            for i, channel in enumerate(source.channels):
-                where = f"{source.name}: {channel.name} holds"
-                place = f"frame {frame - self._starts[index]}"
-                if not np.isfinite(values[row, i]).all():
-                    raise ValueError(
-                        f"{where} NaN or Inf in {place}; the run blew up there: leave the frame out by "
-                        "sample_start/sample_stop, or repeat the run with a smaller dt"
+            for channel, cells in zip(source.channels, values[row], strict=True):
+                fills = np.array([NETCDF_FILL, *source.fills.get(channel.field, ())], np.float32)
+                missing = np.argwhere(np.isin(cells, fills))
+                if np.isfinite(cells).all() and not len(missing):
+                    continue
+                what, remedy = "NaN or Inf", "repeat the run with a smaller dt"
+                if len(missing):
+                    place = tuple(missing[0].tolist())
+                    what = (
+                        f"{len(missing)} missing cells (fill value {cells[place]:g}), the first at {place},"
                     )
-                for fill in (NETCDF_FILL, *source.fills.get(channel.field, ())):
-                    missing = np.argwhere(values[row, i] == np.float32(fill))
-                    if len(missing):
-                        raise ValueError(
-                            f"{where} {len(missing)} missing cells (the fill value {fill:g}) in "
-                            f"{place}, the first at "
-                            f"{tuple(missing[0].tolist())}; fill them in, or leave the frame out by "
-                            "sample_start/sample_stop"
-                        )
+                    remedy = "fill them in"
+                raise ValueError(
+                    f"{source.name}: {channel.name} holds {what} in frame {number}; leave the frame out by "
+                    f"sample_start/sample_stop, or {remedy}"
+                )
 
     def _warn_of_both_ends(self) -> None:
-        """Tell of a periodic axis whose last row repeats the first: both ends of the period are in
-        the file.
-        """
+        """Tell of a periodic axis whose last row repeats the first: both ends of the period are stored."""
         frame = np.empty((1, self.spec.num_channels, *self.spec.grid), np.float32)
         with contextlib.suppress(ValueError):  # a frame that cannot be read is told when it is asked for
             self._read_file(0, [0], [0], frame)
@@ -269,50 +254,11 @@ class HDF5Dataset(Dataset[Tensor]):
                 values = np.moveaxis(frame[0], 1 + axis, 0)
                 if self.spec.boundary[axis] != "periodic" or len(values) < 4 or np.ptp(values[:2]) == 0:
                     continue
-                step = np.abs(values[1] - values[0]).max()
-                if np.abs(values[-1] - values[0]).max() < SAME_ENDS * step:
+                if abs(values[-1] - values[0]).max() < SAME_ENDS * abs(values[1] - values[0]).max():
                     logger.warning(
-                        "%s: along %s, which is periodic, the last grid points repeat the first; leave "
-                        "them out, or "
-                        "the domain is a cell too long (%g)", self._sources[0].name, name,
+                        "%s: along %s, which is periodic, the last grid points repeat the first; leave them "
+                        "out, or the domain is a cell too long (%g)",
+                        self._sources[0].name,
+                        name,
                         self.spec.lengths[axis],
-                    )  # fmt: skip
-
-    def trajectory_ends(self) -> list[tuple[int, int, str, str]]:
-        """Trajectory id, number of items, digest of the first frame, and one of three later frames.
-
-        Of windows, their first frames count. Trajectories without structure (constants) are left out. Of
-        waves that meet again at the end the second frame or the one in the middle differs.
-        """
-        ends = []
-        for trajectory in np.unique(self.trajectories):
-            own = np.flatnonzero(self.trajectories == trajectory)
-            count = len(own)
-            items = own[[0, min(1, count - 1), count // 2, count - 1]]
-            frames = [self._read([int(self._frames[item, 0])])[0] for item in items]
-            if any(np.ptp(channel) > 0 for channel in frames[0]):
-                begin, end = (
-                    hashlib.blake2b(b"".join(frame.tobytes() for frame in part), digest_size=16).hexdigest()
-                    for part in (frames[:1], frames[1:])
-                )
-                ends.append((int(trajectory), count, begin, end))
-        return ends
-
-    def are_equal(self, trajectory: int, other: int) -> bool:
-        """Whether two trajectories of as many items agree in all frames; reads up to the first difference."""
-        pairs = zip(
-            *(np.flatnonzero(self.trajectories == which) for which in (trajectory, other)), strict=True
-        )
-        return all(
-            np.array_equal(*(self._read([int(self._frames[item, 0])])[0] for item in pair)) for pair in pairs
-        )
-
-    def where(self, trajectory: int) -> str:
-        """Name the file that a trajectory is in."""
-        frame = int(self._frames[np.flatnonzero(self.trajectories == trajectory)[0], 0])
-        return self._sources[bisect.bisect_right(self._starts, frame) - 1].name
-
-    @property
-    def is_local(self) -> bool:
-        """Whether all files are on this machine."""
-        return all(source.stamp is not None for source in self._sources)
+                    )

@@ -2,13 +2,12 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils.collate import collate_tensor_fn, default_collate_fn_map
 from torch.utils.data.distributed import DistributedSampler
 
@@ -17,13 +16,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Collate = Callable[[list[Any]], Any]
+
 
 class FrameBatch(list[Tensor]):
-    """Items of one batch that are views of one tensor.
-
-    Attributes:
-        stacked: The items as a tensor, (b, c, h, w) or (b, t, c, h, w).
-    """
+    """Items of one batch that are views of one tensor, `stacked`: (b, c, h, w) or (b, t, c, h, w)."""
 
     def __init__(self, stacked: Tensor) -> None:
         """Args: stacked: as above."""
@@ -31,17 +28,10 @@ class FrameBatch(list[Tensor]):
         self.stacked = stacked
 
 
-def collate_frames(items: list[Tensor]) -> Tensor:
-    """Items -> (b, ...) float32; a `FrameBatch` is a batch already and is not copied."""
-    return default_collate(items)
-
-
 def _collate_tensors(items: list[Tensor], *, collate_fn_map: Any = None) -> Tensor:
-    return (
-        items.stacked
-        if isinstance(items, FrameBatch)
-        else collate_tensor_fn(items, collate_fn_map=collate_fn_map)
-    )
+    if isinstance(items, FrameBatch):
+        return items.stacked
+    return collate_tensor_fn(items, collate_fn_map=collate_fn_map)
 
 
 # A `DataLoader` without a collate_fn has `default_collate`, which looks up here what to do with tensors. It
@@ -54,7 +44,7 @@ class BlockShuffleSampler(DistributedSampler[int]):
 
     Within a block samples keep their order, so a batch is read in `batch_size / block_size` sequential reads.
     Where the cuts fall changes with the epoch too. Each rank gets an equal, contiguous part of the shuffled
-    order: no sample goes to two ranks, and all are used but the last `num_samples % world_size`.
+    order: no sample goes to two ranks, and all are used but the last `count % world_size`.
     `block_size=1` is a plain shuffle.
 
     A `DistributedSampler`, because Lightning replaces every sampler that is not one when it trains on several
@@ -62,17 +52,15 @@ class BlockShuffleSampler(DistributedSampler[int]):
 
     Attributes:
         position: Samples of this rank to skip at the next iteration.
-        block_size: Neighboring samples that stay together.
-        world_size: Number of ranks.
     """
 
     def __init__(
-        self, num_samples: int, *, block_size: int = 1, seed: int = 0, rank: int = 0, world_size: int = 1
+        self, count: int, *, block_size: int = 1, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> None:
         """Start with epoch 0.
 
         Args:
-            num_samples: Samples of the dataset.
+            count: Samples of the dataset.
             block_size: Neighboring samples that stay together.
             seed: Of the order, together with the epoch.
             rank: This process, 0 .. world_size - 1.
@@ -83,21 +71,24 @@ class BlockShuffleSampler(DistributedSampler[int]):
         """
         if block_size < 1:
             raise ValueError(f"expected block_size >= 1, got {block_size}")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"expected 0 <= rank < world_size, got rank {rank} of {world_size}")
-        if num_samples < world_size:
-            raise ValueError(f"{num_samples} samples are too few for {world_size} ranks; use fewer devices")
-        super().__init__(_Sized(num_samples), num_replicas=world_size, rank=rank, seed=seed, drop_last=True)
-        self._count = num_samples
+        if count < world_size:
+            raise ValueError(f"{count} samples are too few for {world_size} ranks; use fewer devices")
+        super().__init__(range(count), num_replicas=world_size, rank=rank, seed=seed, drop_last=True)  # type: ignore[arg-type]
         self.block_size = block_size
-        self.world_size = world_size
         self.position = 0
+        self._settings = {
+            "num_samples": count,
+            "block_size": block_size,
+            "seed": seed,
+            "world_size": world_size,
+        }
 
     def order(self) -> np.ndarray:
-        """Sample indices of this rank for the whole epoch, (num_samples // world_size,) int64."""
+        """Sample indices of this rank for the whole epoch, (count // world_size,) int64."""
+        count = self._settings["num_samples"]
         rng = np.random.default_rng((self.seed, self.epoch))
-        samples = np.roll(np.arange(self._count), -int(rng.integers(self._count)))
-        num_blocks = self._count // self.block_size
+        samples = np.roll(np.arange(count), -int(rng.integers(count)))
+        num_blocks = count // self.block_size
         blocks = samples[: num_blocks * self.block_size].reshape(num_blocks, self.block_size)
         shuffled = np.concatenate([blocks[rng.permutation(num_blocks)].ravel(), samples[blocks.size :]])
         return shuffled[self.rank * len(self) : (self.rank + 1) * len(self)]
@@ -107,10 +98,6 @@ class BlockShuffleSampler(DistributedSampler[int]):
         start, self.position = self.position, 0
         yield from self.order()[start:].tolist()
 
-    def __len__(self) -> int:
-        """Return samples of this rank in a whole epoch."""
-        return self._count // self.world_size
-
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch's order; a position within another epoch is forgotten."""
         if epoch != self.epoch:
@@ -119,7 +106,7 @@ class BlockShuffleSampler(DistributedSampler[int]):
 
     def state_dict(self) -> dict[str, int]:
         """Return what fixes the order on all ranks, and `position`."""
-        return {**self._settings(), "epoch": self.epoch, "position": self.position}
+        return {**self._settings, "epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Continue from a state at the next iteration.
@@ -127,80 +114,25 @@ class BlockShuffleSampler(DistributedSampler[int]):
         Raises:
             ValueError: The state is of another order.
         """
-        changed = [
-            f"{name} was {state[name]}, is {value} now"
-            for name, value in self._settings().items()
-            if state[name] != value
-        ]
-        if changed:
+        now = self._settings
+        if changed := [
+            f"{name} was {state[name]}, is {now[name]} now" for name in now if state[name] != now[name]
+        ]:
             raise ValueError(f"the order of samples has changed: {', '.join(changed)}")
         self.epoch, self.position = state["epoch"], state["position"]
-
-    def _settings(self) -> dict[str, int]:
-        return {
-            "num_samples": self._count,
-            "block_size": self.block_size,
-            "seed": self.seed,
-            "world_size": self.world_size,
-        }
-
-
-class _Sized(Dataset[int]):
-    """Stands in for a dataset whose length is all that matters."""
-
-    def __init__(self, length: int) -> None:
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
 
 
 class ResumableLoader(DataLoader[Any]):
     """`DataLoader` over a `BlockShuffleSampler` that can stop and go on within an epoch.
 
-    Its state counts the batches that training has finished, not those that workers have fetched ahead.
-    Lightning saves and restores the state of loaders that have one.
+    Its state counts the batches that training has finished, not those that workers have fetched ahead;
+    without a trainer those that were handed out. Lightning saves and restores the state of loaders.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset[Any],
-        sampler: BlockShuffleSampler,
-        *,
-        batch_size: int,
-        drop_last: bool,
-        num_workers: int = 0,
-        pin_memory: bool = False,
-        num_finished: Callable[[], int] | None = None,
-        collate: Callable[[list[Any]], Any] = collate_frames,
-    ) -> None:
-        """Workers, once started, live as long as the loader.
-
-        Args:
-            dataset: Gives the samples.
-            sampler: Gives their order.
-            batch_size: Samples in a batch.
-            drop_last: Leave out an incomplete last batch.
-            num_workers: Processes that load ahead.
-            pin_memory: Put batches into page-locked memory.
-            num_finished: Gives the number of batches of the current epoch that are finished. Without it a
-                batch counts from when it is handed out.
-            collate: Makes a batch of what the dataset gives.
-        """
-        super().__init__(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            persistent_workers=num_workers > 0,
-            collate_fn=collate,
-        )
-        self._shuffler = sampler
-        self._size = batch_size
-        self._num_finished = num_finished
-        self._num_given = 0
+    sampler: BlockShuffleSampler
+    batch_size: int
+    trainer: "Trainer | None" = None
+    _num_given = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Batches of what is left of the epoch.
@@ -208,16 +140,19 @@ class ResumableLoader(DataLoader[Any]):
         A generator: nothing is fetched before the first batch is asked for, thus after the caller has set the
         epoch.
         """
-        self._num_given = self._shuffler.position // self._size
+        self._num_given = self.sampler.position // self.batch_size
         for batch in super().__iter__():
             self._num_given += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
         """Where training stands: the epoch's order, and this rank's samples of it that are finished."""
-        num_finished = self._num_given if self._num_finished is None else self._num_finished()
-        state = {**self._shuffler.state_dict(), "batch_size": self._size}
-        return {**state, "position": num_finished * self._size}
+        num_finished = self._num_given
+        if self.trainer is not None:
+            progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+            num_finished = progress.processed
+        position = {"batch_size": self.batch_size, "position": num_finished * self.batch_size}
+        return {**self.sampler.state_dict(), **position}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Continue there at the next iteration.
@@ -226,9 +161,9 @@ class ResumableLoader(DataLoader[Any]):
         is then begun, with a warning.
         """
         try:
-            if state["batch_size"] != self._size:
-                raise ValueError(f"batch_size was {state['batch_size']}, is {self._size} now")
-            self._shuffler.load_state_dict(state)
+            if state["batch_size"] != self.batch_size:
+                raise ValueError(f"batch_size was {state['batch_size']}, is {self.batch_size} now")
+            self.sampler.load_state_dict(state)
         except ValueError as error:
             logger.warning("resuming within an epoch is not exact: %s; some samples may repeat", error)
 
@@ -241,7 +176,7 @@ def shuffled_loader(
     block_size: int,
     num_workers: int,
     seed: int,
-    collate: Callable[[list[Any]], Any] = collate_frames,
+    collate: Collate | None = None,
 ) -> DataLoader[Any]:
     """Shuffled blocks of a training set, this rank's share; resumable within an epoch.
 
@@ -252,41 +187,34 @@ def shuffled_loader(
         trainer: Knows rank, epoch and finished batches; None outside of one.
         batch_size: Samples in a batch, on each device.
         block_size: Neighboring samples that stay together.
-        num_workers: Processes that load ahead.
+        num_workers: Processes that load ahead; once started, they live as long as the loader.
         seed: Of the shuffling.
         collate: Makes a batch of what the dataset gives.
     """
     if trainer and trainer.overfit_batches:  # type: ignore[attr-defined]
         return ordered_loader(dataset, batch_size=batch_size, num_workers=num_workers, collate=collate)
     rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-    sampler = BlockShuffleSampler(
-        len(dataset),  # type: ignore[arg-type]
-        block_size=block_size,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-    )
+    count = len(dataset)  # type: ignore[arg-type]
+    sampler = BlockShuffleSampler(count, block_size=block_size, seed=seed, rank=rank, world_size=world_size)
     if trainer:
         sampler.set_epoch(trainer.current_epoch)
-    return ResumableLoader(
+    loader = ResumableLoader(
         dataset,
-        sampler,
         batch_size=batch_size,
+        sampler=sampler,
         # All ranks have equally many samples, so a small set may keep its only, incomplete batch.
         drop_last=len(sampler) >= batch_size,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
-        num_finished=partial(_num_finished_batches, trainer) if trainer else None,
-        collate=collate,
+        persistent_workers=num_workers > 0,
+        collate_fn=collate,
     )
+    loader.trainer = trainer
+    return loader
 
 
 def ordered_loader(
-    dataset: Dataset[Any],
-    *,
-    batch_size: int,
-    num_workers: int,
-    collate: Callable[[list[Any]], Any] = collate_frames,
+    dataset: Dataset[Any], *, batch_size: int, num_workers: int, collate: Collate | None = None
 ) -> DataLoader[Any]:
     """Loader that goes through a set once, in order."""
     return DataLoader(
@@ -297,9 +225,3 @@ def ordered_loader(
         persistent_workers=num_workers > 0,
         collate_fn=collate,
     )
-
-
-def _num_finished_batches(trainer: "Trainer") -> int:
-    """Batches of this epoch whose training step is done (fetched ones may be ahead of it)."""
-    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    return int(progress.processed)

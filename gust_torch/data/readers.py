@@ -9,13 +9,13 @@ frames out of 2.6 GB. All other layouts go through h5py.
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 
 import h5py
 import numpy as np
 from h5py import h5d, h5p
 
 from solvers.common.hdf5.storage import chunk_addresses
-from solvers.common.hdf5.structure import check_float32
 
 FLOAT32 = np.dtype("<f4")
 MAX_CHUNK_CACHE_BYTES = 64 << 20
@@ -23,45 +23,22 @@ MAX_CHUNK_CACHE_BYTES = 64 << 20
 MAX_BUFFERS = 512
 MAX_READ_BYTES = 1 << 30
 
-ChannelMap = list[tuple[int, int | None]]
-"""(channel of the batch, component of the field or None), one entry for each channel that a field fills."""
 
-
-class FieldReader:
-    """Frames of one field through h5py, written to some channels of a batch."""
-
-    def __init__(self, file: h5py.File, field: str, channels: ChannelMap, where: str = "") -> None:
-        """Args: file: open for reading. field: its name. channels: it fills. where: path for messages."""
-        self._channels = channels
-        self._dataset = _with_chunk_cache(file["fields"][field])
-        self._where = f"{where}: /fields/{field}"
-
-    def read(self, frames: list[int], rows: list[int], out: np.ndarray) -> None:
-        """Read frames, in increasing order, into rows of `out` (n, c, h, w) float32.
-
-        Raises:
-            OSError: The file is truncated or damaged there.
-            ValueError: Values beyond float32.
-        """
-        for start, stop in runs(frames):
-            block = self._dataset[frames[start] : frames[stop - 1] + 1]
-            block = check_float32(block, f"{self._where}, frames {frames[start]} to {frames[stop - 1]}")
-            for channel, component in self._channels:
-                out[rows[start:stop], channel] = block if component is None else block[..., component]
-
-
-def runs(frames: list[int]) -> list[tuple[int, int]]:
-    """Slices of a list in which each number is one more than the number before."""
-    cuts = [i for i in range(1, len(frames)) if frames[i] != frames[i - 1] + 1]
-    return list(zip([0, *cuts], [*cuts, len(frames)], strict=True))
+def runs(numbers: Sequence[int], step: int = 1, longest: int | None = None) -> list[tuple[int, int]]:
+    """Slices of a list, of at most some length, in which each number is `step` more than the one before."""
+    cuts = [0]
+    for i in range(1, len(numbers)):
+        if numbers[i] != numbers[i - 1] + step or i - cuts[-1] == longest:
+            cuts.append(i)
+    return list(zip(cuts, [*cuts[1:], len(numbers)], strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """Where the frames of an unfiltered float32 field lie in the file.
+    """Where the frames of an unfiltered float32 field lie in the file, in bytes.
 
     Attributes:
-        addresses: Position of each chunk, in bytes.
+        addresses: Position of each chunk.
         frames_per_chunk: Frames in a chunk.
         frame_bytes: Size of a frame.
     """
@@ -79,42 +56,20 @@ class Places:
         frame_bytes = FLOAT32.itemsize * math.prod(dataset.shape[1:])
         return cls(chunk_addresses(dataset), frames_per_chunk, frame_bytes)
 
-    def positions(self, frames: list[int]) -> list[int]:
-        """Positions of frames in the file, in bytes; negative where there is no storage."""
-        numbers = np.asarray(frames)
-        chunks = self.addresses[numbers // self.frames_per_chunk]
-        positions: list[int] = (chunks + numbers % self.frames_per_chunk * self.frame_bytes).tolist()
-        return positions
-
-
-class DirectReader:
-    """Frames at known places, read with `preadv`."""
-
-    def __init__(self, descriptor: int, places: Places, channel: int) -> None:
-        """Args: descriptor: of the file, open for reading. places: of a field. channel: which it fills."""
-        self._descriptor, self._places, self._channel = descriptor, places, channel
-
-    def read(self, frames: list[int], rows: list[int], out: np.ndarray) -> None:
-        """Read frames, in increasing order, into rows of `out` (n, c, h, w) float32.
-
-        Frames that follow each other in the file are one read.
+    def read(self, descriptor: int, frames: list[int], rows: list[int], out: np.ndarray) -> None:
+        """Read frames, in increasing order, into rows of `out` (n, h, w); neighbors in the file at once.
 
         Raises:
             OSError: The file ends before the frames do.
         """
-        target, size = out[:, self._channel], self._places.frame_bytes
-        places = self._places.positions(frames)
-        if min(places) < 0:
-            raise OSError(f"frame {frames[places.index(min(places))]} was never written")
+        size, numbers = self.frame_bytes, np.asarray(frames)
+        chunks = self.addresses[numbers // self.frames_per_chunk]
+        places: list[int] = (chunks + numbers % self.frames_per_chunk * size).tolist()
         longest = min(MAX_BUFFERS, max(1, MAX_READ_BYTES // size))
-        start = 0
-        for stop in range(1, len(places) + 1):
-            if stop < len(places) and places[stop] == places[stop - 1] + size and stop - start < longest:
-                continue
-            count = os.preadv(self._descriptor, [target[row] for row in rows[start:stop]], places[start])
+        for start, stop in runs(places, size, longest):
+            count = os.preadv(descriptor, [out[row] for row in rows[start:stop]], places[start])
             if count != (stop - start) * size:
                 raise OSError(f"the file ends {(stop - start) * size - count} bytes early")
-            start = stop
 
 
 def _lies_plainly(file: h5py.File, dataset: h5py.Dataset) -> bool:
@@ -134,14 +89,10 @@ def _lies_plainly(file: h5py.File, dataset: h5py.Dataset) -> bool:
     properties = dataset.id.get_create_plist()
     if properties.get_layout() == h5d.CHUNKED:
         return dataset.chunks[1:] == dataset.shape[1:] and properties.get_nfilters() == 0
-    return (
-        properties.get_layout() == h5d.CONTIGUOUS
-        and properties.get_external_count() == 0
-        and dataset.id.get_offset() is not None
-    )
+    return properties.get_layout() == h5d.CONTIGUOUS and properties.get_external_count() == 0
 
 
-def _with_chunk_cache(dataset: h5py.Dataset) -> h5py.Dataset:
+def with_chunk_cache(dataset: h5py.Dataset) -> h5py.Dataset:
     """Return the same dataset with a chunk cache that fits its chunks.
 
     Chunks of one whole frame are used once and bypass the cache, which saves a copy. Foreign files may have
@@ -149,11 +100,9 @@ def _with_chunk_cache(dataset: h5py.Dataset) -> h5py.Dataset:
     """
     if dataset.chunks is None:
         return dataset
-    chunks_per_frame = math.prod(
-        -(-n // c) for n, c in zip(dataset.shape[1:], dataset.chunks[1:], strict=True)
-    )
-    needed = chunks_per_frame * math.prod(dataset.chunks) * dataset.dtype.itemsize
+    per_frame = math.prod(-(-n // c) for n, c in zip(dataset.shape[1:], dataset.chunks[1:], strict=True))
+    needed = per_frame * math.prod(dataset.chunks) * dataset.dtype.itemsize
     size = 0 if dataset.chunks[0] == 1 else min(needed, MAX_CHUNK_CACHE_BYTES)
     access = h5p.create(h5p.DATASET_ACCESS)
-    access.set_chunk_cache(10 * chunks_per_frame + 1, size, 1.0)
+    access.set_chunk_cache(10 * per_frame + 1, size, 1.0)
     return h5py.Dataset(h5d.open(dataset.file.id, dataset.name.encode(), access))

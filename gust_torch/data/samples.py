@@ -15,20 +15,14 @@ UNEVEN_STEPS = 1e-3
 
 def concatenate_trajectories(trajectories: Sequence[np.ndarray]) -> np.ndarray:
     """Trajectory ids of concatenated files, (n,) int64; a later file's are shifted past the earlier."""
-    shifted = [trajectories[0].astype(np.int64)]
+    shifted = [trajectories[0]]
     for ids in trajectories[1:]:
-        shifted.append(ids.astype(np.int64) - int(ids.min()) + int(shifted[-1].max()) + 1)
+        shifted.append(ids - ids.min() + shifted[-1].max() + 1)
     return np.concatenate(shifted)
 
 
 def window_frames(
-    trajectories: np.ndarray,
-    n_steps: int,
-    stride: int,
-    sample_start: int,
-    sample_stop: int | None,
-    *,
-    where: str,
+    trajectories: np.ndarray, n_steps: int, stride: int, start: int, stop: int | None, *, where: str
 ) -> np.ndarray:
     """Frames of every window that stays within one trajectory and within a range of frames.
 
@@ -38,8 +32,8 @@ def window_frames(
         trajectories: (n,) trajectory of each frame.
         n_steps: Frames in a window.
         stride: Frames of the trajectory from one of a window's frames to the next.
-        sample_start: First frame of the range.
-        sample_stop: End of the range, exclusive; at most n counts, None is n.
+        start: First frame of the range.
+        stop: End of the range, exclusive; at most n counts, None is n.
         where: The data, for messages.
 
     Returns:
@@ -49,21 +43,20 @@ def window_frames(
         ValueError: The range is empty or no trajectory is long enough.
     """
     total = len(trajectories)
-    stop = total if sample_stop is None else min(sample_stop, total)
-    if sample_start < 0 or stop <= sample_start:
+    end = total if stop is None else min(stop, total)
+    if not 0 <= start < end:
         raise ValueError(
-            f"{where}: no frames in the range from sample_start {sample_start} to sample_stop {sample_stop}; "
-            f"there are {total} frames, and 0 <= sample_start < sample_stop must hold"
+            f"{where}: no frames from sample_start {start} to sample_stop {stop}; there are {total} frames"
         )
     if n_steps == 1:
-        return np.arange(sample_start, stop)[:, None]
+        return np.arange(start, end)[:, None]
     # Frames by trajectory, each in its order.
-    grouped = sample_start + np.argsort(trajectories[sample_start:stop], kind="stable")
+    grouped = start + np.argsort(trajectories[start:end], kind="stable")
     span = (n_steps - 1) * stride
     first = np.arange(max(0, len(grouped) - span))
     first = first[trajectories[grouped[first]] == trajectories[grouped[first + span]]]
     if not len(first):
-        longest = int(np.unique(trajectories[sample_start:stop], return_counts=True)[1].max())
+        longest = int(np.unique(trajectories[start:end], return_counts=True)[1].max())
         remedy = "lower n_steps or stride" if longest > 1 else "steady: no times to step through"
         raise ValueError(
             f"{where}: windows of n_steps {n_steps} with stride {stride} span {span + 1} frames, but the "
@@ -74,16 +67,7 @@ def window_frames(
 
 
 def check_times(times: np.ndarray, *, where: str) -> np.ndarray:
-    """Which windows go forward in time throughout; the others are left out, as at the end of a trajectory.
-
-    Says so, and says where time steps are uneven.
-
-    Args:
-        times: (n, n_steps) of the windows' frames; NaN where there are none.
-        where: The data, for messages.
-
-    Returns:
-        (n,) bool.
+    """Which windows, times (n, n_steps), go forward throughout, (n,) bool; warns of others and uneven steps.
 
     Raises:
         ValueError: Time steps back in every window.
@@ -91,11 +75,8 @@ def check_times(times: np.ndarray, *, where: str) -> np.ndarray:
     steps = np.diff(times, axis=1)
     goes_back = np.any(steps <= 0, axis=1)
     if goes_back.any():
-        first = int(np.flatnonzero(goes_back)[0])
-        told = (
-            f"coordinates/time steps back or stands still within a trajectory, first in "
-            f"{times[first].tolist()}"
-        )
+        first = times[np.argmax(goes_back)].tolist()
+        told = f"coordinates/time steps back or stands still within a trajectory, first in {first}"
         if goes_back.all():
             raise ValueError(f"{where}: {told}; number the trajectories, or correct the times")
         logger.warning("%s: %s; %d windows are left out", where, told, int(goes_back.sum()))
@@ -128,10 +109,8 @@ def split_samples(
     Raises:
         ValueError: A value out of range, or nothing left to train on.
     """
-    if not 0 <= val_fraction < 1:
-        raise ValueError(f"expected 0 <= val_fraction < 1, got {val_fraction}")
-    if gap is not None and gap < 0:
-        raise ValueError(f"expected gap >= 0, got {gap}")
+    if not 0 <= val_fraction < 1 or (gap or 0) < 0:
+        raise ValueError(f"expected 0 <= val_fraction < 1 and gap >= 0, got {val_fraction} and {gap}")
     n = len(trajectories)
     if val_fraction == 0:
         return np.arange(n), np.arange(0)

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from gust_torch.convert.graphs import GRAPH_TASKS
 from gust_torch.data.datamodule import FieldDataModule
-from gust_torch.data.graphs.datamodule import GraphDataModule
-from gust_torch.data.graphs.statistics import graph_spec
+from gust_torch.data.graphs.datamodule import GraphDataModule, graph_spec
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.latents.frames import FrameSource, GraphFrames, GridFrames, open_grid

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gust_torch.data.hdf5_dataset import HDF5Dataset
-from gust_torch.data.loader import collate_frames
-from gust_torch.identity import check_spec, warn_of_scale
+from gust_torch.identity import evenly_spaced, warn_of_scale
 from gust_torch.models.token_model import TokenModel
 from gust_torch.predict import Ranks
 from gust_torch.tokenizer.options import DataOptions
@@ -40,8 +39,11 @@ def open_data(model: TokenModel, options: DataOptions) -> HDF5Dataset:
         sample_start=options.sample_start,
         sample_stop=options.sample_stop,
     )
-    remedy = "give data like those of its training, or other --fields"
-    check_spec(model.spec, dataset.spec, source=_source(options), remedy=remedy)
+    if changed := model.spec.differences(dataset.spec):
+        raise ValueError(
+            f"{_source(options)} does not fit the model, which was trained on {'; '.join(changed)}; give "
+            "data like those of its training, or other --fields"
+        )
     return dataset
 
 
@@ -53,8 +55,7 @@ def warn_of_other_scale(model: TokenModel, dataset: HDF5Dataset, options: DataOp
     Returns:
         The names of these channels.
     """
-    some = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), SCALE_SAMPLES)).round().astype(int))
-    values = collate_frames(dataset.__getitems__(some.tolist())).double()
+    values = dataset.__getitems__(evenly_spaced(len(dataset), SCALE_SAMPLES)).stacked.double()
     found = values.std(dim=(0, 2, 3), correction=0).numpy()
     trained = model.std.flatten().cpu().numpy()
     return warn_of_scale(trained, found, dataset.spec.names, source=_source(options))
@@ -90,7 +91,7 @@ class SampleBatches(Dataset[tuple[int, Tensor]]):
     def __getitem__(self, index: int) -> tuple[int, Tensor]:
         """Read a batch."""
         rows = self.rows(index)
-        return rows.start, collate_frames(self._dataset.__getitems__(list(rows)))
+        return rows.start, self._dataset.__getitems__(list(rows)).stacked
 
 
 def encode_data(

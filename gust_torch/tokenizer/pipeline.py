@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from gust_torch.data.hdf5_dataset import HDF5Dataset
-from gust_torch.data.loader import collate_frames
 from gust_torch.metrics.errors import vrmse
 from gust_torch.predict import Ranks, RowFile, allocate_rows
 from gust_torch.tokenizer.encode import encode_data, open_data, warn_of_other_scale
@@ -286,7 +285,7 @@ def check_round_trip(tokenizer: VQVAETokenizer, dataset: HDF5Dataset, num_sample
         rows = chosen[start : start + batch_size]
         # A short batch is filled up, so that no kernel rounds differently than in the encoding pass.
         padded = np.pad(rows, (0, batch_size - len(rows)), mode="edge")
-        x = collate_frames(dataset.__getitems__(padded.tolist()))
+        x = dataset.__getitems__(padded.tolist()).stacked
         tokens = tokenizer.encode(x)
         decoded, direct = tokenizer.decode(tokens), tokenizer.reconstruct(x)
         held = (original[tokens.cpu()] == tokenizer.tokenize(x).cpu()).all(dim=1)[: len(rows)]

@@ -118,9 +118,7 @@ def test_missing_cells_are_refused_with_their_place(write: Write, value: float, 
         file["fields/v"].attrs[attribute] = np.float32(value)
     dataset = HDF5Dataset(path)
     assert np.array_equal(dataset[2][0], FRAMES[2])
-    with pytest.raises(
-        ValueError, match=r"a\.h5: v holds 2 missing cells .* in frame 3, the first at \(2, 5\)"
-    ):
+    with pytest.raises(ValueError, match=r"a\.h5: v holds 2 missing cells .* first at \(2, 5\), in frame 3"):
         read(dataset)
 
 

@@ -9,7 +9,6 @@ import torch
 
 from gust_torch.data.files import close_remote_files
 from gust_torch.data.hdf5_dataset import HDF5Dataset
-from gust_torch.data.loader import collate_frames
 
 RNG = np.random.default_rng(3)
 OMEGA = RNG.standard_normal((20, 6, 4)).astype(np.float32)
@@ -40,7 +39,7 @@ def test_fields_become_channels(write_file, fields, names) -> None:
     truth = {"vorticity": OMEGA, "velocity_x": VELOCITY[..., 0], "velocity_y": VELOCITY[..., 1]}
     assert dataset.spec.names == names
     expected = np.stack([truth[name][5:8] for name in names], axis=1)
-    assert np.array_equal(collate_frames(dataset.__getitems__([5, 6, 7])).numpy(), expected)
+    assert np.array_equal(dataset.__getitems__([5, 6, 7]).stacked.numpy(), expected)
 
 
 def test_all_fields_by_default_and_omega_in_the_file(write_file) -> None:
@@ -69,11 +68,11 @@ def test_getitems_keeps_the_order_asked_for(write_file) -> None:
 def test_collating_does_not_copy(write_file) -> None:
     dataset = HDF5Dataset(write_file("a.h5", {"vorticity": OMEGA}))
     items = dataset.__getitems__([4, 2])
-    batch = collate_frames(items)
+    batch = items.stacked
     assert batch.data_ptr() == items[0].data_ptr()
     assert torch.utils.data.default_collate(items).data_ptr() == items[0].data_ptr()
     assert torch.equal(batch, torch.utils.data.default_collate(list(items)))
-    assert torch.equal(collate_frames([dataset[4], dataset[2]]), batch)
+    assert torch.equal(torch.utils.data.default_collate([dataset[4], dataset[2]]), batch)
 
 
 def test_range_of_frames(write_file) -> None:
@@ -97,11 +96,11 @@ def test_files_are_concatenated(write_file, tmp_path: Path) -> None:
     ]
     for data_path in (paths, str(tmp_path / "b*.h5"), [Path(path) for path in paths]):
         dataset = HDF5Dataset(data_path)
-        assert np.array_equal(collate_frames(dataset.__getitems__(list(range(20))))[:, 0], OMEGA)
-        assert np.array_equal(collate_frames(dataset.__getitems__([9, 7, 8]))[:, 0], OMEGA[[9, 7, 8]])
+        assert np.array_equal(dataset.__getitems__(list(range(20))).stacked[:, 0], OMEGA)
+        assert np.array_equal(dataset.__getitems__([9, 7, 8]).stacked[:, 0], OMEGA[[9, 7, 8]])
         assert dataset.trajectories.tolist() == [0] * 5 + [1] * 3 + [2] * 12
     dataset = HDF5Dataset(paths, sample_start=6, sample_stop=10)
-    assert np.array_equal(collate_frames(dataset.__getitems__(list(range(4))))[:, 0], OMEGA[6:10])
+    assert np.array_equal(dataset.__getitems__(list(range(4))).stacked[:, 0], OMEGA[6:10])
 
 
 def test_files_must_fit_together(write_file) -> None:
@@ -118,7 +117,7 @@ def test_url(write_file) -> None:
 
 def test_remote_files_are_closed_before_the_interpreter_goes(write_file) -> None:
     dataset = HDF5Dataset(f"file://{write_file('a.h5', {'vorticity': OMEGA})}")
-    file = dataset._handles.file(0)._file
+    file = dataset._handles.file(0).file
     assert file is not None
     assert file
     close_remote_files()  # registered with atexit: HDF5 would read through a python that is no more
@@ -160,7 +159,7 @@ def test_windows_stay_in_their_trajectory(write_file) -> None:
         assert np.array_equal(dataset[i][:, 0], OMEGA[start : start + 5 : 2])
         assert dataset.trajectories[i] == trajectory[start]
         assert dataset.times[i] == pytest.approx(0.1 * np.arange(start, start + 5, 2))
-    batch = collate_frames(dataset.__getitems__([5, 1]))
+    batch = dataset.__getitems__([5, 1]).stacked
     assert torch.equal(batch, torch.stack([dataset[5], dataset[1]]))
 
 

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 
 from gust_torch.data import handles as handles_module
 from gust_torch.data.hdf5_dataset import HDF5Dataset
-from gust_torch.data.loader import collate_frames
 from solvers.common.hdf5_utils import HDF5Writer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,13 +27,7 @@ def test_workers_read_what_the_parent_reads(write_file, context: str, num_worker
     ]
     dataset = HDF5Dataset(paths)
     assert np.array_equal(dataset[12][0], FRAMES[12])  # the parent's handles are open
-    loader = DataLoader(
-        dataset,
-        batch_size=5,
-        num_workers=num_workers,
-        multiprocessing_context=context,
-        collate_fn=collate_frames,
-    )
+    loader = DataLoader(dataset, batch_size=5, num_workers=num_workers, multiprocessing_context=context)
     assert np.array_equal(torch.cat(list(loader))[:, 0], FRAMES)
     assert np.array_equal(dataset[13][0], FRAMES[13])  # and still work
 
@@ -60,7 +53,7 @@ def test_no_more_files_are_open_than_allowed(write_file, monkeypatch) -> None:
     monkeypatch.setattr(handles_module, "MAX_OPEN_FILES", 2)
     paths = [write_file(f"{i}.h5", {"v": FRAMES[4 * i : 4 * i + 4]}) for i in range(6)]
     dataset = HDF5Dataset(paths)
-    assert np.array_equal(collate_frames(dataset.__getitems__(list(range(24))))[:, 0], FRAMES)
+    assert np.array_equal(dataset.__getitems__(list(range(24))).stacked[:, 0], FRAMES)
     assert len(dataset._handles._open) == 2
 
 
@@ -108,7 +101,7 @@ def test_a_file_that_is_being_written(tmp_path: Path) -> None:
         for i in range(7):
             writer.append({"v": FRAMES[i]}, time=float(i))
         dataset = HDF5Dataset(path)
-        assert np.array_equal(collate_frames(dataset.__getitems__(list(range(7))))[:, 0], FRAMES[:7])
+        assert np.array_equal(dataset.__getitems__(list(range(7))).stacked[:, 0], FRAMES[:7])
         writer.append({"v": FRAMES[7:]}, time=np.arange(7.0, 24.0))
         assert len(dataset) == 7
         assert np.array_equal(dataset[6][0], FRAMES[6])

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from gust_torch.data.hdf5_dataset import HDF5Dataset
-from gust_torch.data.loader import collate_frames
-from gust_torch.data.readers import DirectReader, runs
+from gust_torch.data.readers import runs
 
 FRAMES = np.random.default_rng(1).standard_normal((40, 8, 6)).astype(np.float32)
 INDICES = [3, 39, 4, 5, 17, 0, 17, 6]
@@ -39,9 +38,8 @@ def write_bare(path: Path, **layout: object) -> Path:
 def test_layouts(tmp_path: Path, layout: dict, direct: bool) -> None:
     path = write_bare(tmp_path / "a.h5", **layout)
     dataset = HDF5Dataset(path)
-    assert np.array_equal(collate_frames(dataset.__getitems__(INDICES))[:, 0], FRAMES[INDICES])
-    (reader,) = dataset._handles.file(0).readers
-    assert isinstance(reader, DirectReader) == direct
+    assert np.array_equal(dataset.__getitems__(INDICES).stacked[:, 0], FRAMES[INDICES])
+    assert bool(dataset._sources[0].places) == direct
     assert np.isnan(dataset.times).all()
     assert dataset.trajectories.tolist() == [0] * 40
 
@@ -49,9 +47,8 @@ def test_layouts(tmp_path: Path, layout: dict, direct: bool) -> None:
 @pytest.mark.parametrize("compression", [None, "lz4", "gzip"])
 def test_files_of_our_writer(write_file, compression) -> None:
     dataset = HDF5Dataset(write_file("a.h5", {"vorticity": FRAMES}, compression=compression))
-    assert np.array_equal(collate_frames(dataset.__getitems__(INDICES))[:, 0], FRAMES[INDICES])
-    (reader,) = dataset._handles.file(0).readers
-    assert isinstance(reader, DirectReader) == (compression is None)
+    assert np.array_equal(dataset.__getitems__(INDICES).stacked[:, 0], FRAMES[INDICES])
+    assert bool(dataset._sources[0].places) == (compression is None)
 
 
 @pytest.mark.parametrize("frames_per_chunk", [1, 4])
@@ -80,3 +77,4 @@ def test_damaged_chunk_is_named(tmp_path: Path) -> None:
 def test_runs() -> None:
     assert runs([3, 4, 5, 9, 9, 10]) == [(0, 3), (3, 4), (4, 6)]
     assert runs([7]) == [(0, 1)]
+    assert runs([0, 8, 16, 24], 8, longest=3) == [(0, 3), (3, 4)]

@@ -9,17 +9,18 @@ Any other store or codec goes through zarr, a whole chunk at a time. Either way 
 import os
 import stat
 from collections import OrderedDict
+from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gust_torch.data.graphs.optional import require
+from gust_torch.data.graphs import require
 
 # Index of a Zarr v3 shard: offset and length of each inner chunk as uint64, then a checksum.
 _INDEX_ENTRY = 16
 _CHECKSUM = 4
-_CODECS = ["bytes", "zstd"]
 
 
 class ChunkCache:
@@ -31,19 +32,16 @@ class ChunkCache:
         self._chunks: OrderedDict[tuple[str, int], np.ndarray] = OrderedDict()
         self.num_bytes = 0
 
-    def get(self, key: tuple[str, int]) -> np.ndarray | None:
-        """Return a chunk, or None."""
-        chunk = self._chunks.get(key)
-        if chunk is not None:
-            self._chunks.move_to_end(key)
-        return chunk
-
-    def put(self, key: tuple[str, int], chunk: np.ndarray) -> None:
-        """Keep a chunk and drop the oldest ones beyond the bound."""
-        self._chunks[key] = chunk
-        self.num_bytes += chunk.nbytes
+    def get(self, name: str, index: int, read: Callable[[int], np.ndarray]) -> np.ndarray:
+        """Return a chunk of an array, read where it is not kept."""
+        chunk = self._chunks.pop((name, index), None)
+        if chunk is None:
+            chunk = read(index)
+            self.num_bytes += chunk.nbytes
+        self._chunks[name, index] = chunk
         while self.num_bytes > self._max_bytes:
             self.num_bytes -= self._chunks.popitem(last=False)[1].nbytes
+        return chunk
 
 
 class RowReader:
@@ -58,10 +56,11 @@ class RowReader:
             folder: The array's folder on this machine; None where it is elsewhere.
         """
         self._array, self._cache = array, cache
-        self._name = array.path
         self._rows = array.chunks[0]
         self._whole = array.chunks[1:] == array.shape[1:]
-        self._shards = ShardFiles(array, folder) if folder is not None and is_plain(array) else None
+        self._read_chunk = self._through_zarr
+        if folder is not None and is_plain(array):
+            self._read_chunk = ShardFiles(array, folder).read
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Rows as a new array.
@@ -74,34 +73,28 @@ class RowReader:
         parts = []
         for index in range(start // self._rows, (stop - 1) // self._rows + 1):
             first = index * self._rows
-            parts.append(self._chunk(index)[max(0, start - first) : stop - first])
+            chunk = self._cache.get(self._array.path, index, self._read_chunk)
+            parts.append(chunk[max(0, start - first) : stop - first])
         return parts[0].copy() if len(parts) == 1 else np.concatenate(parts)
 
-    def _chunk(self, index: int) -> np.ndarray:
-        key = (self._name, index)
-        chunk = self._cache.get(key)
-        if chunk is None:
-            if self._shards is not None:
-                chunk = self._shards.read(index)
-            else:
-                chunk = np.asarray(self._array[index * self._rows : (index + 1) * self._rows])
-            self._cache.put(key, chunk)
-        return chunk
+    def _through_zarr(self, index: int) -> np.ndarray:
+        return np.asarray(self._array[index * self._rows : (index + 1) * self._rows])
 
 
 def is_plain(array: Any) -> bool:
     """Whether the array is stored in the codecs that `ShardFiles` knows."""
-    codecs = array.metadata.to_dict().get("codecs", ())
-    if len(codecs) != 1 or codecs[0]["name"] != "sharding_indexed" or array.dtype.byteorder == ">":
+    metadata = array.metadata.to_dict()
+    codecs = metadata.get("codecs", ())
+    if [codec["name"] for codec in codecs] != ["sharding_indexed"]:
         return False
     settings = codecs[0]["configuration"]
     return (
-        [codec["name"] for codec in settings["codecs"]] == _CODECS
+        [codec["name"] for codec in settings["codecs"]] == ["bytes", "zstd"]
         and settings["codecs"][0].get("configuration", {}).get("endian", "little") == "little"
         and [codec["name"] for codec in settings["index_codecs"]] == ["bytes", "crc32c"]
         and settings["index_location"] == "end"
         and array.shards[1:] == array.shape[1:]
-        and array.metadata.to_dict()["chunk_key_encoding"]["name"] == "default"
+        and metadata["chunk_key_encoding"]["name"] == "default"
     )
 
 
@@ -110,8 +103,7 @@ class ShardFiles:
 
     def __init__(self, array: Any, folder: Path) -> None:
         """Args: array: A plain array (`is_plain`). folder: Its folder."""
-        self._folder = folder / "c"
-        self._tail = "/0" * (array.ndim - 1)
+        self._folder, self._tail = folder / "c", "/0" * (array.ndim - 1)
         self._shape = (array.chunks[0], *array.shape[1:])
         self._dtype = array.dtype
         self._num_chunks = array.shards[0] // array.chunks[0]
@@ -131,29 +123,26 @@ class ShardFiles:
         path = f"{self._folder}/{shard}{self._tail}"
         try:
             # Without waiting: a pipe of that name has no writer.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-            try:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise ValueError("it is no file")
-                offset, length = self._index(descriptor, shard)[position].tolist()
+            with FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK)) as file:
+                if shard not in self._indices:
+                    self._indices[shard] = self._read_index(file.fileno())
+                offset, length = self._indices[shard][position].tolist()
                 if length > self._max_length:
                     raise ValueError(f"no chunk {position} in its index")
-                data = os.pread(descriptor, length, offset)
-            finally:
-                os.close(descriptor)
+                data = os.pread(file.fileno(), length, offset)
             return np.frombuffer(self._decode(data), self._dtype).reshape(self._shape)
         except (OSError, RuntimeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path}: damaged shard, {error}; convert the store again") from error
 
-    def _index(self, descriptor: int, shard: int) -> np.ndarray:
+    def _read_index(self, descriptor: int) -> np.ndarray:
         """(chunks, 2) uint64, offset and length of each inner chunk of a shard."""
-        if shard not in self._indices:
-            size = self._num_chunks * _INDEX_ENTRY
-            end = os.fstat(descriptor).st_size - _CHECKSUM
-            data = os.pread(descriptor, size + _CHECKSUM, max(0, end - size))
-            if len(data) < size + _CHECKSUM:
-                raise ValueError("it is too short for its index")
-            if self._checksum(data[:size]) != int.from_bytes(data[size:], "little"):
-                raise ValueError("the checksum of its index is another")
-            self._indices[shard] = np.frombuffer(data[:size], "<u8").reshape(self._num_chunks, 2)
-        return self._indices[shard]
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no file")
+        size = self._num_chunks * _INDEX_ENTRY
+        data = os.pread(descriptor, size + _CHECKSUM, max(0, status.st_size - _CHECKSUM - size))
+        if len(data) < size + _CHECKSUM:
+            raise ValueError("it is too short for its index")
+        if self._checksum(data[:size]) != int.from_bytes(data[size:], "little"):
+            raise ValueError("the checksum of its index is another")
+        return np.frombuffer(data[:size], "<u8").reshape(self._num_chunks, 2)

@@ -1,24 +1,97 @@
-"""Lightning data module over graph stores."""
+"""Lightning data module over graph stores; which fields their items have, and the statistics of these."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
+from gust_torch.data.graphs import require
 from gust_torch.data.graphs.datasets import GraphZarrDataset, MeshZarrDataset, ParticleZarrDataset
-from gust_torch.data.graphs.optional import require
-from gust_torch.data.graphs.statistics import GraphStatistics, graph_spec, graph_statistics
-from gust_torch.data.loader import shuffled_loader
+from gust_torch.data.loader import ordered_loader, shuffled_loader
+from gust_torch.data.statistics import MAX_SAMPLES, channel_statistics
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.identity import content_digest, spec_identity
+from gust_torch.identity import content_digest, evenly_spaced, spec_identity
 
-DATASETS: dict[str, type[MeshZarrDataset | ParticleZarrDataset]] = {
-    "mesh": MeshZarrDataset,
-    "particles": ParticleZarrDataset,
-}
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+DATASETS = {"mesh": MeshZarrDataset, "particles": ParticleZarrDataset}
+# Tensors that are no fields on the nodes, however many rows they have.
+OTHERS = ("pos", "positions", "laplacian_data")
+PREFIXES = ("edge_", "cell_")
+
+
+@dataclass(frozen=True)
+class GraphStatistics:
+    """Over the nodes of many items.
+
+    Attributes:
+        mean: (c,) float32.
+        std: (c,) float32; 1 for constant channels.
+        lower: Corner of the box of all positions, (d,) float32.
+        upper: The opposite corner.
+    """
+
+    mean: Tensor
+    std: Tensor
+    lower: Tensor
+    upper: Tensor
+
+
+def graph_spec(item: "Data", fields: list[str] | None = None) -> GraphSpec:
+    """Spec of the node fields of an item.
+
+    Args:
+        item: Any item of the dataset.
+        fields: Names of node fields; by default all that are floating-point. Items with `positions` are
+            moving, and their fields are those with a time axis.
+
+    Raises:
+        ValueError: A field is not there, or there is none at all.
+    """
+    moving = "positions" in item
+    lead = item.positions.shape[:2] if moving else (item.num_nodes,)
+    found = {
+        name: value.shape[len(lead) :].numel()
+        for name, value in item.to_dict().items()
+        if isinstance(value, Tensor)
+        and value.is_floating_point()
+        and value.shape[: len(lead)] == lead
+        and name not in OTHERS
+        and not name.startswith(PREFIXES)
+    }
+    names = list(found) if fields is None else fields
+    missing = [name for name in names if name not in found]
+    if missing or not names:
+        raise ValueError(
+            f"no node field {', '.join(missing) or 'at all'} in the items, which have "
+            f"{', '.join(found) or 'none'}; name others, or give a transform that makes them (PoissonField)"
+        )
+    return GraphSpec(tuple(names), tuple(found[name] for name in names), int(item.pos.shape[1]), moving)
+
+
+def graph_statistics(items: "Dataset[Data]", spec: GraphSpec) -> GraphStatistics:
+    """Statistics over at most 256 evenly spaced items, each node and time counted once, in float64."""
+    lower = torch.full((spec.num_dims,), torch.inf)
+    upper = -lower
+
+    def blocks() -> Iterator[np.ndarray]:
+        for index in evenly_spaced(len(items), MAX_SAMPLES):  # type: ignore[arg-type]
+            item = items[index]
+            positions = (item.positions if spec.moving else item.pos).reshape(-1, spec.num_dims).float()
+            torch.minimum(lower, positions.amin(0), out=lower)
+            torch.maximum(upper, positions.amax(0), out=upper)
+            values = [item[name].reshape(-1, n) for name, n in zip(spec.fields, spec.components, strict=True)]
+            yield torch.cat(values, dim=1).T.numpy()
+
+    mean, std = channel_statistics(blocks(), spec.names)
+    return GraphStatistics(mean, std, lower, upper)
 
 
 class GraphDataModule(LightningDataModule):
@@ -106,17 +179,16 @@ class GraphDataModule(LightningDataModule):
 
     def identity(self) -> dict[str, Any]:
         """Return what checkpoints hold of the data; see `gust_torch.identity`."""
-        statistics, fields = self.statistics(), self.spec.fields
-        values = {name: getattr(statistics, name).tolist() for name in ("mean", "std", "lower", "upper")}
+        values: dict[str, Any] = {name: value.tolist() for name, value in vars(self.statistics()).items()}
 
         def values_of(item: Any) -> np.ndarray:
-            return np.concatenate([np.asarray(item[field]).ravel() for field in fields])
+            return np.concatenate([np.asarray(item[field]).ravel() for field in self.spec.fields])
 
         for split in ("train", "val"):
             if self.paths[split] is not None:
-                dataset: Any = self.dataset(split)
+                dataset = self.dataset(split)
                 values[f"{split} samples"] = len(dataset)
-                values[f"{split} content"] = content_digest(dataset, values_of=values_of)
+                values[f"{split} content"] = content_digest(dataset, values_of)
         return {**spec_identity(self.spec), **values}
 
     def setup(self, stage: str) -> None:
@@ -138,26 +210,31 @@ class GraphDataModule(LightningDataModule):
             block_size=min(self.block_size, len(dataset)),
             num_workers=self.num_workers,
             seed=self.seed,
-            collate=require("torch_geometric.loader.dataloader").Collater(dataset),
+            collate=_collater(dataset),
         )
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         """Return the validation set in order; none without val_path."""
-        return [] if self.paths["val"] is None else self._loader(self.dataset("val"))
+        return [] if self.paths["val"] is None else self._ordered("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The test set in order."""
-        return self._loader(self.dataset("test"))
+        return self._ordered("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return the test set in order."""
-        return self._loader(self.dataset("test"))
+        return self._ordered("test")
 
-    def _loader(self, dataset: GraphZarrDataset) -> DataLoader[Any]:
-        loader: DataLoader[Any] = require("torch_geometric.loader").DataLoader(
-            dataset,
+    def _ordered(self, split: Literal["val", "test"]) -> DataLoader[Any]:
+        return ordered_loader(
+            self.dataset(split),
             batch_size=self.batch_size,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            collate=_collater(self.dataset(split)),
         )
-        return loader
+
+
+def _collater(dataset: GraphZarrDataset) -> Callable[[list[Any]], Any]:
+    """Return what makes a torch_geometric batch of items."""
+    collater: Callable[[list[Any]], Any] = require("torch_geometric.loader.dataloader").Collater(dataset)
+    return collater

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch.utils.data import Dataset
 
-from gust_torch.data.graphs.optional import require
-from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind, Schema, describe
+from gust_torch.data.graphs import require
+from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind, Sample, Schema, describe
 from gust_torch.data.graphs.stores import Reader, open_reader
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
 CACHE_BYTES = 64 << 20
+# Arrays that items do not show: the edges say the same.
+UNUSED = {MESH.name: frozenset[str](), PARTICLES.name: frozenset(PARTICLES.csr)}
 
 
 class GraphZarrDataset(Dataset["Data"]):
@@ -50,11 +52,9 @@ class GraphZarrDataset(Dataset["Data"]):
             ValueError: No such store or group, another kind or layout, or packages are missing.
         """
         require("torch_geometric")
-        if cache_bytes < 0:
-            raise ValueError(f"expected cache_bytes >= 0, got {cache_bytes}")
         self.path, self.group = str(path), self.kind.group if group is None else group
         self.transform = transform
-        self._cache_bytes, self._storage_options = cache_bytes, storage_options
+        self._options: dict[str, Any] = {"cache_bytes": cache_bytes, "storage_options": storage_options}
         self._opened: tuple[int, Reader] | None = None
         self._length = self.reader.num_samples
 
@@ -62,14 +62,7 @@ class GraphZarrDataset(Dataset["Data"]):
     def reader(self) -> Reader:
         """The store, opened by the process that asks."""
         if self._opened is None or self._opened[0] != os.getpid():
-            reader = open_reader(
-                self.path,
-                self.kind,
-                self.group,
-                cache_bytes=self._cache_bytes,
-                storage_options=self._storage_options,
-            )
-            self._opened = os.getpid(), reader
+            self._opened = os.getpid(), open_reader(self.path, self.kind, self.group, **self._options)
         return self._opened[1]
 
     def source(self, index: int) -> str:
@@ -79,12 +72,10 @@ class GraphZarrDataset(Dataset["Data"]):
     def numbers(self) -> dict[str, np.ndarray]:
         """Return the numbers that each sample has (`dt`, `radius`, ...): name -> (num_samples,) float64."""
         schema = self._describe(self.reader.read(0))
-        names = [name for name, column in schema.items() if column.axis == "sample"]
-        if not names:
-            return {}
-        others = frozenset(schema) - frozenset(names)
-        rows = [self.reader.read(index, others) for index in range(len(self))]
-        return {name: np.array([float(row[name]) for row in rows]) for name in names}
+        others = frozenset(name for name, column in schema.items() if column.axis != "sample")
+        names = schema.keys() - others
+        rows = [self.reader.read(index, others) for index in range(len(self) if names else 0)]
+        return {name: np.array([float(row[name]) for row in rows]) for name in sorted(names)}
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -97,13 +88,13 @@ class GraphZarrDataset(Dataset["Data"]):
             IndexError: Out of range.
             ValueError: The store is damaged.
         """
-        from gust_torch.data.graphs.items import UNUSED, make_item
+        from gust_torch.data.graphs.items import make_item
 
         arrays = self.reader.read(self._position(index), UNUSED[self.kind.name])
         item = make_item(self.kind, arrays, self._describe(arrays))
         return item if self.transform is None else self.transform(item)
 
-    def _describe(self, arrays: Any) -> Schema:
+    def _describe(self, arrays: Sample) -> Schema:
         """Axes of the fields: those of a ragged store are recorded, others follow from the shapes."""
         try:
             return self.reader.schema or describe(self.kind, arrays)

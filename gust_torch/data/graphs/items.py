@@ -16,9 +16,6 @@ from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind, Sample, Schema,
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
 
-# Arrays that particle items do not show: the edges say the same.
-UNUSED = {MESH.name: frozenset[str](), PARTICLES.name: frozenset({"indices", "indptr"})}
-
 
 class Laplacian:
     """A sparse CSR matrix (n, n): a call gives the tensor, whose attributes and products it has itself."""
@@ -102,7 +99,7 @@ def make_item(kind: Kind, arrays: Sample, schema: Schema) -> GraphData:
 
     Args:
         kind: Mesh or particles.
-        arrays: Its arrays, without those in `UNUSED`.
+        arrays: Its arrays; the CSR matrix of particles, which says the same as the edges, is not needed.
         schema: `describe(kind, arrays)`.
 
     Returns:
@@ -112,10 +109,20 @@ def make_item(kind: Kind, arrays: Sample, schema: Schema) -> GraphData:
         `face` (3 or 4, cells) int64 and `laplacian` (n, n) sparse CSR; particles have `positions` and
         `velocities` (n, times, d), and `pos` is the position at time 0.
     """
-    item = _mesh(arrays) if kind is MESH else _particles(arrays)
+    if kind is MESH:
+        item = GraphData(
+            pos=torch.from_numpy(arrays["coords"]),
+            face=_indices(arrays["cells"]).T.contiguous(),
+            laplacian_data=torch.from_numpy(arrays["laplacian_data"]),
+            laplacian_indices=_indices(arrays["laplacian_indices"]),
+            laplacian_indptr=_indices(arrays["laplacian_indptr"]),
+        )
+    else:
+        positions, velocities = (_node_first(arrays[name]) for name in ("positions", "velocities"))
+        item = GraphData(pos=positions[:, 0].contiguous(), positions=positions, velocities=velocities)
     item.edge_index, rows = both_ways(arrays["edges"], item.num_nodes)
     for name, column in schema.items():
-        if name in kind.axes or name not in arrays:
+        if name in kind.arrays or name not in arrays:
             continue
         if column.axis == "step":
             item[name] = _node_first(arrays[name])
@@ -129,25 +136,6 @@ def make_item(kind: Kind, arrays: Sample, schema: Schema) -> GraphData:
     if kind is PARTICLES and "radius" in item:
         item.radius = item.radius.to(torch.float32)
     return item
-
-
-def _mesh(arrays: Sample) -> GraphData:
-    return GraphData(
-        pos=torch.from_numpy(arrays["coords"]),
-        face=_indices(arrays["cells"]).T.contiguous(),
-        laplacian_data=torch.from_numpy(arrays["laplacian_data"]),
-        laplacian_indices=_indices(arrays["laplacian_indices"]),
-        laplacian_indptr=_indices(arrays["laplacian_indptr"]),
-    )
-
-
-def _particles(arrays: Sample) -> GraphData:
-    positions = _node_first(arrays["positions"])
-    return GraphData(
-        pos=positions[:, 0].contiguous(),
-        positions=positions,
-        velocities=_node_first(arrays["velocities"]),
-    )
 
 
 def both_ways(edges: np.ndarray, num_nodes: int) -> tuple[Tensor, Tensor | None]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gust_torch.data.graphs.optional import require
-from gust_torch.data.graphs.schema import Kind, Sample, Schema, describe, differences, to_rows
+from gust_torch.data.graphs import require
+from gust_torch.data.graphs.schema import Column, Kind, Sample, Schema, describe, differences
 
 LAYOUT = "ragged"
 VERSION = 1
@@ -43,15 +43,14 @@ class RaggedWriter:
         Raises:
             ValueError: zarr is not installed.
         """
-        zarr = require("zarr")
         self.kind = kind
         self.num_samples = 0
         self._schema: Schema | None = None
-        self._columns: dict[str, _Column] = {}
+        self._columns: dict[str, _Growing] = {}
         self._offsets: dict[str, array[int]] = {}
         # Without "num_samples" and "axes" a store is unfinished.
         layout = {"layout": LAYOUT, "version": VERSION, "kind": kind.name}
-        root = zarr.create_group(str(path), zarr_format=3)
+        root = require("zarr").create_group(str(path), zarr_format=3)
         self._group = root.create_group(kind.group, attributes={**(attributes or {}), **layout})
 
     def append(self, arrays: Sample, *, source: str, schema: Schema | None = None) -> None:
@@ -66,21 +65,22 @@ class RaggedWriter:
             ValueError: Arrays that are not those of the samples before it.
         """
         schema = describe(self.kind, arrays) if schema is None else schema
-        if self._schema is None:
-            self._create(schema)
-        elif schema != self._schema:
-            raise ValueError(f"{source}: {'; '.join(differences(self._schema, schema))}")
-        lengths = {}
-        for name, column in schema.items():
-            rows = to_rows(arrays[name], column.axis)
+        if schema != (self._schema or schema):
+            raise ValueError(f"{source}: {'; '.join(differences(self._schema or {}, schema))}")
+        self._schema = schema
+        stored = {**arrays, SOURCE: np.frombuffer(source.encode(), np.uint8)}
+        # Particles whose positions have a time axis have no array along "node", yet need their number.
+        lengths = {"node": arrays[self.kind.geometry].shape[-2]}
+        for name, column in {**schema, SOURCE: Column(SOURCE, "uint8", ())}.items():
+            lead = stored[name].shape[: len(stored[name].shape) - len(column.trailing)]
+            rows = stored[name].reshape(int(np.prod(lead)), *column.trailing)
+            if name not in self._columns:
+                self._columns[name] = _Growing(self._group, name, column)
             self._columns[name].append(rows)
             lengths[column.axis] = len(rows)
-        lengths[SOURCE] = self._append_source(source)
-        # Particles whose positions have a time axis have no array along "node", yet need their number.
-        lengths["node"] = arrays[self.kind.geometry].shape[-2]
         for axis, length in lengths.items():
-            if axis != "sample":
-                self._offsets[axis].append(self._offsets[axis][-1] + length)
+            offsets = self._offsets.setdefault(axis, array("q", [0]))
+            offsets.append(offsets[-1] + length)
         self.num_samples += 1
 
     def close(self) -> None:
@@ -92,27 +92,14 @@ class RaggedWriter:
         if self._schema is None:
             raise ValueError("a store needs at least one sample; append one before closing")
         for column in self._columns.values():
-            column.finish()
-        offsets = self._group.create_group("offsets")
-        for axis, values in self._offsets.items():
-            chunks = min(len(values), OFFSETS_CHUNK)
-            table = offsets.create_array(axis, shape=(len(values),), dtype="int64", chunks=(chunks,))
-            table[:] = np.asarray(values)
+            column.flush(column.num_pending)
+        group = self._group.create_group("offsets")
+        for axis in self._offsets.keys() - {"sample"}:
+            values = np.asarray(self._offsets[axis])
+            chunks = (min(len(values), OFFSETS_CHUNK),)
+            group.create_array(axis, shape=values.shape, dtype="int64", chunks=chunks)[:] = values
         axes = {name: column.axis for name, column in self._schema.items()}
         self._group.attrs.update({"num_samples": self.num_samples, "axes": axes})
-
-    def _create(self, schema: Schema) -> None:
-        self._schema = schema
-        for name, column in schema.items():
-            self._columns[name] = _Column(self._group, name, column.dtype, column.trailing)
-        self._columns[SOURCE] = _Column(self._group, SOURCE, "uint8", ())
-        axes = {column.axis for column in schema.values()} | {"node", SOURCE}
-        self._offsets = {axis: array("q", [0]) for axis in sorted(axes - {"sample"})}
-
-    def _append_source(self, source: str) -> int:
-        text = np.frombuffer(source.encode(), np.uint8)
-        self._columns[SOURCE].append(text)
-        return len(text)
 
     def __enter__(self) -> "RaggedWriter":
         """Return the writer itself."""
@@ -126,43 +113,41 @@ class RaggedWriter:
             self.close()
 
 
-class _Column:
+class _Growing:
     """One growing array, written a whole shard at a time."""
 
-    def __init__(self, group: Any, name: str, dtype: str, trailing: tuple[int, ...]) -> None:
+    def __init__(self, group: Any, name: str, column: Column) -> None:
         """Args: as of the array; it starts with no rows."""
-        row_bytes = max(1, np.dtype(dtype).itemsize * int(np.prod(trailing)))
-        rows = max(1, CHUNK_BYTES // row_bytes)
+        row_bytes = np.dtype(column.dtype).itemsize * int(np.prod(column.trailing))
+        rows = max(1, CHUNK_BYTES // max(1, row_bytes))
         self._shard_rows = rows * SHARD_CHUNKS
         self._array = group.create_array(
             name,
-            shape=(0, *trailing),
-            dtype=dtype,
-            chunks=(rows, *trailing),
-            shards=(self._shard_rows, *trailing),
+            shape=(0, *column.trailing),
+            dtype=column.dtype,
+            chunks=(rows, *column.trailing),
+            shards=(self._shard_rows, *column.trailing),
             compressors=require("zarr.codecs").ZstdCodec(level=0, checksum=True),
             # A chunk that is not there is damage then, never zeros.
             config={"write_empty_chunks": True},
         )
         self._pending: list[np.ndarray] = []
-        self._num_pending = 0
+        self.num_pending = 0
 
     def append(self, rows: np.ndarray) -> None:
         """Buffers rows and writes the shards that they complete."""
         self._pending.append(rows)
-        self._num_pending += len(rows)
-        if self._num_pending >= self._shard_rows:
-            self._flush(self._num_pending - self._num_pending % self._shard_rows)
+        self.num_pending += len(rows)
+        if self.num_pending >= self._shard_rows:
+            self.flush(self.num_pending - self.num_pending % self._shard_rows)
 
-    def finish(self) -> None:
-        """Write the rest."""
-        if self._num_pending:
-            self._flush(self._num_pending)
-
-    def _flush(self, count: int) -> None:
+    def flush(self, count: int) -> None:
+        """Write the first rows of those that are buffered."""
+        if count == 0:
+            return
         rows = np.concatenate(self._pending)
         start = self._array.shape[0]
         self._array.resize((start + count, *self._array.shape[1:]))
         self._array[start:] = rows[:count]
         self._pending = [rows[count:].copy()]
-        self._num_pending -= count
+        self.num_pending -= count

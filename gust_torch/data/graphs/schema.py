@@ -1,4 +1,4 @@
-"""Which arrays a mesh or particle sample has, and along which axis each of them grows.
+"""Which arrays a mesh or particle sample has, what they must be, and along which axis each of them grows.
 
 A sample is a mapping from array names, those of the source shards, to numpy arrays. Every array belongs to
 one axis; arrays of one axis have equally many rows, so that a store needs one table of offsets for each axis.
@@ -15,12 +15,33 @@ one axis; arrays of one axis have equally many rows, so that a store needs one t
 | the array's own name | as many as it has: numbers of nodes, such as `boundary_nodes` |
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 Sample = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Required:
+    """What a required array must be.
+
+    Attributes:
+        axis: See above; "step" arrays without times are on the nodes.
+        shape: In words.
+        kinds: numpy's letters: "f" for values, "iu" for numbers of nodes and row pointers.
+        ndims: Numbers of axes.
+        last: Sizes of the last axis; None for any.
+        folder: Path below a sample in the layout of one group a sample; the name by default.
+    """
+
+    axis: str
+    shape: str
+    kinds: str = "iu"
+    ndims: tuple[int, ...] = (1,)
+    last: tuple[int, ...] | None = None
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,83 +51,64 @@ class Kind:
     Attributes:
         name: "mesh" or "particles".
         group: Group that holds the samples.
-        axes: Required array -> its axis. Positions and velocities are "step" when they have a time axis.
         geometry: The array that gives the number of nodes, on its second to last axis.
-        indices: Required arrays of node indices or row pointers.
         csr: Names of the row pointers and column indices of the CSR matrix.
-        folders: Arrays of the one-group-a-sample layout: name -> path below the sample.
+        arrays: The required arrays.
     """
 
     name: str
     group: str
-    axes: Mapping[str, str]
     geometry: str
-    indices: tuple[str, ...]
     csr: tuple[str, str]
-    folders: Mapping[str, str]
+    arrays: Mapping[str, Required]
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """Array -> its path below a sample in the layout of one group a sample."""
+        return {name: array.folder or name for name, array in self.arrays.items()}
 
 
+_EDGES = Required("edge", "(edges, 2)", ndims=(2,), last=(2,))
+_MOVING = Required("step", "(times, particles, d) or (particles, d)", "f", (2, 3))
 MESH = Kind(
     name="mesh",
     group="mesh_poisson",
-    axes={
-        "coords": "node",
-        "cells": "cell",
-        "edges": "edge",
-        "laplacian_data": "nonzero",
-        "laplacian_indices": "nonzero",
-        "laplacian_indptr": "row",
-    },
     geometry="coords",
-    indices=("cells", "edges", "laplacian_indices", "laplacian_indptr"),
     csr=("laplacian_indptr", "laplacian_indices"),
-    folders={
-        "coords": "coords",
-        "cells": "cells",
-        "edges": "edges",
-        "laplacian_data": "laplacian/data",
-        "laplacian_indices": "laplacian/indices",
-        "laplacian_indptr": "laplacian/indptr",
+    arrays={
+        "coords": Required("node", "(nodes, d)", "f", (2,)),
+        "cells": Required("cell", "(cells, 3) or (cells, 4)", ndims=(2,), last=(3, 4)),
+        "edges": _EDGES,
+        "laplacian_data": Required("nonzero", "(entries,)", "f", folder="laplacian/data"),
+        "laplacian_indices": Required("nonzero", "(entries,)", folder="laplacian/indices"),
+        "laplacian_indptr": Required("row", "(nodes + 1,)", folder="laplacian/indptr"),
     },
 )
 PARTICLES = Kind(
     name="particles",
     group="particles_advect",
-    axes={
-        "positions": "step",
-        "velocities": "step",
-        "indices": "nonzero",
-        "indptr": "row",
-        "edges": "edge",
-    },
     geometry="positions",
-    indices=("indices", "indptr", "edges"),
     csr=("indptr", "indices"),
-    folders={
-        "positions": "positions",
-        "velocities": "velocities",
-        "indices": "neighbors/indices",
-        "indptr": "neighbors/indptr",
-        "edges": "neighbors/edges",
+    arrays={
+        "positions": _MOVING,
+        "velocities": _MOVING,
+        "indices": Required("nonzero", "(entries,)", folder="neighbors/indices"),
+        "indptr": Required("row", "(particles + 1,)", folder="neighbors/indptr"),
+        "edges": replace(_EDGES, folder="neighbors/edges"),
     },
 )
 KINDS = {kind.name: kind for kind in (MESH, PARTICLES)}
 
 # Names that stores or items use for something else.
-RESERVED = frozenset(
-    {"pos", "edge_index", "face", "laplacian", "batch", "ptr", "num_nodes", "neighbors", "offsets", "source"}
-    | {"coords", "cells", "edges"}
-)
+RESERVED = {"pos", "edge_index", "face", "laplacian", "batch", "ptr", "num_nodes", "neighbors", "offsets"}
+RESERVED |= {"source", "coords", "cells", "edges"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """One array of a store.
+    """One array of a store: its axis, numpy's name of its type, and the shape of a row.
 
-    Attributes:
-        axis: See the table above.
-        dtype: numpy name, such as "float32".
-        trailing: Shape of one row; for "step" arrays without time and nodes.
+    The row of a "step" array lacks the times and the nodes.
     """
 
     axis: str
@@ -115,11 +117,6 @@ class Column:
 
 
 Schema = dict[str, Column]
-
-
-def num_nodes(kind: Kind, arrays: Sample) -> int:
-    """Nodes or particles of a sample."""
-    return int(arrays[kind.geometry].shape[-2])
 
 
 def is_node_list(name: str, ndim: int) -> bool:
@@ -139,17 +136,21 @@ def describe(kind: Kind, arrays: Sample) -> Schema:
     Raises:
         ValueError: Every array that fits no axis or whose name is taken, in one line without the file.
     """
-    nodes = num_nodes(kind, arrays)
+    nodes = arrays[kind.geometry].shape[-2]
     times = len(arrays[kind.geometry]) if arrays[kind.geometry].ndim == 3 else None
     schema: Schema = {}
     reasons = []
     for name, array in arrays.items():
-        try:
-            axis = _required_axis(kind, name, array) or _field_axis(name, array, arrays, nodes, times)
-        except ValueError as error:
-            reasons.append(str(error))
-            continue
-        if axis == "step" and times is None:
+        if name in kind.arrays:
+            axis = kind.arrays[name].axis
+            axis = "node" if axis == "step" and array.ndim == 2 else axis
+        else:
+            try:
+                axis = _field_axis(name, array, arrays, nodes, times)
+            except ValueError as error:
+                reasons.append(str(error))
+                continue
+        if axis == "step":
             times = len(array)
         lead = {"sample": 0, "step": 2}.get(axis, 1)
         schema[name] = Column(axis, array.dtype.name, tuple(array.shape[lead:]))
@@ -158,31 +159,20 @@ def describe(kind: Kind, arrays: Sample) -> Schema:
     return dict(sorted(schema.items()))
 
 
-def _required_axis(kind: Kind, name: str, array: np.ndarray) -> str | None:
-    axis = kind.axes.get(name)
-    return "node" if axis == "step" and array.ndim == 2 else axis
-
-
 def _field_axis(name: str, array: np.ndarray, arrays: Sample, nodes: int, times: int | None) -> str:
-    """Axis of a further array.
-
-    Raises:
-        ValueError: It fits none, or two.
-    """
+    """Axis of a further array; ValueError where it fits none, or two."""
     if name in RESERVED or not name.isidentifier():
-        raise ValueError(
-            f"array {name!r} cannot keep its name, which is taken or not an identifier; rename it"
-        )
+        raise ValueError(f"array {name!r} cannot keep its name, which is taken or no identifier; rename it")
     shape = array.shape
     if not shape:
         return "sample"
     if array.dtype.kind in "iu" and is_node_list(name, array.ndim):
         return name
     sizes = {axis: len(arrays[key]) for key, axis in (("edges", "edge"), ("cells", "cell")) if key in arrays}
-    for axis, size in sizes.items():
-        # Where there are as many edges as nodes, the name decides.
-        if name.startswith(f"{axis}_") and shape[0] == size:
-            return axis
+    on_rows = [axis for axis, size in sizes.items() if shape[0] == size]
+    # Where there are as many edges as nodes, the name decides.
+    if named := [axis for axis in on_rows if name.startswith(f"{axis}_")]:
+        return named[0]
     on_nodes = shape[0] == nodes
     over_time = len(shape) > 1 and shape[1] == nodes and times in (None, shape[0])
     if on_nodes and over_time:
@@ -192,10 +182,9 @@ def _field_axis(name: str, array: np.ndarray, arrays: Sample, nodes: int, times:
         )
     if on_nodes or over_time:
         return "node" if on_nodes else "step"
-    for axis, size in sizes.items():
-        if shape[0] == size:
-            return axis
-    expected = [f"({nodes}, ...)", f"({'times' if times is None else times}, {nodes}, ...)"]
+    if on_rows:
+        return on_rows[0]
+    expected = [f"({nodes}, ...)", f"({times or 'times'}, {nodes}, ...)"]
     expected += [f"({size}, ...) as the {axis}s" for axis, size in sizes.items()]
     raise ValueError(
         f"array {name!r} has shape {shape}, expected {', '.join(expected)} or a scalar; leave it out, or "
@@ -208,18 +197,88 @@ def differences(expected: Schema, found: Schema) -> list[str]:
     phrases = [f"array {name!r} is missing, earlier shards have it" for name in expected if name not in found]
     phrases += [f"array {name!r} is new, earlier shards lack it" for name in found if name not in expected]
     for name, column in expected.items():
-        other = found.get(name, column)
-        if other != column:
-            phrases.append(f"array {name!r} is {_words(other)}, earlier shards have {_words(column)}")
+        if (other := found.get(name, column)) != column:
+            now, there = (f"{c.dtype} rows of shape {c.trailing} along {c.axis!r}" for c in (other, column))
+            phrases.append(f"array {name!r} is {now}, earlier shards have {there}")
     return phrases
 
 
-def _words(column: Column) -> str:
-    return f"{column.dtype} rows of shape {column.trailing} along {column.axis!r}"
+def faults(
+    kind: Kind, arrays: Sample, known: Collection[str] = ()
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Find everything that is wrong with a sample.
+
+    Args:
+        kind: Mesh or particles.
+        arrays: Its arrays under the names of the source.
+        known: Arrays that are not there, which is known.
+
+    Returns:
+        A phrase for each fault, and the arrays without those of a wrong type or shape.
+    """
+    reasons = [f"key {name!r} is missing" for name in kind.arrays if name not in arrays and name not in known]
+    sound = dict(arrays)
+    for name, expected in kind.arrays.items():
+        if (array := arrays.get(name)) is None:
+            continue
+        last = expected.last is None or array.shape[-1:] in [(size,) for size in expected.last]
+        # A matrix without entries is sound, a mesh without nodes is not.
+        empty = expected.kinds == "f" and array.size == 0 and expected.axis != "nonzero"
+        if array.dtype.kind not in expected.kinds:
+            reasons.append(f"key {name!r} holds {array.dtype}, expected {word(name)}")
+        elif array.ndim not in expected.ndims or not last or empty:
+            reasons.append(f"key {name!r} has shape {array.shape}, expected {expected.shape}")
+        else:
+            continue
+        del sound[name]
+    return reasons + _value_reasons(kind, sound), sound
 
 
-def to_rows(array: np.ndarray, axis: str) -> np.ndarray:
-    """Return an array of a sample as rows of its axis."""
-    if axis == "sample":
-        return array.reshape(1)
-    return array.reshape(-1, *array.shape[2:]) if axis == "step" else array
+def word(name: str) -> str:
+    """Return what an array holds, in words."""
+    expected = {**MESH.arrays, **PARTICLES.arrays}.get(name)
+    return "real numbers" if expected is None else "floats" if expected.kinds == "f" else "integers"
+
+
+def _value_reasons(kind: Kind, arrays: Sample) -> list[str]:
+    """Return what is wrong with the values of arrays whose types and shapes are sound."""
+    reasons = [
+        f"key {name!r} has {np.count_nonzero(~finite)} values that are not finite, the first at "
+        f"{tuple(np.argwhere(~finite)[0].tolist())}"
+        for name, array in arrays.items()
+        if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all()
+    ]
+    shapes = [arrays[name].shape for name in ("positions", "velocities") if name in arrays]
+    if len(set(shapes)) > 1:
+        reasons.append(f"key 'velocities' has shape {shapes[1]}, positions {shapes[0]}")
+    if kind.geometry not in arrays:
+        return reasons
+    nodes = arrays[kind.geometry].shape[-2]
+    pointer, column = kind.csr
+    for name, array in arrays.items():
+        counts_nodes = name in kind.arrays or is_node_list(name, array.ndim)
+        if array.dtype.kind not in "iu" or not counts_nodes or name == pointer or not array.size:
+            continue
+        # Without a sign, what is negative is large: one look instead of two.
+        if np.ascontiguousarray(array).view(f"u{array.itemsize}").max() >= nodes:
+            wrong = (array < 0) | (array >= nodes)
+            first = tuple(np.argwhere(wrong)[0].tolist())
+            reasons.append(
+                f"key {name!r} has {np.count_nonzero(wrong)} indices outside 0 to {nodes - 1}, the first is "
+                f"{array[first]} at {first}"
+            )
+    sizes = {n: len(a) for n, a in arrays.items() if n in kind.arrays and kind.arrays[n].axis == "nonzero"}
+    if len(set(sizes.values())) > 1:
+        reasons.append(f"numbers of entries differ: {sizes}")
+    if pointer not in arrays:
+        return reasons
+    indptr = arrays[pointer].astype(np.int64, copy=False)
+    if len(indptr) != nodes + 1:
+        reasons.append(f"key {pointer!r} has {len(indptr)} entries, expected {nodes + 1} for {nodes} nodes")
+    elif indptr[0] != 0:
+        reasons.append(f"key {pointer!r} begins with {indptr[0]}, expected 0")
+    elif (indptr[1:] < indptr[:-1]).any():
+        reasons.append(f"key {pointer!r} decreases after row {int(np.argmax(indptr[1:] < indptr[:-1]))}")
+    elif indptr[-1] != sizes.get(column, indptr[-1]):
+        reasons.append(f"key {pointer!r} ends with {indptr[-1]}, expected {sizes[column]} as in {column!r}")
+    return reasons

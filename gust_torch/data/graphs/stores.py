@@ -2,22 +2,20 @@
 
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gust_torch.data.graphs.checks import faults
+from gust_torch.data.graphs import require
 from gust_torch.data.graphs.chunks import ChunkCache, RowReader
-from gust_torch.data.graphs.optional import require
 from gust_torch.data.graphs.ragged import LAYOUT, SOURCE, VERSION
-from gust_torch.data.graphs.schema import KINDS, Column, Kind, Schema
+from gust_torch.data.graphs.schema import Column, Kind, Schema, faults
 
 # Where stores with one group a sample have a number that is an array of the sample elsewhere.
 _RADIUS = ("neighbors", "radius")
-
-
 # What zarr and its codecs raise where files are not what they should be.
 DAMAGE = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OSError, MemoryError)
 # Arrays that declare more are compared with what is stored before memory is taken.
@@ -54,7 +52,7 @@ class Reader:
             }
             reasons, _ = faults(self._kind, arrays, known=skip)
         except DAMAGE as error:
-            raise ValueError(f"{self._where}: sample {self._name(index)}: {_said(error)}") from error
+            reasons = [_said(error)]
         if reasons:
             raise ValueError(
                 f"{self._where}: sample {self._name(index)}: {'; '.join(reasons)}; repair the store, or "
@@ -74,7 +72,12 @@ class Reader:
 
 
 def open_reader(
-    path: str | Path, kind: Kind, group: str, *, cache_bytes: int, storage_options: Mapping[str, Any] | None
+    path: str | Path,
+    kind: Kind,
+    group: str,
+    *,
+    cache_bytes: int = 0,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Reader:
     """Open one group of a store.
 
@@ -93,15 +96,13 @@ def open_reader(
     where = f"{path}: group {group!r}"
     if "layout" not in attributes:
         return GroupsReader(node, kind, where)
-    if (attributes["layout"], attributes.get("version")) != (LAYOUT, VERSION):
-        found = f"{attributes['layout']} version {attributes.get('version')}"
-        raise ValueError(
-            f"{where} has layout {found}, expected {LAYOUT} version {VERSION}; update gust_torch"
-        )
-    if attributes.get("kind") != kind.name:
-        other = attributes.get("kind")
-        known = f"use the dataset for {other}" if other in KINDS else "convert again"
-        raise ValueError(f"{where} holds {other!r}, expected {kind.name!r}; {known}")
+    for name, expected, remedy in (
+        ("layout", LAYOUT, "update gust_torch"),
+        ("version", VERSION, "update gust_torch"),
+        ("kind", kind.name, "use the dataset for that kind"),
+    ):
+        if attributes.get(name) != expected:
+            raise ValueError(f"{where}: {name} is {attributes.get(name)!r}, expected {expected!r}; {remedy}")
     if "num_samples" not in attributes:
         raise ValueError(f"{where} is unfinished, its writer did not end; convert again")
     try:
@@ -114,69 +115,50 @@ class RaggedReader(Reader):
     """Samples of a store in the ragged layout; its offsets are in memory, 8 bytes a sample and axis."""
 
     def __init__(self, node: Any, folder: Path | None, kind: Kind, where: str, cache_bytes: int) -> None:
-        """Open every array and read the offsets.
-
-        Args:
-            node: The zarr group.
-            folder: Its folder on this machine; None where it is elsewhere.
-            kind: What it holds.
-            where: Names it in messages.
-            cache_bytes: Bound of the decoded chunks.
+        """Open every array of a zarr group, in a `folder` of this machine or elsewhere, and read the offsets.
 
         Raises:
             KeyError: An array is missing.
             ValueError: Arrays, offsets and attributes do not fit together.
         """
         super().__init__(kind, where)
-        self._axes: dict[str, str] = dict(node.attrs["axes"])
+        axes: dict[str, str] = dict(node.attrs["axes"])
+        self.schema = {n: Column(axis, node[n].dtype.name, node[n].shape[1:]) for n, axis in axes.items()}
         self.num_samples = node.attrs["num_samples"]
-        axes = {*self._axes.values(), "node", SOURCE} - {"sample"}
-        self._offsets = {axis: _read_offsets(node, axis, self.num_samples) for axis in sorted(axes)}
+        self._axes = {**axes, SOURCE: SOURCE}
+        tables = {*self._axes.values(), "node"} - {"sample"}
+        self._offsets = {axis: _read_offsets(node, axis, self.num_samples) for axis in sorted(tables)}
+        self._offsets["sample"] = np.arange(self.num_samples + 1)
         cache = ChunkCache(cache_bytes)
-        self._rows = {
-            name: RowReader(node[name], cache, folder / name if folder else None)
-            for name in (*self._axes, SOURCE)
-        }
-        for name, axis in {**self._axes, SOURCE: SOURCE}.items():
-            rows = node[name].shape[0]
-            if rows != (self.num_samples if axis == "sample" else self._offsets[axis][-1]):
-                raise ValueError(f"{name!r} has {rows} rows, which the offsets contradict")
+        self._rows = {n: RowReader(node[n], cache, folder / n if folder else None) for n in self._axes}
+        for name, axis in self._axes.items():
+            if node[name].shape[0] != self._offsets[axis][-1]:
+                raise ValueError(f"{name!r} has {node[name].shape[0]} rows, which the offsets contradict")
         sizes = {axis: np.diff(offsets) for axis, offsets in self._offsets.items()}
         if sizes["node"].min() < 1 or ("step" in sizes and (sizes["step"] % sizes["node"]).any()):
             raise ValueError("offsets of nodes and steps contradict each other")
-        self.schema = {
-            name: Column(axis, node[name].dtype.name, node[name].shape[1:])
-            for name, axis in self._axes.items()
-        }
 
     def source(self, index: int) -> str:
         """Name of a sample's source."""
-        return self._read(SOURCE, SOURCE, index).tobytes().decode(errors="replace")
+        return self._read(SOURCE, index).tobytes().decode(errors="replace")
 
     def _arrays(self, index: int, skip: frozenset[str]) -> dict[str, np.ndarray]:
-        arrays = {}
-        for name, axis in self._axes.items():
-            if name not in skip:
-                rows = self._read(name, axis, index)
-                if axis == "step":
-                    nodes = int(self._offsets["node"][index + 1] - self._offsets["node"][index])
-                    rows = rows.reshape(-1, nodes, *rows.shape[1:])
-                arrays[name] = rows.reshape(rows.shape[1:]) if axis == "sample" else rows
+        arrays = {name: self._read(name, index) for name in self._axes if name not in skip | {SOURCE}}
+        nodes = int(self._offsets["node"][index + 1] - self._offsets["node"][index])
+        for name, rows in arrays.items():
+            if self._axes[name] == "step":
+                arrays[name] = rows.reshape(-1, nodes, *rows.shape[1:])
+            elif self._axes[name] == "sample":
+                arrays[name] = rows.reshape(rows.shape[1:])
         return arrays
 
-    def _read(self, name: str, axis: str, index: int) -> np.ndarray:
-        if axis == "sample":
-            return self._rows[name].read(index, index + 1)
-        offsets = self._offsets[axis]
+    def _read(self, name: str, index: int) -> np.ndarray:
+        offsets = self._offsets[self._axes[name]]
         return self._rows[name].read(int(offsets[index]), int(offsets[index + 1]))
 
 
 def _read_offsets(node: Any, axis: str, num_samples: int) -> np.ndarray:
-    """(num_samples + 1,) int64, from 0 upward.
-
-    Raises:
-        ValueError: They are not.
-    """
+    """(num_samples + 1,) int64, from 0 upward."""
     table = node[f"offsets/{axis}"]
     if type(num_samples) is not int or num_samples < 1 or table.shape != (num_samples + 1,):
         raise ValueError(f"num_samples is {num_samples}, offsets of {axis!r} have shape {table.shape}")
@@ -191,16 +173,7 @@ class GroupsReader(Reader):
     """Samples of a store with one group each, in the order of their names; Zarr format 2 or 3."""
 
     def __init__(self, node: Any, kind: Kind, where: str) -> None:
-        """List the samples.
-
-        Args:
-            node: The zarr group.
-            kind: What it holds.
-            where: Names it in messages.
-
-        Raises:
-            ValueError: There are none.
-        """
+        """List the samples of a zarr group; ValueError where there are none."""
         super().__init__(kind, where)
         self._node = node
         self._names = sorted(node.group_keys(), key=lambda name: (len(name), name))
@@ -243,35 +216,29 @@ def _open_group(
     """Return the zarr group, and its folder where it is on this machine."""
     zarr = require("zarr")
     local = path.removeprefix("file://")
-    store: Any
-    if "://" in local:
-        require("fsspec")
-        checked = _without_gaps(zarr.storage.FsspecStore, kind)
-        store, folder = checked.from_url(path, storage_options=dict(options or {}), read_only=True), None
+    is_remote = "://" in local
+    if not is_remote and not Path(local).is_dir():
+        raise ValueError(f"{local}: no such Zarr store; check the path, or convert the data first")
+    store = _without_gaps(zarr.storage.FsspecStore if is_remote else zarr.storage.LocalStore, kind)
+    if is_remote:
+        store = store.from_url(path, storage_options=dict(options or {}), read_only=True)
     else:
-        if not Path(local).is_dir():
-            raise ValueError(f"{local}: no such Zarr store; check the path, or convert the data first")
-        store, folder = (
-            _without_gaps(zarr.storage.LocalStore, kind)(local, read_only=True),
-            Path(local) / group,
-        )
+        store = store(local, read_only=True)
     try:
         root: Any = zarr.open_group(store, mode="r")
         if group in root and isinstance(root[group], zarr.Group):
-            return root[group], folder
-        found: Sequence[str] = sorted(root.group_keys())
+            return root[group], None if is_remote else Path(local) / group
+        found = ", ".join(sorted(root.group_keys())) or "none"
     except FileNotFoundError as error:
         raise ValueError(f"{path}: not a Zarr group; check the path, or convert the data again") from error
     except DAMAGE as error:
         raise ValueError(f"{path}: damaged, {_said(error)}; copy the store again") from error
-    raise ValueError(f"{path}: no group {group!r}, the store has {', '.join(found) or 'none'}; give group=")
+    raise ValueError(f"{path}: no group {group!r}, the store has {found}; give group=")
 
 
 def _said(error: Exception) -> str:
     """Return what went wrong, in words."""
-    if isinstance(error, KeyError):
-        return f"{error} is missing"
-    return str(error) or type(error).__name__
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
 
 
 def _without_gaps(base: Any, kind: Kind) -> Any:
@@ -280,14 +247,17 @@ def _without_gaps(base: Any, kind: Kind) -> Any:
     By Zarr's rule a chunk that is not there holds zeros. A copy that was interrupted leaves such chunks, and
     zeros are no coordinates: chunks of a sample's required arrays, and of offsets, must be there.
     """
-    paths = "|".join(sorted({*kind.folders.values(), *kind.axes, "offsets/[^/]+"}))
+    paths = "|".join(sorted({*kind.folders.values(), *kind.arrays, "offsets/[^/]+"}))
     chunk = re.compile(rf"(^|/)({paths})/(c|(c/)?\d+([./]\d+)*)$")
 
     class WithoutGaps(base):
         async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
             """Read one object."""
             if isinstance(root := getattr(self, "root", None), Path):
-                _refuse_pipe(root / key)
+                with suppress(OSError):
+                    mode = (root / key).stat().st_mode
+                    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe is waited for without end
+                        raise ValueError(f"{root / key} is no file; copy the store again")
             found = await super().get(key, prototype, byte_range)
             if found is None and (match := chunk.search(key)):
                 raise ValueError(
@@ -297,13 +267,3 @@ def _without_gaps(base: Any, kind: Kind) -> Any:
             return found
 
     return WithoutGaps
-
-
-def _refuse_pipe(path: Path) -> None:
-    """Raise ValueError for a pipe or a device, which would be waited for without end."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise ValueError(f"{path} is no file; copy the store again")

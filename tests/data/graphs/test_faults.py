@@ -13,8 +13,8 @@ from torch_geometric.loader import DataLoader
 
 from gust_torch import MeshZarrDataset, ParticleZarrDataset
 from gust_torch.data.graphs import ragged
+from gust_torch.data.graphs.datamodule import graph_spec
 from gust_torch.data.graphs.schema import MESH, PARTICLES, describe
-from gust_torch.data.graphs.statistics import graph_spec
 
 DATASETS = {"mesh": MeshZarrDataset, "particles": ParticleZarrDataset}
 
