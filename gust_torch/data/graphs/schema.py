@@ -273,12 +273,14 @@ def _value_reasons(kind: Kind, arrays: Sample) -> list[str]:
     if pointer not in arrays:
         return reasons
     indptr = arrays[pointer].astype(np.int64, copy=False)
-    if len(indptr) != nodes + 1:
-        reasons.append(f"key {pointer!r} has {len(indptr)} entries, expected {nodes + 1} for {nodes} nodes")
-    elif indptr[0] != 0:
-        reasons.append(f"key {pointer!r} begins with {indptr[0]}, expected 0")
-    elif (indptr[1:] < indptr[:-1]).any():
-        reasons.append(f"key {pointer!r} decreases after row {int(np.argmax(indptr[1:] < indptr[:-1]))}")
-    elif indptr[-1] != sizes.get(column, indptr[-1]):
-        reasons.append(f"key {pointer!r} ends with {indptr[-1]}, expected {sizes[column]} as in {column!r}")
+    first, last = (int(indptr[0]), int(indptr[-1])) if len(indptr) else (0, 0)
+    falls = indptr[1:] < indptr[:-1]
+    for is_wrong, text in (
+        (len(indptr) != nodes + 1, f"has {len(indptr)} entries, expected {nodes + 1} for {nodes} nodes"),
+        (first != 0, f"begins with {first}, expected 0"),
+        (falls.any(), f"decreases after row {int(falls.argmax()) if len(falls) else 0}"),
+        (last != sizes.get(column, last), f"ends with {last}, expected {sizes.get(column)} as in {column!r}"),
+    ):
+        if is_wrong:
+            reasons.append(f"key {pointer!r} {text}")
     return reasons
