@@ -273,13 +273,13 @@ def _value_reasons(kind: Kind, arrays: Sample) -> list[str]:
     if pointer not in arrays:
         return reasons
     indptr = arrays[pointer].astype(np.int64, copy=False)
-    first, last = (int(indptr[0]), int(indptr[-1])) if len(indptr) else (0, 0)
+    begin, end = (int(indptr[0]), int(indptr[-1])) if len(indptr) else (0, 0)
     falls = indptr[1:] < indptr[:-1]
     for is_wrong, text in (
         (len(indptr) != nodes + 1, f"has {len(indptr)} entries, expected {nodes + 1} for {nodes} nodes"),
-        (first != 0, f"begins with {first}, expected 0"),
+        (begin != 0, f"begins with {begin}, expected 0"),
         (falls.any(), f"decreases after row {int(falls.argmax()) if len(falls) else 0}"),
-        (last != sizes.get(column, last), f"ends with {last}, expected {sizes.get(column)} as in {column!r}"),
+        (end != sizes.get(column, end), f"ends with {end}, expected {sizes.get(column)} as in {column!r}"),
     ):
         if is_wrong:
             reasons.append(f"key {pointer!r} {text}")
