@@ -78,21 +78,14 @@ class AttentionBlock(nn.Module):
         x_norm = self.norm(x)
         context_norm = x_norm if self.norm_context is None else self.norm_context(context)
         x = x + self.attention(x_norm, context_norm, mask)
-        out: Tensor = x + self.mlp(self.norm_mlp(x))
-        return out
+        return x + self.mlp(self.norm_mlp(x))
 
     def attention(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return what normalized x (b, m, width) learns from a normalized context (b, n, width): (b, m,
-        width)."""
+        """Ask a normalized context (b, n, width) for what normalized x (b, m, width) learns from it."""
         keys, values = self._heads(self.to_key_value(context)).chunk(2, dim=-1)
-        y = F.scaled_dot_product_attention(
-            self._heads(self.to_query(x)),
-            keys,
-            values,
-            attn_mask=None if mask is None else mask[:, None, None, :],
-        )
-        out: Tensor = self.to_out(y.transpose(1, 2).flatten(2))
-        return out
+        mask = None if mask is None else mask[:, None, None, :]
+        y = F.scaled_dot_product_attention(self._heads(self.to_query(x)), keys, values, attn_mask=mask)
+        return self.to_out(y.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
         """(b, n, heads * e) -> (b, heads, n, e)."""
@@ -128,5 +121,4 @@ class AttentionPool(nn.Module):
         x = self.pool(self.tokens.expand(rows.shape[0], -1, -1), rows, mask)
         for block in self.blocks:
             x = block(x)
-        latent: Tensor = self.norm(self.to_latent(x))
-        return latent
+        return self.norm(self.to_latent(x))

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.models.latent_encoders import GraphEncoder, GridEncoder, QueryDecoder, UnitBox
+from gust_torch.models.base import FieldModel
+from gust_torch.models.latent_encoders import GraphEncoder, GridEncoder, QueryDecoder, Sizes, UnitBox
 from gust_torch.models.points import Points, Spec, check_fields, graph_points, grid_points, num_dims, pad
 
 if TYPE_CHECKING:
-    from torch_geometric.data import Data
-
-    Batch: TypeAlias = Tensor | Data
+    from gust_torch.models.points import Batch
 
 
-class LatentAutoencoder(nn.Module):
+class LatentAutoencoder(FieldModel):
     """The same four calls for every kind of data: `points`, `encode`, `decode`, `reconstruct`.
 
     A batch is a tensor (b, c, h, w) where the spec is a `FieldSpec`, else a torch_geometric item or batch.
@@ -33,14 +33,11 @@ class LatentAutoencoder(nn.Module):
         num_decoder_layers: Rounds in which a query asks the tokens.
         num_heads: Attention heads.
         num_frequencies: Octaves of the coordinates' Fourier features.
-        patch_size: Cells along each side of a grid's patch; graphs have none.
+        patch_size: Cells along each side of a grid's patch, but for axes of one cell; graphs have none.
 
     Raises:
-        ValueError: Sizes that do not fit one another or the grid, or torch_geometric is missing.
+        ValueError: Sizes that do not fit one another or the grid.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -56,60 +53,23 @@ class LatentAutoencoder(nn.Module):
         num_frequencies: int = 6,
         patch_size: int = 4,
     ) -> None:
-        super().__init__()
-        self.spec = spec
-        shared = {"latent_dim": latent_dim, "width": width, "num_heads": num_heads}
-        shared["num_frequencies"] = num_frequencies
-        layers = {"latent_len": latent_len, "num_local_layers": num_local_layers, "num_layers": num_layers}
-        self._architecture: dict[str, object] = {
-            **shared,
-            **layers,
-            "num_decoder_layers": num_decoder_layers,
-            "patch_size": patch_size,
-        }
+        super().__init__(spec, locals())
+        sizes = Sizes(**self.architecture())
+        self.unit = UnitBox(num_dims(spec))
         self.encoder: GraphEncoder | GridEncoder
         if isinstance(spec, GraphSpec):
-            self.encoder = GraphEncoder(spec, **shared, **layers)
+            self.encoder = GraphEncoder(spec, sizes)
         else:
-            self.encoder = GridEncoder(spec, **shared, **layers, patch_size=patch_size)
-        self.decoder = QueryDecoder(
-            spec.num_channels, num_dims(spec), num_layers=num_decoder_layers, **shared
-        )
-        self.unit = UnitBox(num_dims(spec))
-        self.register_buffer("mean", torch.zeros(spec.num_channels))
-        self.register_buffer("std", torch.ones(spec.num_channels))
-        if not isinstance(spec, GraphSpec):
+            self.encoder = GridEncoder(spec, sizes)
             self.unit.set(torch.zeros(num_dims(spec)), torch.tensor(spec.lengths[: num_dims(spec)]))
-
-    @property
-    def latent_shape(self) -> tuple[int, int]:
-        """(latent_len, latent_dim)."""
-        return self.encoder.pool.tokens.shape[0], self.decoder.from_latent.in_features
-
-    def architecture(self) -> dict[str, object]:
-        """Return the constructor arguments, plain Python values."""
-        return dict(self._architecture)
-
-    @torch.no_grad()
-    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Set the normalization, c values each.
-
-        Raises:
-            ValueError: If a standard deviation is not positive and finite.
-        """
-        if not bool((torch.isfinite(std) & (std > 0)).all()) or not bool(torch.isfinite(mean).all()):
-            raise ValueError(
-                f"statistics of {list(self.spec.names)} must be finite with std > 0, got mean "
-                f"{mean.flatten().tolist()}, std {std.flatten().tolist()}; leave such fields out"
-            )
-        self.mean.copy_(mean.flatten())
-        self.std.copy_(std.flatten())
+        self.decoder = QueryDecoder(spec.num_channels, num_dims(spec), sizes)
+        self.latent_shape = (latent_len, latent_dim)
 
     def points(self, batch: Batch) -> Points:
         """Return the batch as physical values at points: what `decode_points` should give back."""
         if isinstance(self.spec, GraphSpec):
-            return graph_points(_graph(batch), self.spec)[0]
-        return grid_points(_tensor(batch), self.spec)
+            return graph_points(batch, self.spec)[0]
+        return grid_points(batch, self.spec)
 
     def encode(self, batch: Batch) -> Tensor:
         """Tokens (b, latent_len, latent_dim); of moving graphs b counts graph 0's times first.
@@ -118,12 +78,10 @@ class LatentAutoencoder(nn.Module):
             ValueError: If the batch has other fields than the model.
         """
         if isinstance(self.encoder, GridEncoder):
-            x = _tensor(batch)
-            check_fields(x, self.encoder.spec)
+            x = check_fields(batch, self.encoder.spec)
             return self.encoder((x - self.mean[:, None, None]) / self.std[:, None, None], self.unit)
-        points, edges = graph_points(_graph(batch), self.encoder.spec)
-        values = (points.values - self.mean) / self.std
-        normalized = Points(points.coordinates, values, points.sample, points.num_samples)
+        points, edges = graph_points(batch, self.encoder.spec)
+        normalized = replace(points, values=(points.values - self.mean) / self.std)
         return self.encoder(normalized, edges, self.unit)
 
     def decode(self, latent: Tensor, coordinates: Tensor) -> Tensor:
@@ -138,8 +96,7 @@ class LatentAutoencoder(nn.Module):
                 f"(b, n, {num_dims(self.spec)}), got {tuple(latent.shape)} and {tuple(coordinates.shape)}"
             )
         x = self.unit(coordinates).expand(latent.shape[0], -1, -1)
-        fields: Tensor = self.decoder(latent, x) * self.std + self.mean
-        return fields
+        return self.decoder(latent, x) * self.std + self.mean
 
     def decode_points(self, latent: Tensor, coordinates: Tensor, sample: Tensor) -> Tensor:
         """Physical fields (n, c) at ragged queries: coordinates (n, d) of samples (n,), never decreasing."""
@@ -148,23 +105,8 @@ class LatentAutoencoder(nn.Module):
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """Physical values (n, c) at the batch's own points."""
-        points = self.points(batch)
-        return self.decode_points(self.encode(batch), points.coordinates, points.sample)
+        return self(batch, self.points(batch))
 
     def forward(self, batch: Batch, queries: Points) -> Tensor:
         """Physical values (n, c) at `queries`, of which the values are not looked at."""
         return self.decode_points(self.encode(batch), queries.coordinates, queries.sample)
-
-
-def _tensor(batch: Batch) -> Tensor:
-    if not isinstance(batch, Tensor):
-        raise ValueError(
-            f"this model takes tensors (b, c, h, w), got {type(batch).__name__}; it was trained on grids"
-        )
-    return batch
-
-
-def _graph(batch: Batch) -> Data:
-    if isinstance(batch, Tensor):
-        raise ValueError("this model takes torch_geometric batches, got a tensor; it was trained on graphs")
-    return batch

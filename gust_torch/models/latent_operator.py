@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from gust_torch.models.attention import AttentionBlock, mlp
+from gust_torch.models.base import Model
+from gust_torch.models.blocks import zeroed
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.points import Spec
 
 if TYPE_CHECKING:
-    from gust_torch.models.latent_autoencoder import Batch
+    from gust_torch.models.points import Batch
 
 POSITION_SCALE = 0.02
 LOG_SPAN = 10.0
@@ -36,7 +38,7 @@ class ConditionedBlock(nn.Module):
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.block = AttentionBlock(width, num_heads, cross=False)
-        self.modulation = _zero_linear(width, 6 * width)
+        self.modulation = zeroed(nn.Linear(width, 6 * width))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Map tokens x (b, m, width) to the same shape, given conditions (b, width)."""
@@ -45,11 +47,10 @@ class ConditionedBlock(nn.Module):
         y = self.block.norm(x) * (1 + scale) + shift
         x = x + gate * self.block.attention(y, y)
         y = self.block.norm_mlp(x) * (1 + scale_mlp) + shift_mlp
-        out: Tensor = x + gate_mlp * self.block.mlp(y)
-        return out
+        return x + gate_mlp * self.block.mlp(y)
 
 
-class LatentOperator(nn.Module):
+class LatentOperator(Model):
     """Steps the tokens of a frozen `LatentAutoencoder` in time: z(t + dt) from z(t), dt and parameters.
 
     z' = norm(z + f(z; dt, parameters)) with the encoder's own layer norm, f = 0 at first: a new operator
@@ -84,40 +85,23 @@ class LatentOperator(nn.Module):
         num_layers: int = 6,
         num_heads: int = 8,
     ) -> None:
-        super().__init__()
-        self.spec = spec
+        super().__init__(spec, locals())
         self.parameter_names = tuple(parameter_names)
-        self._architecture: dict[str, object] = {
-            "autoencoder": dict(autoencoder),
-            "parameter_names": list(parameter_names),
-            "width": width,
-            "num_layers": num_layers,
-            "num_heads": num_heads,
-        }
         self.autoencoder = LatentAutoencoder(spec, **autoencoder).requires_grad_(False).eval()
-        latent_len, latent_dim = self.autoencoder.latent_shape
+        self.latent_shape = latent_len, latent_dim = self.autoencoder.latent_shape
         num_conditions = 1 + len(self.parameter_names)
         self.from_latent = nn.Linear(latent_dim, width)
         self.position = nn.Parameter(POSITION_SCALE * torch.randn(latent_len, width))
         self.embed = nn.Sequential(mlp(num_conditions, width, width), nn.SiLU())
         self.blocks = nn.ModuleList(ConditionedBlock(width, num_heads) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width)
-        self.to_latent = _zero_linear(width, latent_dim)
+        self.to_latent = zeroed(nn.Linear(width, latent_dim))
         self.register_buffer("condition_mean", torch.zeros(num_conditions))
         self.register_buffer("condition_std", torch.ones(num_conditions))
         self.register_buffer("condition_log", torch.arange(num_conditions) == 0)
         self.register_buffer("time_step_range", torch.tensor([0.0, torch.inf]))
         unbounded = torch.tensor([-torch.inf, torch.inf])
         self.register_buffer("parameter_range", unbounded[:, None].repeat(1, num_conditions - 1))
-
-    @property
-    def latent_shape(self) -> tuple[int, int]:
-        """(latent_len, latent_dim)."""
-        return self.autoencoder.latent_shape
-
-    def architecture(self) -> dict[str, object]:
-        """Return the constructor arguments, plain Python values."""
-        return dict(self._architecture)
 
     def train(self, mode: bool = True) -> LatentOperator:
         """As of any module, but the autoencoder stays in evaluation mode."""
@@ -136,16 +120,12 @@ class LatentOperator(nn.Module):
         Raises:
             ValueError: Another number of parameters, or values that cannot be standardized.
         """
-        expected = len(self.parameter_names)
-        if parameters.ndim != 2 or parameters.shape[1] != expected or not len(parameters):
+        names, shape = list(self.parameter_names), tuple(parameters.shape)
+        num_bad = int((~torch.isfinite(parameters)).sum())
+        if shape != (len(parameters), len(names)) or num_bad:
             raise ValueError(
-                f"expected parameters (n, {expected}) for {list(self.parameter_names)}, "
-                f"got {tuple(parameters.shape)}"
-            )
-        if not bool(torch.isfinite(parameters).all()):
-            raise ValueError(
-                f"the parameters {list(self.parameter_names)} of some trajectories are NaN or infinite; "
-                "convert the data again or leave these trajectories out"
+                f"expected finite parameters (n, {len(names)}) for {names}, got {shape}, {num_bad} of them "
+                "NaN or infinite; convert the data again or leave such trajectories out"
             )
         if not len(time_steps) or not bool((torch.isfinite(time_steps) & (time_steps > 0)).all()):
             raise ValueError(
@@ -193,8 +173,7 @@ class LatentOperator(nn.Module):
         x = self.from_latent(latent) + self.position
         for block in self.blocks:
             x = block(x, condition)
-        stepped: Tensor = self.autoencoder.encoder.pool.norm(latent + self.to_latent(self.norm(x)))
-        return stepped
+        return self.autoencoder.encoder.pool.norm(latent + self.to_latent(self.norm(x)))
 
     def rollout(self, latent: Tensor, time_steps: Tensor, parameters: Tensor) -> Iterator[Tensor]:
         """Step again and again; the caller decides what to keep.
@@ -214,14 +193,6 @@ class LatentOperator(nn.Module):
     def forward(self, latent: Tensor, time_steps: Tensor, parameters: Tensor) -> Tensor:
         """Return the states of `rollout`, (b, t, latent_len, latent_dim)."""
         return torch.stack(list(self.rollout(latent, time_steps, parameters)), dim=1)
-
-
-def _zero_linear(in_features: int, out_features: int) -> nn.Linear:
-    """Return a linear layer that gives zero at first."""
-    layer = nn.Linear(in_features, out_features)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def _logarithms(values: Tensor, is_log: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from gust_torch.spec import FieldSpec
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
+
+    Batch: TypeAlias = Tensor | Data
 
 Spec = FieldSpec | GraphSpec
 
@@ -61,18 +63,16 @@ def grid_coordinates(spec: FieldSpec) -> Tensor:
             axes.append(0.5 * length * (1 - torch.cos(torch.pi * (i + 0.5) / n)))
         else:
             axes.append((i + (0.5 if boundary == "wall" else 0.0)) * length / n)
-    mesh = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-    return mesh.reshape(-1, 2)[:, : num_dims(spec)].float()
+    return torch.cartesian_prod(*axes)[:, : num_dims(spec)].float()
 
 
-def grid_points(x: Tensor, spec: FieldSpec) -> Points:
+def grid_points(x: Batch, spec: FieldSpec) -> Points:
     """Points of fields x (b, c, h, w).
 
     Raises:
         ValueError: If `x` is not on the channels and grid of `spec`.
     """
-    check_fields(x, spec)
-    b, c, h, w = x.shape
+    b, c, h, w = check_fields(x, spec).shape
     return Points(
         coordinates=grid_coordinates(spec).to(x.device).repeat(b, 1),
         values=x.movedim(1, -1).reshape(-1, c),
@@ -81,21 +81,23 @@ def grid_points(x: Tensor, spec: FieldSpec) -> Points:
     )
 
 
-def check_fields(x: Tensor, spec: FieldSpec) -> None:
-    """Compare the shape of fields with what a model was built for.
+def check_fields(x: Batch, spec: FieldSpec) -> Tensor:
+    """Return fields (b, c, h, w) after comparing them with what a model was built for.
 
     Raises:
-        ValueError: They differ.
+        ValueError: They are on other channels or another grid.
     """
     expected = (spec.num_channels, *spec.grid)
-    if tuple(x.shape[1:]) != expected:
+    found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+    if not isinstance(x, Tensor) or found[1:] != expected:
         raise ValueError(
-            f"this model takes fields {list(spec.names)} as (b, {', '.join(map(str, expected))}), "
-            f"got {tuple(x.shape)}; choose the same fields and grid as in training"
+            f"this model takes fields {list(spec.names)} as (b, {', '.join(map(str, expected))}), got "
+            f"{found}; choose the same fields and grid as in training"
         )
+    return x
 
 
-def graph_points(batch: Data, spec: GraphSpec) -> tuple[Points, Tensor]:
+def graph_points(batch: Batch, spec: GraphSpec) -> tuple[Points, Tensor]:
     """Points and edges of an item or batch of torch_geometric.
 
     Where the spec says `moving`, each time is a sample: those of graph 0 come first, in time order. The edges
@@ -107,6 +109,8 @@ def graph_points(batch: Data, spec: GraphSpec) -> tuple[Points, Tensor]:
     Raises:
         ValueError: A field is missing or has another shape.
     """
+    if isinstance(batch, Tensor):
+        raise ValueError("this model takes torch_geometric batches, got a tensor; it was trained on graphs")
     nodes = batch.pos.shape[0]
     times = batch.positions.shape[1] if spec.moving else 1
     columns = []
@@ -120,21 +124,20 @@ def graph_points(batch: Data, spec: GraphSpec) -> tuple[Points, Tensor]:
         columns.append(batch[name].reshape(nodes, times, n).float())
     positions = batch.positions if spec.moving else batch.pos[:, None]
     graph = getattr(batch, "batch", None)
-    graph = torch.zeros(nodes, dtype=torch.int64, device=batch.pos.device) if graph is None else graph
+    graph = batch.pos.new_zeros(nodes, dtype=torch.int64) if graph is None else graph
+    steps = torch.arange(times, device=graph.device)
     # (n, times) ids and the stable order that puts sample by sample
-    sample = (graph[:, None] * times + torch.arange(times, device=graph.device)).flatten()
+    sample = (graph[:, None] * times + steps).flatten()
     order = sample.argsort(stable=True)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order), device=order.device)
-    shifted = batch.edge_index[:, :, None] * times + torch.arange(times, device=graph.device)
-    num_graphs = getattr(batch, "num_graphs", None) or 1
+    place = order.argsort()
+    edges = place[(batch.edge_index[:, :, None] * times + steps).flatten(1)]
     points = Points(
         coordinates=positions.reshape(-1, spec.num_dims)[order].float(),
         values=torch.cat(columns, dim=-1).reshape(-1, spec.num_channels)[order],
         sample=sample[order],
-        num_samples=num_graphs * times,
+        num_samples=(getattr(batch, "num_graphs", None) or 1) * times,
     )
-    return points, place[shifted.flatten(1)]
+    return points, edges
 
 
 def pad(rows: Tensor, sample: Tensor, num_samples: int) -> tuple[Tensor, Tensor]:

@@ -73,24 +73,20 @@ class VQVAE2d(TokenModel):
         num_res_blocks = one_each(num_res_blocks, len(channel_mult), "num_res_blocks", least=0)
         super().__init__(spec, locals())
         self.latent_grid, self.scales, self.vocab_sizes = latent, scales, vocab_size
-        encoder, decoder = (
-            net(
+        self.encoder, self.decoder = (
+            network(
                 spec.num_channels,
                 codebook_dim,
                 spec.boundary,
+                (spec.grid[0] == 1, spec.grid[1] == 1),
                 patch_size=patch_size,
-                base_channels=base_channels,
-                channel_mult=channel_mult,
+                widths=[base_channels * mult for mult in channel_mult],
                 num_res_blocks=num_res_blocks,
-                use_attention=use_attention,
-                attention_heads=attention_heads,
+                attention_heads=attention_heads if use_attention else 0,
                 use_norm=use_norm,
-                flat=(spec.grid[0] == 1, spec.grid[1] == 1),
             )
-            for net in (Encoder2d, Decoder2d)
+            for network in (Encoder2d, Decoder2d)
         )
-        self.encoder = encoder
-        self.decoder = decoder
         self.quantizer = MultiScaleQuantizer(
             codebook_dim,
             scales,
@@ -125,8 +121,7 @@ class VQVAE2d(TokenModel):
         Raises:
             ValueError: If `x` is not on the channels and grid that the model was built for.
         """
-        check_fields(x, self.spec)
-        return self.encoder(self.normalize(x))
+        return self.encoder(self.normalize(check_fields(x, self.spec)))
 
     def decode_latent(self, quantized: torch.Tensor) -> torch.Tensor:
         """Latents (b, d, h_l, w_l) to physical fields (b, c, h, w)."""
@@ -134,14 +129,10 @@ class VQVAE2d(TokenModel):
 
     def forward(self, x: torch.Tensor) -> VQVAEOutput:
         """Reconstruct x (b, c, h, w) and return the training losses; in training mode codebooks move."""
-        quantized = self.quantizer(self.encode(x))
-        y = self.decoder(quantized.quantized)
-        return VQVAEOutput(
-            reconstruction=y * self.std + self.mean,
-            indices=quantized.indices,
-            reconstruction_loss=F.mse_loss(y.float(), self.normalize(x)),
-            quantizer_loss=quantized.loss,
-        )
+        codes = self.quantizer(self.encode(x))
+        y = self.decoder(codes.quantized)
+        error = F.mse_loss(y.float(), self.normalize(x))
+        return VQVAEOutput(y * self.std + self.mean, codes.indices, error, codes.loss)
 
 
 def latent_grid(grid: Scale, num_stages: int, patch_size: int) -> Scale:
@@ -154,19 +145,12 @@ def latent_grid(grid: Scale, num_stages: int, patch_size: int) -> Scale:
     """
     if patch_size not in (1, 2, 4, 8, 16):
         raise ValueError(f"patch_size must be 1, 2, 4, 8 or 16, got {patch_size}")
-    factor = patch_size * 2 ** (num_stages - 1)
-    halved = [n for n in grid if n > 1]
-    if any(n % factor for n in halved):
-        fitting = [
-            s for s in range(1, num_stages) if all(n % (patch_size * 2 ** (s - 1)) == 0 for n in halved)
-        ]
-        remedy = (
-            f"give channel_mult {fitting[-1]} entries instead of {num_stages}"
-            if fitting
-            else f"use a grid divisible by the patch size {patch_size}, or a smaller patch size"
-        )
+    factors = [patch_size * 2**stage for stage in range(num_stages)]
+    fitting = sum(all(n == 1 or n % factor == 0 for n in grid) for factor in factors)
+    if fitting < num_stages:
+        remedy = f"give channel_mult {fitting} entries" if fitting else "choose a smaller patch_size"
         raise ValueError(
             f"grid {grid[0]}x{grid[1]} is not divisible by the downsampling "
-            f"patch_size * 2**(len(channel_mult) - 1) = {factor}: {remedy}"
+            f"patch_size * 2**(len(channel_mult) - 1) = {factors[-1]}; {remedy}"
         )
-    return max(1, grid[0] // factor), max(1, grid[1] // factor)
+    return max(1, grid[0] // factors[-1]), max(1, grid[1] // factors[-1])
