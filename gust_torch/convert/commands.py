@@ -4,19 +4,18 @@ import glob
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from gust_torch.convert.conversion import convert, make_plan
-from gust_torch.convert.families import FAMILIES, Family, detect_family, get_family, refuse_3d
+from gust_torch.convert.conversion import convert
+from gust_torch.convert.families import FAMILIES, detect_family, get_family, refuse_3d
 from gust_torch.convert.graphs import GRAPH_TASKS, convert_graphs
 from gust_torch.convert.output import Options, Result, find_files
-from gust_torch.convert.splits import WHOLE
 from solvers.common.cli import parse, run_command
-from solvers.common.splits import GRID, SPLITS, find_splits, split_path
+from solvers.common.splits import GRID, find_splits
 
 logger = logging.getLogger(__name__)
 
@@ -119,55 +118,26 @@ def convert_family(name: str, root: Path, out: Path, options: Options, pattern: 
         OSError: Writing failed; the same call continues.
     """
     family = get_family(name)
-    patterns = (pattern,) if pattern else family.patterns
-    paths = [root / found for found in find_files(root, *patterns)]
+    paths = [root / found for found in find_files(root, pattern or family.pattern)]
     own = {path: split for split, path in find_splits(root, name).items() if path.suffix == GRID}
     if not paths and not pattern and own:
         logger.info("the splits of %s are kept", ", ".join(path.name for path in own))
-        return _convert(list(own), family, options, out / f"{name}{GRID}", root, own)
+        return convert(list(own), family, options, out / f"{name}{GRID}", root, own)
     if not paths:
         raise ValueError(
-            f"{root}: no files match {' or '.join(patterns)}; "
+            f"{root}: no files match {pattern or family.pattern}; "
             "give --root the folder that holds 1D/ and 2D/, or --pattern"
         )
-    return _convert(paths, family, options, out / f"{name}{GRID}", root)
+    return convert(paths, family, options, out / f"{name}{GRID}", root)
 
 
 def convert_pattern(pattern: str, out: Path, options: Options, family: str | None = None) -> Result:
-    """Convert all files that match a glob to the single file `out`, or to OUT_train, _val and _test.
+    """Convert all files that match a glob, of the named family, or of that which their names tell.
 
-    Args:
-        pattern: Glob.
-        out: Output file.
-        options: What to take and how to split it; `splits=None` for a single file.
-        family: Family name, for files that are not named as released; None finds it by the names.
-
-    Raises:
-        ValueError: No files, or data that cannot be converted; nothing is left behind.
-        OSError: Writing failed; the same call continues.
+    `options.splits` None gives a single file. Errors are those of `convert_family`.
     """
     paths = [Path(path) for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
     if not paths:
         raise ValueError(f"no files match --pattern {pattern!r}; quote it, and check that the folder exists")
     root = Path(os.path.commonpath([path.parent for path in paths]))
-    return _convert(paths, get_family(family) if family else detect_family(paths), options, out, root)
-
-
-def _convert(
-    paths: Sequence[Path],
-    family: Family,
-    options: Options,
-    whole: Path,
-    root: Path,
-    own_splits: Mapping[Path, str] | None = None,
-) -> Result:
-    """Check everything, then convert to `whole`, or to its splits."""
-    targets = {split: split_path(whole.parent, whole.stem, split) for split in SPLITS}
-    if options.splits is None and own_splits is None:
-        targets = {WHOLE: whole}
-    sources = {path.resolve() for path in paths}
-    for target in targets.values():
-        if target.is_dir() or target.resolve() in sources:
-            kind = "a folder" if target.is_dir() else "one of the sources"
-            raise ValueError(f"{target} is {kind}, expected a file to write; choose another --out")
-    return convert(make_plan(paths, family, options, root, own_splits), targets, whole.stem)
+    return convert(paths, get_family(family) if family else detect_family(paths), options, out, root)

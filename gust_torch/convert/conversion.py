@@ -5,36 +5,27 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from gust_torch.convert.families import Family
 from gust_torch.convert.output import Options, Result, publish, workspace
 from gust_torch.convert.source import Source, describe_source, open_reader, plan_spans
-from gust_torch.convert.splits import Splits, keep_splits, make_splits, trajectory_keys
+from gust_torch.convert.splits import WHOLE, Splits, keep_splits, make_splits, trajectory_keys
 from solvers.common.hdf5_utils import HDF5Writer, num_samples, open_file, validate
 from solvers.common.progress import Interrupt, Progress
 from solvers.common.provenance import provenance
+from solvers.common.splits import SPLITS, split_path
 from solvers.common.stage import Stage
 
 logger = logging.getLogger(__name__)
 
-Part = tuple[str, dict[str, np.ndarray], np.ndarray, np.ndarray]
-"""Split, fields (frames, x, y[, c]) float32, times (frames,) float64 and ids (frames,) of one block of it."""
-
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked conversion.
-
-    Attributes:
-        sources: In the order they are written.
-        splits: Split of each trajectory.
-        options: What was asked for.
-    """
+    """A checked conversion: sources in the order they are written, and the split of each trajectory."""
 
     sources: tuple[Source, ...]
     splits: Splits
@@ -45,28 +36,25 @@ class Plan:
         """Frames of all sources."""
         return sum(source.times.size for source in self.sources)
 
-    @cached_property
-    def _ids(self) -> np.ndarray:
-        """(n,) int32, id of each trajectory in its output."""
-        ids = np.empty(len(self.splits.assignment), np.int32)
-        for split in self.splits.used:
-            mask = self.splits.chosen(split)
-            ids[mask] = np.arange(mask.sum())
-        return ids
+    def parts(self, index: int) -> Iterator[tuple[str, dict[str, np.ndarray], np.ndarray, np.ndarray]]:
+        """Read a source block by block, each divided among the splits.
 
-    def parts(self, index: int) -> Iterator[Part]:
-        """All frames of source `index`, block by block, each divided among the splits."""
+        Yields:
+            Split, fields (frames, x, y[, c]) float32, times (frames,) float64 and ids (frames,) int32.
+        """
         source = self.sources[index]
-        start = sum(other.num_trajectories for other in self.sources[:index])
+        start = sum(len(other.samples) for other in self.sources[:index])
+        masks = {split: self.splits.chosen(split) for split in self.splits.used}
+        numbers = {split: (np.cumsum(mask) - 1).astype(np.int32) for split, mask in masks.items()}
         with open_reader(source) as read:
-            for span in plan_spans(source):
-                fields = read(span)
-                times = source.times[span.first : span.last, span.start : span.stop]
-                here = slice(start + span.first, start + span.last)
-                for split in self.splits.used:
-                    if (chosen := self.splits.chosen(split)[here]).any():
-                        ids = np.repeat(self._ids[here][chosen], times.shape[1])
-                        parts = {name: _flatten(values, chosen) for name, values in fields.items()}
+            for n, t in plan_spans(source):
+                fields, times = read(n, t), source.times[n, t]
+                here = slice(start + n.start, start + n.stop)
+                for split, mask in masks.items():
+                    if (chosen := mask[here]).any():
+                        kept = slice(None) if chosen.all() else chosen  # a slice copies nothing
+                        parts = {name: _flatten(values[kept]) for name, values in fields.items()}
+                        ids = np.repeat(numbers[split][here][chosen], times.shape[1])
                         yield split, parts, times[chosen].reshape(-1), ids
 
     def parameters(self, split: str) -> dict[str, list[float]]:
@@ -79,33 +67,31 @@ class Plan:
 
     def texts(self, split: str) -> dict[str, str | list[str]]:
         """Text datasets of one split's file: source and sample of each trajectory, and the manifest."""
-        origins = [(source.name, sample) for source in self.sources for sample in source.samples]
-        assigned = {
-            name: [origins[index] for index in np.flatnonzero(self.splits.chosen(name))]
-            for name in self.splits.names
+        names = self.splits.names
+        assigned: dict[str, dict[str, list[str]]] = {
+            name: {source.name: [] for source in self.sources} for name in names
         }
+        origins = [(source.name, sample) for source in self.sources for sample in source.samples]
+        for (source, sample), index in zip(origins, self.splits.assignment.tolist(), strict=True):
+            assigned[names[index]][source].append(sample)
         manifest = {
             "seed": self.options.seed,
-            "fractions": dict(zip(self.splits.names, self.splits.fractions, strict=True)),
+            "fractions": dict(zip(names, self.splits.fractions, strict=True)),
             "split_by": self.splits.by,
             "num_groups": self.splits.num_groups,
-            "splits": {
-                name: {
-                    each.name: [key for source, key in chosen if source == each.name] for each in self.sources
-                }
-                for name, chosen in assigned.items()
-            },
+            "splits": assigned,
         }
         return {
-            "trajectories/source": [source for source, _ in assigned[split]],
-            "trajectories/sample": [sample for _, sample in assigned[split]],
+            "trajectories/source": [name for name, samples in assigned[split].items() for _ in samples],
+            "trajectories/sample": [sample for samples in assigned[split].values() for sample in samples],
             "split/manifest": json.dumps(manifest),
         }
 
     def metadata(self) -> dict[str, str | int | float | bool]:
         """Attributes of /metadata, equal in all outputs."""
         family, grid = self.sources[0].family, self.sources[0].grid
-        step = time_step(self.sources)
+        steps = np.concatenate([np.diff(source.times[0]) for source in self.sources])
+        is_even = len(steps) > 0 and np.allclose(steps, steps[0], rtol=1e-3)
         return {
             "solver": "pdebench",
             "family": family.name,
@@ -122,7 +108,7 @@ class Plan:
             "source_config": self.sources[0].config,
             **provenance(),
             **({"note": family.note} if family.note else {}),
-            **({} if step is None else {"dt": step}),
+            **({"dt": float(f"{np.median(steps):.6g}")} if is_even else {}),
         }
 
     def request(self) -> dict[str, Any]:
@@ -136,25 +122,62 @@ class Plan:
         }
 
 
-def make_plan(
+def _flatten(values: np.ndarray) -> np.ndarray:
+    """(n, t, ...) -> (frames, ...)."""
+    return values.reshape(-1, *values.shape[2:])
+
+
+def convert(
+    paths: Sequence[Path],
+    family: Family,
+    options: Options,
+    whole: Path,
+    root: Path,
+    own_splits: Mapping[Path, str] | None = None,
+) -> Result:
+    """Check files of one family below a root, then convert them to `whole`, or to its _train, _val and _test.
+
+    Files that have `own_splits` already stay in them.
+
+    Raises:
+        ValueError: Data that cannot be converted; nothing is left behind.
+        OSError: Writing failed; the same call continues.
+    """
+    targets = {split: split_path(whole.parent, whole.stem, split) for split in SPLITS}
+    if options.splits is None and own_splits is None:
+        targets = {WHOLE: whole}
+    for target in targets.values():
+        if target.is_dir() or target.resolve() in {path.resolve() for path in paths}:
+            kind = "a folder" if target.is_dir() else "one of the sources"
+            raise ValueError(f"{target} is {kind}, expected a file to write; choose another --out")
+    plan = _make_plan(paths, family, options, root, own_splits)
+    used = plan.splits.used
+    with workspace(targets, whole.stem, plan.request(), overwrite=options.overwrite) as stage:
+        _say_notes(plan)
+        if "publishing" not in stage.progress:
+            parts = {split: stage.folder / targets[split].name for split in used}
+            with Interrupt() as interrupt:
+                _write_sources(plan, stage, parts, interrupt)
+            if interrupt.signal:
+                logger.warning("stopped by %s; the same command continues", interrupt.signal.name)
+                return Result(exit_code=interrupt.exit_code)
+            if options.verify:
+                verify(plan, parts)
+        frames = stage.progress["frames"]
+        publish(stage, targets, used)
+    trajectories = {split: int(plan.splits.chosen(split).sum()) for split in used}
+    counts = {split: {"trajectories": trajectories[split], "frames": frames[split]} for split in used}
+    return Result({split: targets[split] for split in used}, counts)
+
+
+def _make_plan(
     paths: Sequence[Path],
     family: Family,
     options: Options,
     root: Path,
-    own_splits: Mapping[Path, str] | None = None,
+    own_splits: Mapping[Path, str] | None,
 ) -> Plan:
-    """Check every source and the sources against each other.
-
-    Args:
-        paths: Files to convert, before `options.limit`.
-        family: Their family.
-        options: What to take and how to split it.
-        root: Folder above them all, that source names are given relative to.
-        own_splits: Split of each file, where they were split before.
-
-    Raises:
-        ValueError: A source that is not as its family has it, does not fit the first, or repeats another one.
-    """
+    """Check every source and the sources against each other."""
     sources = tuple(
         describe_source(path, family, max_samples=options.samples, name=path.relative_to(root).as_posix())
         for path in sorted(paths)[: options.limit]
@@ -173,71 +196,23 @@ def make_plan(
 
 def _check_fits(first: Source, source: Source) -> None:
     """Refuse a source that cannot be merged with the first one."""
-    facts = {
+    facts: dict[str, tuple[Any, Any]] = {
         "frames": (source.shapes, first.shapes),
         "boundary": (source.grid.boundary[0], first.grid.boundary[0]),
-        "datasets": tuple([array.key for array in each.family.arrays] for each in (source, first)),
+        "datasets": ([each.key for each in source.family.arrays], [each.key for each in first.family.arrays]),
         "parameters": (list(source.parameters), list(first.parameters)),
     }
     different = [
-        f"{name} {mine} instead of {others}" for name, (mine, others) in facts.items() if mine != others
+        f"{name} {mine} instead of {other}" for name, (mine, other) in facts.items() if mine != other
     ]
     for name in () if different else ("x", "y"):
-        mine, others = getattr(source.grid, name), getattr(first.grid, name)
-        if not np.allclose(mine, others, rtol=0.0, atol=1e-5 * np.ptp(others)):
-            different.append(f"{name} from {mine[0]} to {mine[-1]} instead of {others[0]} to {others[-1]}")
+        mine, other = getattr(source.grid, name), getattr(first.grid, name)
+        if not np.allclose(mine, other, rtol=0.0, atol=1e-5 * np.ptp(other)):
+            different.append(f"{name} from {mine[0]} to {mine[-1]} instead of {other[0]} to {other[-1]}")
     if different:
         raise ValueError(
-            f"{source.path}: {different[0]}, unlike {first.path.name}; files that do not fit cannot go into "
-            "one output: select those that do with --pattern"
+            f"{source.path}: {different[0]}, unlike {first.path.name}; select files that fit with --pattern"
         )
-
-
-def time_step(sources: Sequence[Source]) -> float | None:
-    """Time between frames, where it is the same everywhere to float32 rounding; None otherwise."""
-    steps = np.concatenate([np.diff(source.times[0]) for source in sources])
-    if not len(steps) or not np.allclose(steps, steps[0], rtol=1e-3):
-        return None
-    return float(f"{np.median(steps):.6g}")
-
-
-def _flatten(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """(n, t, ...) -> (frames, ...) of the chosen trajectories."""
-    kept = values if chosen.all() else values[chosen]
-    return kept.reshape(-1, *values.shape[2:])
-
-
-def convert(plan: Plan, targets: Mapping[str, Path], stem: str) -> Result:
-    """Carry out a plan.
-
-    Args:
-        plan: The checked conversion.
-        targets: Split name -> output file, of all splits.
-        stem: Name of the conversion.
-
-    Raises:
-        ValueError: Data that cannot be converted; nothing is left behind.
-        OSError: Writing failed; the same call continues.
-    """
-    used = plan.splits.used
-    with workspace(targets, stem, plan.request(), overwrite=plan.options.overwrite) as stage:
-        _say_notes(plan)
-        if "publishing" not in stage.progress:
-            paths = {split: stage.folder / targets[split].name for split in used}
-            with Interrupt() as interrupt:
-                _write_sources(plan, stage, paths, interrupt)
-            if interrupt.signal:
-                logger.warning("stopped by %s; the same command continues", interrupt.signal.name)
-                return Result(exit_code=interrupt.exit_code)
-            if plan.options.verify:
-                verify(plan, paths)
-        frames = stage.progress["frames"]
-        publish(stage, targets, used)
-    counts = {
-        split: {"trajectories": int(plan.splits.chosen(split).sum()), "frames": frames[split]}
-        for split in used
-    }
-    return Result({split: targets[split] for split in used}, counts)
 
 
 def _write_sources(plan: Plan, stage: Stage, paths: Mapping[str, Path], interrupt: Interrupt) -> None:
@@ -246,26 +221,22 @@ def _write_sources(plan: Plan, stage: Stage, paths: Mapping[str, Path], interrup
     frames = stage.progress.get("frames", dict.fromkeys(paths, 0))
     if finished:
         logger.info("continuing behind source %d of %d", finished, len(plan.sources))
-    description, done = plan.sources[0].family.name, sum(frames.values())
-    with ExitStack() as stack:
+    name, done = plan.sources[0].family.name, sum(frames.values())
+    with ExitStack() as stack, Progress(plan.num_frames, unit="frame", description=name, initial=done) as bar:
         writers = {
             split: stack.enter_context(_writer(plan, path, split, frames[split]))
             for split, path in paths.items()
         }
-        progress = stack.enter_context(
-            Progress(plan.num_frames, unit="frame", description=description, initial=done)
-        )
         for index in range(finished, len(plan.sources)):
             for split, fields, times, ids in plan.parts(index):
                 if interrupt.signal:
                     return
                 writers[split].append(fields, time=times, trajectory=ids)
-                progress.update(len(times))
+                bar.update(len(times))
             for writer in writers.values():
                 writer.sync()
-            stage.record(
-                finished=index + 1, frames={split: writer.num_samples for split, writer in writers.items()}
-            )
+            frames = {split: writer.num_samples for split, writer in writers.items()}
+            stage.record(finished=index + 1, frames=frames)
         for writer in writers.values():
             writer.close(complete=True)
 
@@ -298,37 +269,23 @@ def _say_notes(plan: Plan) -> None:
     if groups < total and splits.by == "group" and plan.options.splits is not None:
         logger.info("%d trajectories start from %d states, kept together by the split", total, groups)
     if plan.options.split_by == "group" and splits.by == "trajectory" and total > 1:
-        logger.warning(
-            "all %d trajectories start from one state, so val and test start as train does (--split-by group "
-            "is impossible)",
-            total,
-        )
-    shared = groups < total
+        logger.warning("all %d trajectories start from one state, so val and test start as train does", total)
     for split in splits.empty:
         logger.warning(
-            "%d trajectories%s leave none for the split %r, which gets no file: take more with --samples or "
-            "--limit, or choose %s",
+            "%d trajectories leave none for the split %r, which gets no file: take more with --samples or "
+            "--limit, or choose other --splits or --split-by trajectory",
             total,
-            f" that start from {groups} states" if shared else "",
             split,
-            "--split-by trajectory" if shared else "--splits",
         )
 
 
 def verify(plan: Plan, paths: Mapping[str, Path]) -> None:
-    """Read sources and outputs again and compare every value, time, id and parameter.
-
-    float64 sources are compared after rounding to float32, which is what the format stores.
-
-    Raises:
-        ValueError: The first difference, or a violation of the common format.
-    """
+    """Read sources (rounded to float32) and outputs again and compare every value, time, id and text."""
     for path in paths.values():
         if violations := validate(path):
             raise ValueError(f"{path}: {violations[0]}; convert again")
-    with ExitStack() as stack:
+    with ExitStack() as stack, Progress(plan.num_frames, unit="frame", description="verify") as bar:
         files = {split: stack.enter_context(open_file(path)) for split, path in paths.items()}
-        progress = stack.enter_context(Progress(plan.num_frames, unit="frame", description="verify"))
         position = dict.fromkeys(files, 0)
         for index in range(len(plan.sources)):
             for split, fields, times, ids in plan.parts(index):
@@ -338,22 +295,19 @@ def verify(plan: Plan, paths: Mapping[str, Path]) -> None:
                 for name, values in expected.items():
                     stored = files[split][name][start:stop]
                     # Bits, not values: -0.0 is not 0.0 here.
-                    if stored.dtype != values.dtype or stored.tobytes() != values.tobytes():
-                        _say_different(paths[split], f"{name}, samples {start} to {stop - 1},")
+                    same = stored.dtype == values.dtype and stored.tobytes() == values.tobytes()
+                    _check(same, paths[split], f"{name}, samples {start} to {stop - 1},")
                 position[split] = stop
-                progress.update(len(times))
+                bar.update(len(times))
         for split, file in files.items():
-            if num_samples(file) != position[split]:
-                _say_different(paths[split], "the number of frames")
-            if {name: item[()].tolist() for name, item in file["parameters"].items()} != plan.parameters(
-                split
-            ):
-                _say_different(paths[split], "parameters")
+            _check(num_samples(file) == position[split], paths[split], "the number of frames")
+            parameters = {name: item[()].tolist() for name, item in file["parameters"].items()}
+            _check(parameters == plan.parameters(split), paths[split], "parameters")
             for name, text in plan.texts(split).items():
-                if np.asarray(file[name].asstr()[()]).tolist() != text:
-                    _say_different(paths[split], name)
+                _check(np.asarray(file[name].asstr()[()]).tolist() == text, paths[split], name)
     logger.info("verified: %d frames equal their sources bit for bit", plan.num_frames)
 
 
-def _say_different(path: Path, what: str) -> NoReturn:
-    raise ValueError(f"{path}: {what} differ from the sources; convert again")
+def _check(is_same: bool, path: Path, what: str) -> None:
+    if not is_same:
+        raise ValueError(f"{path}: {what} differ from the sources; convert again")

@@ -1,8 +1,4 @@
-"""The PDEBench families: which files, which arrays with which axes, which parameters, which boundaries.
-
-Readers know no family by name: all that differs between two is its entry here. Each follows the upstream
-generators (Takamoto et al., PDEBench, 2022, arXiv:2210.07182) and the table of docs/formats.md.
-"""
+"""All that differs between two PDEBench families, as in the upstream generators (arXiv:2210.07182)."""
 
 import re
 from collections.abc import Sequence
@@ -14,18 +10,20 @@ from solvers.common.splits import SPLITS
 
 @dataclass(frozen=True)
 class Array:
-    """One dataset of a source and the fields that it becomes.
+    """A dataset `key`, of the file or of each sample's group, and the fields that it becomes.
 
-    Attributes:
-        key: Dataset name, in the file or in each sample's group.
-        axes: One letter an axis, in the order of the dataset: n sample, t time, x, y, c component, 1 an axis
-            of length one. Without t the array holds for all times and is repeated for each frame.
-        fields: Two or more names split the component axis into scalar fields; one keeps it as a vector field.
+    `axes` has a letter an axis, in their order: n sample, t time (without it, frames repeat the array), x, y,
+    c component, 1 of length one. Several fields divide the component axis, one keeps it as a vector.
     """
 
     key: str
     axes: str
     fields: tuple[str, ...]
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether the component axis stays."""
+        return "c" in self.axes and len(self.fields) == 1
 
 
 @dataclass(frozen=True)
@@ -34,17 +32,15 @@ class Family:
 
     Attributes:
         name: Name on the command line and of the output files.
-        patterns: Globs below the root, as released.
+        pattern: Glob below the root, as released.
         file_name: Regular expression that a released file's name begins with, in any case.
-        arrays: The datasets that become fields.
         equation: The equation solved, in the names of the fields and parameters.
         parameters: Names under /parameters; upstream may spell them in another case.
-        boundary: "periodic", "wall" (anything else, said in `boundary_note`), "name" (the file name says
-            periodic or trans) or "config" (the YAML config's velocity_extrapolation says it).
-        boundary_note: Boundary condition in words, for metadata and docs.
+        boundary: "periodic", "wall" (anything else), "name" (the file name says periodic or trans) or
+            "config" (the YAML config's velocity_extrapolation says it).
+        boundary_note: Boundary condition in words.
         groups: Whether each sample is a group of its own, named by its seed.
-        coordinates: Keys of the x and y coordinates, in the file or in each group; () where upstream stores
-            none and the config gives the grid.
+        coordinates: Keys of x and y, in the file or in each group; () where the config gives the grid.
         time_key: Key of the times; "" for a steady problem, or where a frame's number is its time.
         note: What a user must know before using the frames, logged and stored.
         start_fields: Fields of the first frame that tell which trajectories start alike; () for all.
@@ -52,13 +48,13 @@ class Family:
     """
 
     name: str
-    patterns: tuple[str, ...]
+    pattern: str
     file_name: str
     arrays: tuple[Array, ...]
     equation: str
     parameters: tuple[str, ...]
-    boundary: str
-    boundary_note: str
+    boundary: str = "periodic"
+    boundary_note: str = "periodic"
     groups: bool = False
     coordinates: tuple[str, ...] = ("x-coordinate",)
     time_key: str = "t-coordinate"
@@ -77,37 +73,31 @@ _PERIODIC_OR_OUTFLOW = "periodic, or zero-gradient outflow where the file name s
 _TABLE = (
     Family(
         name="advection1d",
-        patterns=("1D/Advection/Train/*.h*5",),
+        pattern="1D/Advection/Train/*.h*5",
         file_name=r"1D_Advection_Sols_",
         arrays=(Array("tensor", "ntx", ("u",)),),
         equation="u_t + beta u_x = 0",
         parameters=("beta",),
-        boundary="periodic",
-        boundary_note="periodic",
     ),
     Family(
         name="burgers1d",
-        patterns=("1D/Burgers/Train/*.h*5",),
+        pattern="1D/Burgers/Train/*.h*5",
         file_name=r"1D_Burgers_Sols_",
         arrays=(Array("tensor", "ntx", ("u",)),),
         equation="u_t + u u_x = (nu/pi) u_xx",
         parameters=("nu",),
-        boundary="periodic",
-        boundary_note="periodic",
     ),
     Family(
         name="reaction_diffusion1d",
-        patterns=("1D/ReactionDiffusion/Train/*.h*5",),
+        pattern="1D/ReactionDiffusion/Train/*.h*5",
         file_name=r"ReacDiff_",
         arrays=(Array("tensor", "ntx", ("u",)),),
         equation="u_t - nu u_xx - rho u (1 - u) = 0",
         parameters=("nu", "rho"),
-        boundary="periodic",
-        boundary_note="periodic",
     ),
     Family(
         name="cfd1d",
-        patterns=("1D/CFD/Train/*.h*5",),
+        pattern="1D/CFD/Train/*.h*5",
         file_name=r"1D_CFD_",
         arrays=_scalars("ntx", "density", "pressure", "Vx"),
         equation="compressible Navier-Stokes, shear viscosity eta, bulk viscosity zeta",
@@ -117,7 +107,7 @@ _TABLE = (
     ),
     Family(
         name="cfd2d",
-        patterns=("2D/CFD/2D_Train_*/*.h*5",),
+        pattern="2D/CFD/2D_Train_*/*.h*5",
         file_name=r"2D_CFD_",
         arrays=_scalars("ntxy", "density", "pressure", "Vx", "Vy"),
         equation="compressible Navier-Stokes, shear viscosity eta, bulk viscosity zeta, Mach number M",
@@ -128,7 +118,7 @@ _TABLE = (
     ),
     Family(
         name="darcy2d",
-        patterns=("2D/DarcyFlow/*.h*5",),
+        pattern="2D/DarcyFlow/*.h*5",
         file_name=r"2D_DarcyFlow_",
         arrays=(Array("nu", "nxy", ("nu",)), Array("tensor", "n1xy", ("u",))),
         equation="-div(nu grad u) = beta; nu is the input, u the solution",
@@ -143,7 +133,7 @@ _TABLE = (
     ),
     Family(
         name="diffusion_reaction2d",
-        patterns=("2D/diffusion-reaction/*.h*5",),
+        pattern="2D/diffusion-reaction/*.h*5",
         file_name=r"2D_diff-react_",
         arrays=(Array("data", "tyxc", ("u", "v")),),
         equation="u_t = Du lap(u) + u - u^3 - k - v; v_t = Dv lap(v) + u - v",
@@ -157,7 +147,7 @@ _TABLE = (
     ),
     Family(
         name="diffusion_sorption1d",
-        patterns=("1D/diffusion-sorption/*.h*5",),
+        pattern="1D/diffusion-sorption/*.h*5",
         file_name=r"1D_diff-sorp_",
         arrays=(Array("data", "tx1", ("u",)),),
         equation="u_t = D / R(u) u_xx, R(u) = 1 + (1 - por)/por rho_s k_f n_f u^(n_f - 1)",
@@ -170,7 +160,7 @@ _TABLE = (
     ),
     Family(
         name="navier_stokes2d",
-        patterns=("2D/NS_incom/*.h*5",),
+        pattern="2D/NS_incom/*.h*5",
         file_name=r"ns_(incom|sim)_",
         arrays=(
             Array("velocity", "ntxyc", ("velocity",)),
@@ -187,7 +177,7 @@ _TABLE = (
     ),
     Family(
         name="shallow_water2d",
-        patterns=("2D/shallow-water/*.h*5",),
+        pattern="2D/shallow-water/*.h*5",
         file_name=r"2D_rdb_",
         arrays=(Array("data", "txy1", ("h",)),),
         equation="shallow water equations over a flat bottom, radial dam break; h is the water depth",
@@ -203,11 +193,7 @@ FAMILIES = {family.name: family for family in _TABLE}
 
 
 def get_family(name: str) -> Family:
-    """Return the family called `name`.
-
-    Raises:
-        ValueError: No such family.
-    """
+    """Return the family called `name`, or raise ValueError."""
     refuse_3d(name)
     if name not in FAMILIES:
         raise ValueError(f"unknown family {name!r}: use one of {', '.join(FAMILIES)}")
@@ -224,11 +210,7 @@ def refuse_3d(name: str) -> None:
 
 
 def detect_family(paths: Sequence[Path]) -> Family:
-    """Return the one family whose released names, or NAME_train and such, all of `paths` have.
-
-    Raises:
-        ValueError: A name of 3-D data, of no family, or files of several families.
-    """
+    """Return the one family whose released names, or NAME_train and such, all of `paths` have; or raise."""
     found: dict[str, Path] = {}
     for path in paths:
         refuse_3d(path.name)

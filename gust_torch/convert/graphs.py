@@ -3,10 +3,9 @@
 import hashlib
 import logging
 import lzma
-import math
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +41,6 @@ _UNREADABLE = (
     zlib.error,
     lzma.LZMAError,
 )
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def convert_graphs(
@@ -77,23 +75,20 @@ def convert_graphs(
         raise ValueError(f"{foreign[0]} is not a Zarr store and stays; choose another --out")
     attributes = {"task": name, "seed": options.seed, "fractions": list(splits.fractions), **provenance()}
     writers: dict[str, RaggedWriter] = {}
-    written: dict[str, list[str]] = {}
     skipped: list[str] = []
     with workspace(targets, name, {"task": name}, overwrite=options.overwrite, resumes=False) as stage:
         paths = {split: stage.folder / target.name for split, target in targets.items()}
         with Interrupt() as interrupt, Progress(len(names), unit="shard", description=name) as progress:
-            shards = sound_shards([root / each for each in names], kind, skipped if skip_bad else None)
+            shards = _sound_shards([root / each for each in names], kind, skipped if skip_bad else None)
             for source, index, shard in zip(names, splits.assignment.tolist(), shards, strict=True):
                 if interrupt.signal:
                     break
                 if shard is not None:
                     split = splits.names[index]
                     if split not in writers:
-                        writers[split] = RaggedWriter(
-                            paths[split], kind, attributes={**attributes, "split": split}
-                        )
+                        own = {**attributes, "split": split}
+                        writers[split] = RaggedWriter(paths[split], kind, attributes=own)
                     writers[split].append(shard[0], source=Path(source).as_posix(), schema=shard[1])
-                    written.setdefault(split, []).append(source)
                 progress.update(1)
         if interrupt.signal:
             logger.warning(
@@ -107,25 +102,18 @@ def convert_graphs(
         for writer in writers.values():
             writer.close()
         for split, fraction in zip(splits.names, splits.fractions, strict=True):
-            if fraction > 0 and split not in written:
+            if fraction > 0 and split not in writers:
                 logger.warning("no sample for the split %r, which gets no store: take more shards", split)
-        for split in written if options.verify else ():
-            _verify(paths[split], [root / each for each in written[split]], kind)
-        used = [split for split in targets if split in written]
+        for split in writers if options.verify else ():
+            _verify(paths[split], root, kind)
+        used = [split for split in targets if split in writers]
         publish(stage, targets, used)
-    counts = {split: {"samples": len(written[split])} for split in used}
+    counts = {split: {"samples": writers[split].num_samples} for split in used}
     return Result({split: targets[split] for split in used}, counts)
 
 
 def find_shards(name: str, root: Path, pattern: str | None = None) -> list[str]:
-    """Shards of a task: in the released folder, else every .npz below the root with any of its arrays.
-
-    Returns:
-        Sorted paths relative to the root; a million of them must fit into memory.
-
-    Raises:
-        ValueError: There are none.
-    """
+    """Shards of a task: in the released folder, else every .npz below the root with any of its arrays."""
     kind, released = GRAPH_TASKS[name]
     names = find_files(root, pattern or released)
     if names:
@@ -151,22 +139,12 @@ def _shard_keys(path: Path) -> set[str] | None:
         return None
 
 
-Shard = tuple[dict[str, np.ndarray], Schema]
-"""Arrays of a sound shard under their names, and where they go."""
-
-
-def sound_shards(
-    paths: Sequence[Path], kind: Kind, skipped: list[str] | None = None
-) -> Iterator[Shard | None]:
+def _sound_shards(
+    paths: Sequence[Path], kind: Kind, skipped: list[str] | None
+) -> Iterator[tuple[dict[str, np.ndarray], Schema] | None]:
     """Yield shard after shard, checked by itself and against those before it.
 
-    Args:
-        paths: The .npz files.
-        kind: Mesh or particles.
-        skipped: Gets what is wrong with bad shards, for which None is yielded.
-
-    Raises:
-        ValueError: All that is wrong with the first bad one, unless they are skipped.
+    Where there is a list `skipped`, it gets what is wrong with bad ones, for which None is yielded.
     """
     schema: Schema | None = None
     seen: dict[bytes, Path] = {}
@@ -177,7 +155,11 @@ def sound_shards(
                 raise ValueError(
                     f"{path}: {'; '.join(phrases)}; convert such shards by themselves (--pattern)"
                 )
-            if (first := seen.setdefault(_digest(arrays), path)) is not path:
+            digest = hashlib.blake2b(digest_size=16)
+            for name in sorted(arrays):
+                digest.update(f"{name}{arrays[name].shape}".encode())
+                digest.update(arrays[name].data)
+            if (first := seen.setdefault(digest.digest(), path)) is not path:
                 raise ValueError(f"{path}: holds the same arrays as {first}; remove one, or give --skip-bad")
         except ValueError as error:
             if skipped is None:
@@ -189,21 +171,8 @@ def sound_shards(
             yield arrays, own
 
 
-def _digest(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Digest of all arrays with their names and shapes."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(arrays):
-        digest.update(f"{name}{arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).data)
-    return digest.digest()
-
-
-def read_shard(path: Path, kind: Kind) -> Shard:
-    """Read a shard and find everything that is wrong with it; nothing is unpickled.
-
-    Raises:
-        ValueError: Everything that is wrong with it, in one line.
-    """
+def read_shard(path: Path, kind: Kind) -> tuple[dict[str, np.ndarray], Schema]:
+    """Read a shard, or raise ValueError with everything that is wrong with it; nothing is unpickled."""
     arrays, unread = _load(path)
     found, arrays = faults(kind, arrays, known=unread)
     reasons = [f"key {name!r} {reason}" for name, reason in unread.items()] + found
@@ -235,7 +204,8 @@ def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
             try:
-                array = _read_member(archive, member)
+                with archive.open(member) as file:
+                    array = np.lib.format.read_array(file, allow_pickle=False)
             except _UNREADABLE as error:
                 said = "an object array, which is never unpickled" if "Object arrays" in str(error) else error
                 unread[name] = f"cannot be read: {str(said) or type(error).__name__}"
@@ -247,26 +217,12 @@ def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return arrays, unread
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """Read one array, after comparing the size it says it has with what is there."""
-    with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        if version not in _HEADERS:
-            raise ValueError(f"version {version} of the .npy format")
-        shape, _, dtype = _HEADERS[version](file)
-    size = math.prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or (size > member.file_size and not dtype.hasobject):
-        raise ValueError(f"it says shape {shape}, {size} bytes, and has {member.file_size}")
-    with archive.open(member) as file:
-        array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
-    return array
-
-
-def _verify(store: Path, shards: Sequence[Path], kind: Kind) -> None:
+def _verify(store: Path, root: Path, kind: Kind) -> None:
     """Compare every array of a store with its shard, bit for bit."""
     reader = open_reader(store, kind, kind.group, cache_bytes=8 << 20, storage_options=None)
-    with Progress(len(shards), unit="shard", description=f"verify {store.stem}") as progress:
-        for index, path in enumerate(shards):
+    with Progress(reader.num_samples, unit="shard", description=f"verify {store.stem}") as progress:
+        for index in range(reader.num_samples):
+            path = root / reader.source(index)
             stored, expected = (
                 {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
                 for arrays in (reader.read(index), read_shard(path, kind)[0])

@@ -20,9 +20,6 @@ from solvers.common.hdf5.structure import NUMBERS, Contents, Rule
 
 logger = logging.getLogger(__name__)
 
-Nodes = Sequence[tuple[str, h5py.Group]]
-"""The file itself under the name "", or each sample's group under its own."""
-
 AGAIN = "download the file again"
 AXES = {
     "n": "samples",
@@ -35,20 +32,11 @@ AXES = {
 
 # "Nu0.01", "Eta1.e-8", "M0.1": a key directly followed by a number, one of the name's "_" separated tokens.
 _TOKEN = re.compile(r"([A-Za-z]+)([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
-
 # The C loader reads a config ten times faster, which tells with thousands of groups.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
 # Points of a uniform axis lie within this share of a cell of where they should, beside float32 rounding.
 _UNIFORM = 1e-3
-
-_BOUNDARIES = {
-    "name": ("the file's name", {"periodic": "periodic", "trans": "wall"}),
-    "config": (
-        "velocity_extrapolation in attribute 'config'",
-        {"periodic": "periodic", "zero": "wall", "boundary": "wall"},
-    ),
-}
+_BOUNDARIES = {"periodic": "periodic", "trans": "wall", "zero": "wall", "boundary": "wall"}
 
 
 @contextmanager
@@ -68,14 +56,14 @@ def place(node: h5py.Group | h5py.Dataset, key: str = "") -> str:
     return f"{node.file.filename}: {path}" if path else str(node.file.filename)
 
 
-def sample_nodes(file: h5py.File, family: Family, max_samples: int | None) -> Nodes:
+def sample_nodes(file: h5py.File, family: Family, max_samples: int | None) -> list[h5py.Group]:
     """Return the file itself, or the first `max_samples` groups by name, which need not be contiguous."""
     if not family.groups:
-        return [("", file)]
+        return [file]
     names = [name for name in sorted(file, key=str) if not isinstance(file.get(name), h5py.Dataset)]
     if not names:
         raise ValueError(f"{file.filename}: no sample groups (0000, 0001, ...) to convert; {AGAIN}")
-    return [(name, _look(file, name, Rule(group=True))) for name in names[:max_samples]]
+    return [_look(file, name, Rule(group=True)) for name in names[:max_samples]]
 
 
 def field_dataset(node: h5py.Group, array: Array) -> h5py.Dataset:
@@ -94,17 +82,14 @@ def read_numbers(node: h5py.Group, key: str) -> np.ndarray:
 def check_stored(dataset: h5py.Dataset, used: Sequence[int]) -> None:
     """Refuse unwritten values, read as zeros, among the first `used` entries along each axis."""
     problem = storage_problem(dataset, used[0] if used else None)
-    if problem and not (dataset.chunks and _covers(dataset, used)):
+    if problem and dataset.chunks:  # later times may be missing
+        stored: list[tuple[int, ...]] = []
+        dataset.id.chunk_iter(lambda chunk: stored.append(chunk.chunk_offset))
+        needed = math.prod(-(-n // c) for n, c in zip(used, dataset.chunks, strict=True))
+        if sum(all(a < b for a, b in zip(offset, used, strict=True)) for offset in stored) == needed:
+            return
+    if problem:
         raise ValueError(f"{place(dataset)}: {problem}; {AGAIN}, or take fewer with --samples")
-
-
-def _covers(dataset: h5py.Dataset, used: Sequence[int]) -> bool:
-    """Whether every chunk is stored that holds some of the first `used` entries along each axis."""
-    stored: list[bool] = []
-    dataset.id.chunk_iter(
-        lambda chunk: stored.append(all(a < b for a, b in zip(chunk.chunk_offset, used, strict=True)))
-    )
-    return sum(stored) == math.prod(-(-n // c) for n, c in zip(used, dataset.chunks, strict=True))
 
 
 def _look(node: h5py.Group, key: str, rule: Rule) -> Any:
@@ -117,13 +102,9 @@ def _look(node: h5py.Group, key: str, rule: Rule) -> Any:
 
 @dataclass(frozen=True)
 class Grid:
-    """The uniform, cell-centered grid of a source.
+    """A uniform grid: cell centers x (h,), y (w,) in float32, "periodic" or "wall" and length along each.
 
-    Attributes:
-        x: (h,) float32 cell centers.
-        y: (w,) float32 cell centers; [0] for 1-D data.
-        boundary: "periodic" or "wall" along x and y.
-        lengths: Domain lengths: number of cells times cell width; 1 along the missing axis of 1-D data.
+    1-D data have y = [0] and the length 1 along it.
     """
 
     x: np.ndarray
@@ -133,7 +114,7 @@ class Grid:
 
 
 def read_grid(
-    nodes: Nodes, family: Family, num: Sequence[int], config: Mapping[str, Any], path: Path
+    nodes: Sequence[h5py.Group], family: Family, num: Sequence[int], config: Mapping[str, Any], path: Path
 ) -> Grid:
     """Return the grid of a file with `num` points along x, or x and y; equal in all of its groups."""
     boundary = _boundary(family, config, path)
@@ -142,66 +123,49 @@ def read_grid(
         axes = [_coordinate(nodes, key, size, boundary == "periodic") for key, size in keys]
     else:
         axes = _config_axes(num, (family.domain or num)[: len(num)], config, path)
-    if len(num) == 1:
-        return Grid(axes[0], np.zeros(1, np.float32), (boundary, "periodic"), (_length(axes[0]), 1.0))
-    return Grid(axes[0], axes[1], (boundary, boundary), (_length(axes[0]), _length(axes[1])))
+    boundaries = (boundary, boundary if len(num) == 2 else "periodic")
+    x, y = [*axes, np.zeros(1, np.float32)][:2]
+    return Grid(x, y, boundaries, (_length(x), _length(y)))
 
 
 def _boundary(family: Family, config: Mapping[str, Any], path: Path) -> str:
     """Find whether this file is "periodic" or "wall"."""
-    if family.boundary not in _BOUNDARIES:
+    if family.boundary in ("periodic", "wall"):
         return family.boundary
-    source, kinds = _BOUNDARIES[family.boundary]
     words = path.stem.split("_") if family.boundary == "name" else [config.get("velocity_extrapolation")]
-    found = [kinds[word] for word in (str(word).casefold() for word in words) if word in kinds]
+    found = [_BOUNDARIES[word] for word in (str(word).casefold() for word in words) if word in _BOUNDARIES]
     if len(found) != 1:
         raise ValueError(
-            f"{path}: the boundary is unknown, expected {' or '.join(kinds)} in {source}; "
-            "name the file as released, or download it again"
+            f"{path}: the boundary is unknown; name the file as released (_periodic_, _trans_), or set "
+            "velocity_extrapolation in attribute 'config' to ZERO, BOUNDARY or PERIODIC"
         )
     return found[0]
 
 
-def _coordinate(nodes: Nodes, key: str, size: int, periodic: bool) -> np.ndarray:
-    """One coordinate as (size,) float32, after checking that all groups have the same."""
-    first = read_numbers(nodes[0][1], key)
-    for _, node in nodes:
-        values = first if node is nodes[0][1] else read_numbers(node, key)
-        if values.shape != (size,):
-            raise ValueError(f"{place(node, key)} has shape {values.shape}, expected {size} points; {AGAIN}")
-        if not np.array_equal(values, first, equal_nan=True):
-            raise ValueError(
-                f"{place(node, key)} differs from that of the first group; convert such groups separately"
-            )
-    where = place(nodes[0][1], key)
+def _coordinate(nodes: Sequence[h5py.Group], key: str, size: int, periodic: bool) -> np.ndarray:
+    """One coordinate as (size,) float32, uniform and the same in all groups."""
+    values, where = read_numbers(nodes[0], key), place(nodes[0], key)
+    if values.shape != (size,):
+        raise ValueError(f"{where} has shape {values.shape}, expected {size} points; {AGAIN}")
     off = np.abs(values - np.linspace(values[0], values[-1], size)).max()
     width = (values[-1] - values[0]) / max(size - 1, 1)
-    # Written so that NaN is refused too.
-    if not (np.diff(values) > 0).all() or not (
-        off <= _UNIFORM * width + 4 * np.finfo(np.float32).eps * np.abs(values).max()
-    ):
+    rounding = 4 * np.finfo(np.float32).eps * np.abs(values).max()
+    if not ((np.diff(values) > 0).all() and off <= _UNIFORM * width + rounding):  # so that NaN is refused
         raise ValueError(
-            f"{where} is not uniform and increasing: a point lies {off / width:.3g} cells off; "
-            "interpolate the fields to a uniform grid, or download the file again"
+            f"{where} is not uniform and increasing: a point of cells {width:.3g} wide is {off:.3g} off; "
+            "interpolate the fields to a uniform grid"
         )
     if periodic and _holds_both_ends(values):
         raise ValueError(
             f"{where} runs from {values[0]:.6g} to {values[-1]:.6g}, both ends of a periodic domain; "
             "expected cell centers: leave the repeated last point out of fields and coordinates"
         )
+    for node in nodes[1:]:
+        if not np.array_equal(read_numbers(node, key), values):
+            raise ValueError(
+                f"{place(node, key)} differs from that of the first group; convert it separately"
+            )
     return values.astype(np.float32)
-
-
-def _holds_both_ends(values: np.ndarray) -> bool:
-    """Whether the distance of the outer points is the length of the domain, and not one cell more."""
-    span = float(values[-1]) - float(values[0])
-    return len(values) > 1 and _is_round(span) and not _is_round(span * len(values) / (len(values) - 1))
-
-
-def _is_round(length: float) -> bool:
-    """Whether a domain may have this length: a multiple of 1/8 or of pi/8."""
-    parts = np.array([length, length / math.pi]) * 8
-    return length > 1e-3 and bool((np.abs(parts - np.round(parts)) < 1e-4 + 1e-6 * parts).any())
 
 
 def _config_axes(
@@ -214,9 +178,7 @@ def _config_axes(
     stated = config.get("domain_size", list(domain))
     lengths = [_number(each, f"{where}: domain_size") for each in stated] if isinstance(stated, list) else []
     if len(lengths) != len(num) or min(lengths) <= 0:
-        raise ValueError(
-            f"{where}: domain_size is {stated}, expected a positive length for each axis; {AGAIN}"
-        )
+        raise ValueError(f"{where}: domain_size is {stated}, expected {len(num)} positive lengths; {AGAIN}")
     axes = zip(num, lengths, strict=True)
     return [((np.arange(size) + 0.5) * (length / size)).astype(np.float32) for size, length in axes]
 
@@ -226,46 +188,47 @@ def _length(centers: np.ndarray) -> float:
 
     Rounded to the six digits that float32 coordinates are good for, so that 0.99999994 is 1.
     """
-    num = len(centers)
-    length = float(centers[-1]) - float(centers[0]) if num > 1 else 1.0
-    if num > 1 and not _holds_both_ends(centers):
-        length *= num / (num - 1)
-    return float(f"{length:.6g}")
+    num, span = len(centers), float(centers[-1]) - float(centers[0])
+    length = span if _holds_both_ends(centers) else span * num / max(num - 1, 1)
+    return float(f"{length:.6g}") if num > 1 else 1.0
+
+
+def _holds_both_ends(values: np.ndarray) -> bool:
+    """Whether the distance of the outer points is a round length (n/8, n pi/8), and not so one cell more."""
+    span = float(values[-1]) - float(values[0])
+    lengths = np.array([span, span * len(values) / max(len(values) - 1, 1)])
+    parts = 8 * np.stack([lengths, lengths / math.pi])
+    is_round = (np.abs(parts - np.round(parts)) < 1e-4 + 1e-6 * parts).any(axis=0) & (lengths > 1e-3)
+    return is_round.tolist() == [True, False]
 
 
 def read_config(node: h5py.Group) -> tuple[str, dict[str, Any]]:
     """YAML text of attribute `config` and its entries, also those of its section `sim`; "" and {} without."""
-    text = node.attrs.get("config", "{}")
+    text = node.attrs.get("config", "")
     text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
     try:
-        loaded = yaml.load(text, Loader=_LOADER)
+        loaded = yaml.load(text or "{}", Loader=_LOADER)
         simulation = loaded.get("sim")
     except (yaml.YAMLError, RecursionError, ValueError, AttributeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
             f"{place(node)}: attribute 'config' is no YAML mapping ({reason}); {AGAIN}"
         ) from error
-    entries = {**loaded, **simulation} if isinstance(simulation, dict) else loaded
-    return text if "config" in node.attrs else "", entries
+    return text, {**loaded, **(simulation if isinstance(simulation, dict) else {})}
 
 
 def name_parameters(path: Path) -> dict[str, float]:
     """Numbers in a file's name by the key in front of them, in any order: `..._M0.1_Eta1.e-8_...`."""
     stem = re.sub(r"\.(hdf5|h5)$", "", path.name, flags=re.IGNORECASE)
-    matches = (_TOKEN.fullmatch(token) for token in stem.split("_"))
-    return {match[1]: float(match[2]) for match in matches if match}
+    return {match[1]: float(match[2]) for match in map(_TOKEN.fullmatch, stem.split("_")) if match}
 
 
 def find_parameters(
-    names: Sequence[str], places: Mapping[str, Mapping[str, Any]], where: str, *, required: bool = True
+    names: Sequence[str], places: Mapping[str, Mapping[str, Any]], where: str, *, required: bool
 ) -> dict[str, float]:
-    """Find each parameter in the first of some places that has its name, in any case.
+    """Find each parameter in the first of some places, by what messages call it, that has its name.
 
-    Args:
-        names: The family's parameters.
-        places: What is looked through, by what messages call it: {"attribute": ..., "file name": ...}.
-        where: File and group, for messages.
-        required: Whether a parameter that is nowhere is refused, or left out with a warning.
+    One that is nowhere is refused, or left out with a warning.
     """
     found = {}
     for name in names:

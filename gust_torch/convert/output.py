@@ -51,32 +51,22 @@ class Options:
 
 @dataclass
 class Result:
-    """Outcome of a conversion.
-
-    Attributes:
-        outputs: Split name -> file or store.
-        counts: Split name -> what is in it, as {"trajectories": 8, "frames": 40}.
-        exit_code: 0, or 128 + signal where a signal stopped it; the same command goes on then.
-    """
+    """Outputs by split, what is in each as {"trajectories": 8}, and 128 + signal where one stopped it."""
 
     outputs: Mapping[str, Path] = field(default_factory=dict)
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     exit_code: int = 0
 
 
-def find_files(root: Path, *patterns: str) -> list[str]:
-    """Sorted files below a root that match some globs, relative to it; hidden ones only where a glob says so.
-
-    Raises:
-        ValueError: No such root, or a glob that is not below it.
-    """
+def find_files(root: Path, pattern: str) -> list[str]:
+    """Sorted files below a root that match a glob, relative to it; hidden ones only where it says so."""
     if not root.is_dir():
         raise ValueError(
             f"{root}: no such folder; give --root the folder that holds the released 1D/ and 2D/"
         )
-    if outside := [pattern for pattern in patterns if Path(pattern).is_absolute()]:
-        raise ValueError(f"--pattern is {outside[0]!r}, expected a glob below --root; leave {root} out")
-    names = {name for pattern in patterns for name in glob.glob(pattern, root_dir=root, recursive=True)}
+    if Path(pattern).is_absolute():
+        raise ValueError(f"--pattern is {pattern!r}, expected a glob below --root; leave {root} out")
+    names = set(glob.glob(pattern, root_dir=root, recursive=True))
     return sorted(name for name in names if (root / name).is_file())
 
 
@@ -100,10 +90,6 @@ def workspace(
         request: All that decides what is written.
         overwrite: Whether existing targets, and an unfinished conversion of something else, may go.
         resumes: Whether an unfinished conversion is of use; otherwise none is left, nor taken up.
-
-    Raises:
-        ValueError: A target exists, or the folder holds another conversion, and neither may go.
-        BlockingIOError: Another process is at work in it.
     """
     folder = hidden_part(next(iter(targets.values())).parent / stem)
     created = [parent for parent in folder.parents if not parent.exists()]
@@ -132,10 +118,7 @@ def workspace(
 
 
 def publish(stage: Stage, targets: Mapping[str, Path], splits: Sequence[str]) -> None:
-    """Rename the outputs of these splits to their targets; what other splits had goes.
-
-    After a kill between the renames a second call ends this.
-    """
+    """Rename the outputs of these splits, also after a kill between the renames; what others had goes."""
     stage.record(publishing=list(splits))
     for split, target in targets.items():
         unfinished = stage.folder / target.name

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -17,7 +16,6 @@ from gust_torch.convert.header import (
     AGAIN,
     AXES,
     Grid,
-    Nodes,
     check_stored,
     field_dataset,
     find_parameters,
@@ -40,6 +38,10 @@ BLOCK_BYTES = 32 << 20
 # A block may grow up to this where smaller ones would decompress the same chunks again and again.
 MAX_BLOCK_BYTES = 96 << 20
 
+Span = tuple[slice, slice]
+"""Trajectories and times; only single trajectories are cut in time."""
+Reader = Callable[[slice, slice], dict[str, np.ndarray]]
+
 
 @dataclass(frozen=True)
 class Source:
@@ -54,7 +56,7 @@ class Source:
         grid: Coordinates, boundaries and lengths.
         times: (n, t) float64, times of the frames.
         parameters: name -> (n,) float64.
-        dtype: Type of the fields upstream ("float32", or "float64" which is rounded to float32).
+        dtype: Type of the fields upstream; float64 is rounded to float32.
         config: YAML text of the first trajectory's config, "" where upstream stores none.
         frame_bytes: Bytes of one frame of all fields, upstream or as float32, whichever is more.
         chunk: (trajectories, times) that one chunk of the file covers; (1, 1) where it is not chunked.
@@ -73,39 +75,9 @@ class Source:
     frame_bytes: int
     chunk: tuple[int, int]
 
-    @property
-    def num_trajectories(self) -> int:
-        """Trajectories that are converted."""
-        return len(self.samples)
-
-    @property
-    def num_frames(self) -> int:
-        """Frames of each trajectory."""
-        return int(self.times.shape[1])
-
-
-@dataclass(frozen=True)
-class Span:
-    """Trajectories [first, last) and times [start, stop) of a source; only single ones are cut in time."""
-
-    first: int
-    last: int
-    start: int
-    stop: int
-
-
-Reader = Callable[[Span], dict[str, np.ndarray]]
-"""Reads a span as name -> (n, t, x, y[, c]) float32."""
-
 
 def describe_source(path: Path, family: Family, *, max_samples: int | None = None, name: str = "") -> Source:
-    """Look up headers, coordinates, times and parameters of one file.
-
-    Args:
-        path: The file.
-        family: The family it belongs to.
-        max_samples: Only the first so many trajectories; None for all.
-        name: How outputs record the file; its file name where empty.
+    """Look up headers, coordinates, times and parameters of one file, or of its first `max_samples`.
 
     Raises:
         ValueError: Anything that is not as the family has it, with file, key and remedy.
@@ -117,58 +89,57 @@ def describe_source(path: Path, family: Family, *, max_samples: int | None = Non
         ups = ups_form(family, file)
         family = ups or family
         nodes = sample_nodes(file, family, max_samples)
-        datasets = [(array, field_dataset(node, array)) for _, node in nodes for array in family.arrays]
+        datasets = [(array, field_dataset(node, array)) for node in nodes for array in family.arrays]
+        first = datasets[: len(family.arrays)]
         sizes = _common_sizes(datasets)
-        _warn_of_extras(nodes[0][1], family)
+        _warn_of_extras(nodes[0], family)
         num = len(nodes) if family.groups else min(sizes["n"], max_samples or sizes["n"])
         times = _times(nodes, family, num, sizes.get("t", 1), _used_frames(file, sizes.get("t", 1)))
         used = {"n": num, "t": times.shape[1]}
         for array, dataset in datasets:
-            check_stored(dataset, [used.get(axis, size) for axis, size in _lengths(array, dataset.shape)])
-        configs = [read_config(node) for _, node in nodes]
-        num_points = [sizes[axis] for axis in "xy" if axis in sizes]
-        grid = read_grid(nodes, family, num_points, configs[0][1], path)
-        stored = ups_parameters(file, family, sizes["n"]) if ups else {}
+            lengths = zip(array.axes, dataset.shape, strict=True)
+            check_stored(dataset, [used.get(axis, size) for axis, size in lengths])
+        configs = [read_config(node) for node in nodes]
+        frame = (sizes["x"], sizes.get("y", 1))
+        grid = read_grid(nodes, family, frame[: 1 + ("y" in sizes)], configs[0][1], path)
+        parameters = ups_parameters(file, family, sizes["n"]) if ups else {}
         rows = [
             find_parameters(
-                [name for name in family.parameters if name not in stored],
+                [each for each in family.parameters if each not in parameters],
                 {"attribute": node.attrs, "config": config, "file name": name_parameters(path)},
                 place(node),
                 required=ups is None,
             )
-            for (_, node), (_, config) in zip(nodes, configs, strict=True)
+            for node, (_, config) in zip(nodes, configs, strict=True)
         ]
-        first = datasets[: len(family.arrays)]
+        parameters |= {each: np.array([row[each] for row in rows]) for each in rows[0]}
         return Source(
             path=path,
             name=name or path.name,
             family=family,
-            samples=tuple(key for key, _ in nodes) if family.groups else tuple(map(str, range(num))),
-            shapes=_shapes(family, sizes),
+            samples=tuple(node.name[1:] for node in nodes) if family.groups else tuple(map(str, range(num))),
+            shapes={
+                field: (*frame, sizes[f"c {array.key}"]) if array.is_vector else frame
+                for array in family.arrays
+                for field in array.fields
+            },
             grid=grid,
             times=np.broadcast_to(times, (num, times.shape[1])),
-            parameters={name: column[:num] for name, column in stored.items()}
-            | {name: np.broadcast_to([row[name] for row in rows], (num,)) for name in rows[0]},
+            parameters={each: np.resize(column, num) for each, column in parameters.items()},
             dtype=max(dataset.dtype.name for _, dataset in first),
             config=configs[0][0],
-            frame_bytes=sum(
-                max(4, dataset.dtype.itemsize)
-                * math.prod(size for axis, size in _lengths(array, dataset.shape) if axis not in "nt")
-                for array, dataset in first
+            frame_bytes=math.prod(frame)
+            * sum(
+                sizes.get(f"c {array.key}", 1) * max(4, dataset.dtype.itemsize) for array, dataset in first
             ),
             chunk=(_chunk(first, "n"), _chunk(first, "t")),
         )
 
 
-def _lengths(array: Array, shape: tuple[int, ...] | None) -> list[tuple[str, int]]:
-    """Axis letter and length of each axis; [] where there is no shape."""
-    return list(zip(array.axes, shape, strict=True)) if shape else []
-
-
-def _chunk(datasets: Sequence[tuple[Array, h5py.Dataset]], letter: str) -> int:
+def _chunk(datasets: Sequence[tuple[Array, h5py.Dataset]], axis: str) -> int:
     """Largest chunk over the arrays along one axis."""
-    chunks = (_lengths(array, dataset.chunks) for array, dataset in datasets)
-    return max((size for each in chunks for axis, size in each if axis == letter), default=1)
+    chunks = [(array.axes, dataset.chunks) for array, dataset in datasets if dataset.chunks]
+    return max((shape[axes.index(axis)] for axes, shape in chunks if axis in axes), default=1)
 
 
 def _common_sizes(datasets: Sequence[tuple[Array, h5py.Dataset]]) -> dict[str, int]:
@@ -177,7 +148,7 @@ def _common_sizes(datasets: Sequence[tuple[Array, h5py.Dataset]]) -> dict[str, i
         f"c {array.key}": len(array.fields) for array, _ in datasets if len(array.fields) > 1
     }
     for array, dataset in datasets:
-        for axis, size in _lengths(array, dataset.shape):
+        for axis, size in zip(array.axes, dataset.shape, strict=True):
             expected = common.setdefault(f"c {array.key}" if axis == "c" else axis, max(size, 1))
             if size != expected:
                 raise ValueError(
@@ -185,16 +156,6 @@ def _common_sizes(datasets: Sequence[tuple[Array, h5py.Dataset]]) -> dict[str, i
                     f"as elsewhere in the file; it is damaged: {AGAIN}"
                 )
     return common
-
-
-def _shapes(family: Family, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Field -> shape of one frame; 1-D grids have one point along y."""
-    frame = (sizes["x"], sizes.get("y", 1))
-    shapes: dict[str, tuple[int, ...]] = {}
-    for array in family.arrays:
-        vector = (sizes[f"c {array.key}"],) if "c" in array.axes and len(array.fields) == 1 else ()
-        shapes.update(dict.fromkeys(array.fields, frame + vector))
-    return shapes
 
 
 def _used_frames(file: h5py.File, num_frames: int) -> int:
@@ -216,12 +177,12 @@ def _used_frames(file: h5py.File, num_frames: int) -> int:
     return used
 
 
-def _times(nodes: Nodes, family: Family, num: int, num_frames: int, used: int) -> np.ndarray:
+def _times(nodes: Sequence[h5py.Group], family: Family, num: int, num_frames: int, used: int) -> np.ndarray:
     """(n or 1, used) float64. Upstream often stores one time more than there are frames, which is dropped."""
     if not family.time_key:
         return np.arange(used, dtype=np.float64)[None]
     rows = []
-    for _, node in nodes:
+    for node in nodes:
         times = np.atleast_2d(read_numbers(node, family.time_key))[:num]
         where = place(node, family.time_key)
         if len(times) not in (1, num) or times.shape[1] not in (num_frames, num_frames + 1):
@@ -236,10 +197,10 @@ def _times(nodes: Nodes, family: Family, num: int, num_frames: int, used: int) -
 
 def _warn_of_extras(node: h5py.Group, family: Family) -> None:
     """Say which arrays of the file are not converted; nothing is left out silently."""
-    known = {array.key for array in family.arrays} | set(family.coordinates) | {family.time_key}
+    known = {*(array.key for array in family.arrays), *family.coordinates, family.time_key}
     extras = [key for key, item in node.items() if isinstance(item, h5py.Dataset) and item.ndim > 1]
-    if extras := [key for key in extras if key not in known]:
-        logger.warning("%s: not part of %s, left out: %s", node.file.filename, family.name, ", ".join(extras))
+    if left := ", ".join(key for key in extras if key not in known):
+        logger.warning("%s: not part of %s, left out: %s", node.file.filename, family.name, left)
 
 
 def plan_spans(source: Source, block_bytes: int = BLOCK_BYTES) -> list[Span]:
@@ -247,29 +208,28 @@ def plan_spans(source: Source, block_bytes: int = BLOCK_BYTES) -> list[Span]:
 
     Whole trajectories as long as one fits, else pieces of one: outputs hold each trajectory in one piece.
     """
-    num, num_frames = source.num_trajectories, source.num_frames
+    num, num_frames = source.times.shape
     trajectory_bytes = num_frames * source.frame_bytes
     chunk_n, chunk_t = source.chunk
     if trajectory_bytes <= block_bytes or 1 < chunk_n <= MAX_BLOCK_BYTES // trajectory_bytes:
-        edges = block_edges(num, trajectory_bytes, chunk_n, block_bytes)
-        return [Span(a, b, 0, num_frames) for a, b in pairwise(edges)]
-    edges = block_edges(num_frames, source.frame_bytes, chunk_t, block_bytes)
-    return [Span(index, index + 1, a, b) for index in range(num) for a, b in pairwise(edges)]
+        return [(n, slice(0, num_frames)) for n in cut(num, trajectory_bytes, chunk_n, block_bytes)]
+    times = cut(num_frames, source.frame_bytes, chunk_t, block_bytes)
+    return [(slice(index, index + 1), t) for index in range(num) for t in times]
 
 
-def block_edges(total: int, unit_bytes: int, chunk: int, block_bytes: int = BLOCK_BYTES) -> list[int]:
+def cut(total: int, unit_bytes: int, chunk: int, block_bytes: int = BLOCK_BYTES) -> list[slice]:
     """Cut `total` units into blocks of whole chunks, unless even one is too large to be read at once."""
     step = max(1, block_bytes // unit_bytes)
     if step >= chunk:
         step -= step % chunk
     elif chunk * unit_bytes <= MAX_BLOCK_BYTES:
         step = chunk
-    return [*range(0, total, step), total]
+    return [slice(start, min(start + step, total)) for start in range(0, total, step)]
 
 
 @contextmanager
 def open_reader(source: Source) -> Iterator[Reader]:
-    """Open a source and yield what reads its spans.
+    """Open a source and yield what reads trajectories and times of it as name -> (n, t, x, y[, c]) float32.
 
     Raises:
         ValueError: Data cannot be read, or hold NaN, Inf or values beyond float32; with the position.
@@ -280,24 +240,23 @@ def open_reader(source: Source) -> Iterator[Reader]:
         yield partial(_read, source, nodes)
 
 
-def _read(source: Source, nodes: Nodes, span: Span) -> dict[str, np.ndarray]:
+def _read(source: Source, nodes: Sequence[h5py.Group], n: slice, t: slice) -> dict[str, np.ndarray]:
     fields: dict[str, np.ndarray] = {}
     for array in source.family.arrays:
-        values = _read_array(array, nodes, span)
+        values = _read_array(array, nodes, n, t)
         parts = np.moveaxis(values, -1, 0) if len(array.fields) > 1 else [values]
         for name, part in zip(array.fields, parts, strict=True):
             part = np.ascontiguousarray(part)
-            _check_finite(source, name, part, span)
-            fields[name] = np.broadcast_to(part, (len(part), span.stop - span.start, *part.shape[2:]))
+            _check_finite(source, name, part, n, t)
+            fields[name] = np.broadcast_to(part, (len(part), t.stop - t.start, *part.shape[2:]))
     return fields
 
 
-def _read_array(array: Array, nodes: Nodes, span: Span) -> np.ndarray:
-    """One dataset over `span` as (n, t, x, y[, c]) float32; t is 1 where it is constant in time."""
-    cuts = {"n": slice(span.first, span.last), "t": slice(span.start, span.stop)}
-    selection = tuple(cuts.get(letter, slice(None)) for letter in array.axes)
+def _read_array(array: Array, nodes: Sequence[h5py.Group], n: slice, t: slice) -> np.ndarray:
+    """One dataset as (n, t, x, y[, c]) float32; t is 1 where it is constant in time."""
+    selection = tuple({"n": n, "t": t}.get(letter, slice(None)) for letter in array.axes)
     parts = []
-    for _, node in nodes if "n" in array.axes else nodes[span.first : span.last]:
+    for node in nodes if "n" in array.axes else nodes[n]:
         with reading(place(node, array.key)):
             part = np.asarray(node[array.key][selection])
             for fill in fill_values(node[array.key]):
@@ -311,7 +270,7 @@ def _read_array(array: Array, nodes: Nodes, span: Span) -> np.ndarray:
         return raw.reshape(shape).astype(np.float32, copy=False)
 
 
-def _check_finite(source: Source, name: str, values: np.ndarray, span: Span) -> None:
+def _check_finite(source: Source, name: str, values: np.ndarray, n: slice, t: slice) -> None:
     """Refuse the first value of (n, t, x, y[, c]) that is not finite."""
     # The sum of squares runs at the speed of memory and is finite only if every value is. Finite values
     # above 1e19 overflow it in float32, hence the second look.
@@ -319,9 +278,9 @@ def _check_finite(source: Source, name: str, values: np.ndarray, span: Span) -> 
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(np.dot(flat, flat)) or not (bad := ~np.isfinite(values)).any():
             return
-    n, t, *point = np.argwhere(bad)[0].tolist()
+    sample, time, *point = np.argwhere(bad)[0].tolist()
     raise ValueError(
-        f"{source.path}: field {name!r} is {values[(n, t, *point)]} (missing, or beyond float32) in sample "
-        f"{source.samples[span.first + n]}, time {span.start + t}, grid point {tuple(point)} "
+        f"{source.path}: field {name!r} is {values[(sample, time, *point)]} (missing, or beyond float32) in "
+        f"sample {source.samples[n.start + sample]}, time {t.start + time}, grid point {tuple(point)} "
         f"({bad.sum()} such values in this block); {AGAIN} or leave it out"
     )

@@ -7,13 +7,12 @@ then start as one in it does.
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from gust_torch.convert.source import BLOCK_BYTES, Source, Span, block_edges, open_reader
+from gust_torch.convert.source import BLOCK_BYTES, Source, cut, open_reader
 from solvers.common.splits import SPLITS
 
 WHOLE = "all"
@@ -63,13 +62,7 @@ def make_splits(
 
     Trajectories of one key stay together. Sizes are the fractions rounded by largest remainder, as near as
     the groups allow. As long as there are enough groups, every split with a fraction above zero gets one;
-    with fewer, train comes before val and val before test.
-
-    Args:
-        keys: Group of each trajectory.
-        fractions: Shares of train, val and test, which sum to one.
-        seed: Seed of the shuffle.
-        by: What the keys stand for.
+    with fewer, train comes before val and val before test. `by` says what the keys stand for.
     """
     numbers: dict[Hashable, int] = {}
     groups = np.array([numbers.setdefault(key, len(numbers)) for key in keys], int)
@@ -112,13 +105,10 @@ def keep_splits(names: Sequence[str], keys: Sequence[Hashable]) -> Splits:
 
 
 def trajectory_keys(sources: Sequence[Source]) -> tuple[list[Hashable], list[Hashable]]:
-    """Keys of each trajectory in the order of the sources; those of one key belong into one split.
+    """Keys of trajectories, in the order of the sources, that start alike; and that are alike throughout.
 
     Trajectories are compared by their first frames, to the bit: by the fields that the family names. Where
     these are the same everywhere in space, and say nothing, the middle and the last frame decide.
-
-    Returns:
-        Keys of trajectories that start alike, and keys of those that are alike throughout.
 
     Raises:
         ValueError: Two sources hold one trajectory, or a periodic axis one point twice.
@@ -163,18 +153,18 @@ def trajectory_keys(sources: Sequence[Source]) -> tuple[list[Hashable], list[Has
 
 def _three_times(source: Source) -> list[int]:
     """First, middle and last time."""
-    return sorted({0, source.num_frames // 2, source.num_frames - 1})
+    num = source.times.shape[1]
+    return sorted({0, num // 2, num - 1})
 
 
 def _digests(source: Source, times: Sequence[int], names: Sequence[str] = ()) -> list[tuple[bytes, bool]]:
     """Digest of some frames of each trajectory, and whether all are flat; of all or named fields."""
     found = []
-    edges = block_edges(source.num_trajectories, source.frame_bytes, source.chunk[0])
     with open_reader(source) as read:
-        for first, last in pairwise(edges):
-            blocks = [read(Span(first, last, time, time + 1)) for time in times]
+        for n in cut(len(source.samples), source.frame_bytes, source.chunk[0]):
+            blocks = [read(n, slice(time, time + 1)) for time in times]
             fields = [block[name] for block in blocks for name in names or block]
-            for index in range(last - first):
+            for index in range(n.stop - n.start):
                 frames = [values[index, 0] for values in fields]
                 digest = hashlib.blake2b(digest_size=16)
                 for frame in frames:
@@ -185,17 +175,13 @@ def _digests(source: Source, times: Sequence[int], names: Sequence[str] = ()) ->
 
 def _are_equal(first: Source, i: int, other: Source, j: int) -> bool:
     """Whether two trajectories, alike in three frames, are alike in all."""
-    if first.num_frames != other.num_frames:
-        return False
-    edges = block_edges(first.num_frames, first.frame_bytes, first.chunk[1])
+    num = first.times.shape[1]
     with open_reader(first) as one, open_reader(other) as two:
-        return all(
-            np.array_equal(values, copies)
-            for start, stop in pairwise(edges)
-            for values, copies in zip(
-                one(Span(i, i + 1, start, stop)).values(),
-                two(Span(j, j + 1, start, stop)).values(),
-                strict=True,
+        return num == other.times.shape[1] and all(
+            np.array_equal(mine, copy)
+            for t in cut(num, first.frame_bytes, first.chunk[1])
+            for mine, copy in zip(
+                one(slice(i, i + 1), t).values(), two(slice(j, j + 1), t).values(), strict=True
             )
         )
 
@@ -206,28 +192,26 @@ def _refuse_repeated_points(source: Source) -> None:
     PDEBench's initial states repeat it, on cells that are all different: states alone prove nothing.
     """
     times = _three_times(source)
-    last = min(source.num_trajectories, max(1, BLOCK_BYTES // source.frame_bytes))
-    shape = next(iter(source.shapes.values()))
+    some = slice(0, min(len(source.samples), max(1, BLOCK_BYTES // source.frame_bytes)))
     with open_reader(source) as read:
-        for axis, name in enumerate("xy"):
-            if len(times) < 3 or source.grid.boundary[axis] != "periodic" or shape[axis] < 4:
+        for axis, num in enumerate((len(source.grid.x), len(source.grid.y))):
+            if len(times) < 3 or source.grid.boundary[axis] != "periodic" or num < 4:
                 continue
-            if all(_repeats(read(Span(0, last, time, time + 1)), axis + 2) for time in times):
+            if all(_repeats(read(some, slice(time, time + 1)), axis + 2) for time in times):
                 raise ValueError(
-                    f"{source.path}: the last point along {name} repeats the first, which on a periodic axis "
-                    "are one; leave it out of fields and coordinates"
+                    f"{source.path}: the last point along {'xy'[axis]} repeats the first, on a periodic "
+                    "axis; leave it out of fields and coordinates"
                 )
 
 
-def _repeats(fields: dict[str, np.ndarray], axis: int) -> bool:
+def _repeats(fields: Mapping[str, np.ndarray], axis: int) -> bool:
     """Whether the outer points of fields (n, 1, x, y[, c]) are equal on an axis, and their neighbors not.
 
     States that are symmetric about the end of the domain have equal outer points too, but then also the next.
     """
     differs = np.zeros(3, bool)
     for values in fields.values():
-        ends = np.take(values, [0, 1, -2, -1], axis=axis).swapaxes(0, axis)
-        pairs = np.abs([ends[3] - ends[0], ends[1] - ends[0], ends[2] - ends[1]])
-        scale = np.std(values, dtype=np.float64)
-        differs |= pairs.reshape(3, -1).max(axis=1) > np.array([1e-5, 1e-3, 1e-3]) * scale
+        first, second, before, last = np.take(values, [0, 1, -2, -1], axis=axis).swapaxes(0, axis)
+        limits = np.array([1e-5, 1e-3, 1e-3]) * np.std(values, dtype=np.float64)
+        differs |= [np.abs(pair).max() for pair in (last - first, second - first, last - before)] > limits
     return differs.tolist() == [False, True, True]

@@ -278,7 +278,7 @@ for _ in range(80):
         source = describe_source(path, family)
         with open_reader(source) as read:
             for span in plan_spans(source):
-                read(span)
+                read(*span)
     except ValueError as error:
         refused += 1
         if str(path) not in str(error) or len(str(error).splitlines()) != 1:

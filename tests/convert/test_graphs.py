@@ -274,19 +274,18 @@ def test_arrays_along_edges_and_lists_of_nodes_are_carried(convert, tmp_path) ->
     assert len(assert_holds(tmp_path / "out" / "darcy2d_mesh_train.zarr", MESH, samples)) == 3
 
 
-def test_a_size_that_is_not_there_is_not_allocated(convert, tmp_path) -> None:
+@pytest.mark.parametrize("num", [10**9, 10**12])
+def test_a_size_that_is_not_there(convert, tmp_path, num: int) -> None:
     write_meshes(tmp_path / "raw", 1)
     path = tmp_path / "raw/2D/Darcy/Train/mesh_00000.npz"
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f4", "fortran_order": False, "shape": (10**12, 2)}
-    )
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (num, 2)})
     edit(path, coords=None)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("coords.npy", header.getvalue() + bytes(64))
     code, errors = convert("darcy2d_mesh")
     assert code == 1
-    assert "key 'coords' cannot be read: it says shape (1000000000000, 2)" in errors
+    assert "key 'coords' cannot be read" in errors
 
 
 def test_damage_anywhere_is_a_refusal(tmp_path) -> None:

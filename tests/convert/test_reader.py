@@ -12,8 +12,8 @@ def read_all(path, family: str, block_bytes: int = 1 << 20) -> tuple[dict[str, n
     """All fields of a source as (n, t, x, y[, c]), and the blocks that they came in."""
     source = describe_source(path, get_family(family))
     with open_reader(source) as read:
-        blocks = [read(span) for span in plan_spans(source, block_bytes)]
-    shape = (source.num_trajectories, source.num_frames)
+        blocks = [read(*span) for span in plan_spans(source, block_bytes)]
+    shape = source.times.shape
     fields = {
         name: np.concatenate([block[name].reshape(-1, *frame) for block in blocks]).reshape(*shape, *frame)
         for name, frame in source.shapes.items()
@@ -89,15 +89,15 @@ def test_spans_keep_to_chunks(sources) -> None:
     source = describe_source(sources.root / "1D_Burgers_Sols_Nu0.01.hdf5", get_family("burgers1d"))
     trajectory = 8 * 64 * 4
     spans = plan_spans(source, 20 * trajectory)
-    assert [span.first for span in spans] == list(range(0, 100, 14))  # two chunks, not twenty trajectories
-    assert spans[-1].last == 100
-    assert plan_spans(source, trajectory)[0].last == 7  # a chunk is read once, though it exceeds the block
+    assert [n.start for n, _ in spans] == list(range(0, 100, 14))  # two chunks, not twenty trajectories
+    assert spans[-1][0].stop == 100
+    assert plan_spans(source, trajectory)[0][0].stop == 7  # a chunk is read once, though it exceeds the block
 
 
 def test_a_long_trajectory_is_cut_in_time(sources) -> None:
     source = describe_source(sources.navier_stokes(times=5), get_family("navier_stokes2d"))
     spans = plan_spans(source, 2 * source.frame_bytes)
-    assert [(span.first, span.start, span.stop) for span in spans[:4]] == [
+    assert [(n.start, t.start, t.stop) for n, t in spans[:4]] == [
         (0, 0, 2),
         (0, 2, 4),
         (0, 4, 5),
