@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,7 +17,9 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
+
+from solvers.common.progress import Progress
 
 Value = TypeVar("Value")
 
@@ -31,16 +31,12 @@ NO_ALLOCATION = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 class Ranks:
     """Starts the processes of a call and speaks to them: one plans and tells the others, all compute.
 
-    A context manager. Trainers that are made after `start` find the processes running and start no others.
+    A context manager. Trainers that are made after `fabric.launch()` find the processes running and start no
+    others.
     """
 
     def __init__(
-        self,
-        *,
-        devices: str = "auto",
-        accelerator: str = "auto",
-        strategy: str = "auto",
-        num_nodes: int = 1,
+        self, *, devices: str = "auto", accelerator: str = "auto", strategy: str = "auto", num_nodes: int = 1
     ) -> None:
         """Check the devices; nothing is started. The arguments are those of Lightning's `Trainer`.
 
@@ -52,41 +48,24 @@ class Ranks:
         # Somebody else (torchrun, SLURM, the first process) started us, or is about to.
         self.were_started = any(name in os.environ for name in ("LOCAL_RANK", "SLURM_PROCID", "RANK"))
         try:
-            self._fabric = Fabric(
+            self.fabric = Fabric(
                 accelerator=accelerator, devices=devices, strategy=strategy, num_nodes=num_nodes
             )
         # What Lightning raises for devices that are no numbers, not there, or not supported here.
         except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
-            raise ValueError(
-                f"{str(error).rstrip('.')}; change --devices, --accelerator or --strategy"
-            ) from error
+            text = str(error).rstrip(".")
+            raise ValueError(f"{text}; change --devices, --accelerator or --strategy") from error
         self._parent = os.getppid()
-        self._handler: Any = None
-
-    @property
-    def device(self) -> str:
-        """Kind of the devices."""
-        device = self._fabric.device
-        return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
     @property
     def rank(self) -> int:
         """Number of this process."""
-        return self._fabric.global_rank
+        return self.fabric.global_rank
 
     @property
     def num_ranks(self) -> int:
         """Number of processes."""
-        return self._fabric.world_size
-
-    def start(self) -> None:
-        """Start the other processes, or meet them."""
-        self._fabric.launch()
-
-    def to_device(self, value: Value) -> Value:
-        """Put a model or a batch on this process's device."""
-        moved: Value = self._fabric.to_device(value)
-        return moved
+        return self.fabric.world_size
 
     def agree(self, plan: Callable[[], Value]) -> Value:
         """Return what process 0 gets from `plan`, in all processes.
@@ -95,34 +74,37 @@ class Ranks:
             ValueError: As process 0 did; the others end without words. Or one of them has ended.
             OSError: Likewise.
         """
-        if self.num_ranks == 1:
-            return plan()
         result: tuple[Any, Exception | None] = None, None
         if self.rank == 0:
             try:
                 result = plan(), None
             except (ValueError, OSError) as error:
                 result = None, error
-        value: Value
-        with _others_alive():
-            value, failure = self._fabric.broadcast(result)
+        if self.num_ranks > 1:
+            with _others_alive():
+                result = self.fabric.broadcast(result)
+        value, failure = result
         if failure is not None:
             if self.rank:
                 sys.exit(0)  # with an error code, Lightning would kill process 0 before it can say why
             raise failure
-        return value
+        return value  # type: ignore[no-any-return]
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum over all processes, in all of them.
+        """Return the sum over all processes, in all of them; they wait for each other.
 
         Raises:
             ValueError: One of them has ended.
         """
         if self.num_ranks == 1:
             return values
-        total = self.to_device(values.clone())
-        self._finish(lambda: torch.distributed.all_reduce(total, async_op=True))
-        return total
+        total: Tensor = self.fabric.to_device(values.clone())
+        with _others_alive():
+            work = torch.distributed.all_reduce(total, async_op=True)
+            while not work.is_completed():
+                time.sleep(POLL_SECONDS)  # where a signal gets through, as it would not while torch waits
+            work.wait()
+        return total.cpu()
 
     def wait(self) -> None:
         """Wait for all processes.
@@ -130,68 +112,72 @@ class Ranks:
         Raises:
             ValueError: One of them has ended.
         """
-        if self.num_ranks > 1:
-            self._finish(lambda: torch.distributed.barrier(async_op=True))
-
-    def _finish(self, begin: Callable[[], Any]) -> None:
-        """Do something with all processes; a signal gets through, as it would not while torch waits."""
-        with _others_alive():
-            work = begin()
-            while not work.is_completed():
-                time.sleep(POLL_SECONDS)
-            work.wait()
+        self.sum(torch.zeros(1))
 
     def predict(
         self,
         compute: Callable[[Any], Tensor],
-        batches: Dataset[tuple[int, Any]],
+        read: Callable[[range], Any],
+        batches: Sequence[range],
         write: Callable[[int, Tensor], None],
         *,
+        title: str,
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
         """Compute this process's share of the batches, and write each while the device does the next one.
 
         Args:
-            compute: Takes a batch on the device, gives n rows.
-            batches: Items (first row, batch) of known number, the same in all processes.
-            write: Takes the first row and the rows (n, ...), on the CPU.
-            num_workers: Processes that load ahead.
-            pin_memory: Load into page-locked memory where there is a GPU.
+            compute: Takes a batch on the device, gives a row for each sample.
+            read: Takes the numbers of samples, gives a batch of them.
+            batches: Samples of each batch, the same in all processes.
+            write: Takes the number of the first sample and the rows (n, ...), on the CPU.
+            title: Of the progress, which process 0 shows.
+            num_workers: Processes that read ahead.
+            pin_memory: Read into page-locked memory where there is a GPU.
         """
-        share = range(self.rank, len(batches), self.num_ranks)  # type: ignore[arg-type]
+        share = batches[self.rank :: self.num_ranks]
         loader: DataLoader[tuple[int, Any]] = DataLoader(
-            Subset(batches, share),
+            _Batches(read, share),
             batch_size=None,
-            num_workers=num_workers if len(share) else 0,
+            num_workers=num_workers if share else 0,
             pin_memory=pin_memory and torch.cuda.is_available(),
         )
+        part = f", process 0 of {self.num_ranks}" if self.num_ranks > 1 else ""
+        total = sum(map(len, share))
+        shown = Progress(total, unit="sample", description=f"{title}{part}") if self.rank == 0 else None
+
+        def finish(start: int, rows: Tensor, copied: torch.cuda.Event | None) -> None:
+            if copied is not None:
+                copied.synchronize()
+            write(start, rows)
+            if shown is not None:
+                shown.update(len(rows))
+
         waiting: tuple[int, Tensor, torch.cuda.Event | None] | None = None
-        with torch.inference_mode():
+        with torch.inference_mode(), shown or nullcontext():
             for start, batch in loader:
                 if os.getppid() != self._parent:
                     raise SystemExit("the process that started this one is gone")
-                rows = compute(self.to_device(batch))
+                rows = compute(self.fabric.to_device(batch))
                 on_cpu = rows.to("cpu", non_blocking=rows.is_cuda)
                 copied = torch.cuda.current_stream().record_event() if rows.is_cuda else None
                 if waiting is not None:
-                    _write(write, *waiting)
+                    finish(*waiting)
                 waiting = start, on_cpu, copied
             if waiting is not None:
-                _write(write, *waiting)
+                finish(*waiting)
 
     def __enter__(self) -> Ranks:
         """Hear Ctrl-C, even where a shell started us in the background."""
         self._handler = signal.signal(signal.SIGINT, signal.default_int_handler)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         """End the processes that were started here, if something went wrong."""
         signal.signal(signal.SIGINT, self._handler)
         if kind is not None:
-            for process in getattr(self._fabric.strategy.launcher, "procs", ()):
+            for process in getattr(self.fabric.strategy.launcher, "procs", ()):
                 process.kill()  # they may wait for us in a collective, where no other signal reaches them
 
 
@@ -206,12 +192,15 @@ def _others_alive() -> Iterator[None]:
         ) from error
 
 
-def _write(
-    write: Callable[[int, Tensor], None], start: int, rows: Tensor, copied: torch.cuda.Event | None
-) -> None:
-    if copied is not None:
-        copied.synchronize()
-    write(start, rows)
+class _Batches(Dataset[tuple[int, Any]]):
+    def __init__(self, read: Callable[[range], Any], batches: Sequence[range]) -> None:
+        self._read, self._batches = read, batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        return self._batches[index].start, self._read(self._batches[index])
 
 
 def allocate_rows(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -221,26 +210,14 @@ def allocate_rows(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
         OSError: The disk has no room, or no file may be so large; the file is removed.
     """
     try:
-        with path.open("wb") as file:
-            header = {
-                "descr": np.lib.format.dtype_to_descr(dtype),
-                "fortran_order": False,
-                "shape": shape,
-            }
-            np.lib.format.write_array_header_1_0(file, header)
-            file.flush()
-            size = file.tell() + math.prod(shape) * dtype.itemsize
-            try:
-                os.posix_fallocate(file.fileno(), 0, size)
-            except AttributeError:  # not on macOS and Windows
-                file.truncate(size)
-            except OSError as error:
-                if error.errno not in NO_ALLOCATION:
-                    raise
-                file.truncate(size)
+        np.lib.format.open_memmap(path, "w+", dtype, shape)
+        if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     except OSError as error:
-        path.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        if error.errno not in NO_ALLOCATION:
+            path.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 class RowFile:
@@ -253,25 +230,20 @@ class RowFile:
     def __init__(self, path: Path) -> None:
         """Open a file of `allocate_rows` or `np.save`."""
         self.path = path
+        self._rows: np.memmap = np.load(path, mmap_mode="r")
         self._file = path.open("r+b")
-        np.lib.format.read_magic(self._file)
-        self.shape, _, self.dtype = np.lib.format.read_array_header_1_0(self._file)
-        self._offset = self._file.tell()
 
     def write(self, start: int, rows: np.ndarray) -> None:
-        """Write rows (n, ...) of the file's type from `start` on.
+        """Write rows (n, ...) from number `start` on.
 
         Raises:
-            ValueError: They do not fit the file.
             OSError: The disk is full.
         """
-        if rows.shape[1:] != self.shape[1:] or not 0 <= start <= start + len(rows) <= self.shape[0]:
-            raise ValueError(f"expected rows of {self.shape}, got {rows.shape} from row {start} on")
-        values = np.ascontiguousarray(rows, self.dtype)
-        row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        assert rows.shape[1:] == self._rows.shape[1:]
+        assert 0 <= start <= start + len(rows) <= len(self._rows)
         try:
-            self._file.seek(self._offset + start * row_bytes)
-            self._file.write(values.data)
+            self._file.seek(self._rows.offset + start * self._rows.strides[0])
+            self._file.write(np.ascontiguousarray(rows, self._rows.dtype).data)
             self._file.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error

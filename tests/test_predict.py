@@ -9,20 +9,9 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric.plugins.environments import mpi
-from torch.utils.data import Dataset
 
 from gust_torch.predict import Ranks, RowFile, allocate_rows
 from gust_torch.terminal import MPI_LAUNCHED, silence_lightning
-
-
-class Batches(Dataset):
-    """Two rows each of ten."""
-
-    def __len__(self) -> int:
-        return 5
-
-    def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
-        return 2 * index, torch.arange(2 * index, 2 * index + 2)
 
 
 def test_rows_are_written_in_place(tmp_path: Path) -> None:
@@ -33,19 +22,14 @@ def test_rows_are_written_in_place(tmp_path: Path) -> None:
     with Ranks(accelerator="cpu", devices="1") as ranks:
         ranks.predict(
             lambda rows: rows[:, None].float() * torch.ones(3),
-            Batches(),
+            lambda rows: torch.tensor(rows),
+            [range(10)[start : start + 4] for start in (8, 0, 4)],
             lambda start, rows: file.write(start, rows.numpy()),
+            title="rows",
         )
         assert ranks.agree(lambda: 7) == 7
     file.close()
     np.testing.assert_array_equal(np.load(path), np.arange(10.0)[:, None] * np.ones(3))
-
-
-@pytest.mark.parametrize(("start", "shape"), [(-1, (1, 3)), (9, (2, 3)), (0, (1, 2))])
-def test_rows_that_do_not_fit(tmp_path: Path, start: int, shape: tuple[int, int]) -> None:
-    allocate_rows(tmp_path / "rows.npy", (10, 3), np.dtype(np.float32))
-    with pytest.raises(ValueError, match="expected rows"):
-        RowFile(tmp_path / "rows.npy").write(start, np.zeros(shape, np.float32))
 
 
 def test_a_file_that_may_not_be_so_large(tmp_path: Path) -> None:

@@ -16,13 +16,7 @@ import torch
 
 from gust_torch.checkpoint import load_model, model_digest
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.latents.key import (
-    FORMAT_VERSION,
-    DataIdentity,
-    LatentKey,
-    canonical_json,
-    data_identity,
-)
+from gust_torch.latents.key import FORMAT_VERSION, DataIdentity, LatentKey, canonical_json, data_identity
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.spec import FieldSpec
 from solvers.common.files import file_sha256, hidden_part
@@ -36,20 +30,20 @@ except ImportError:
 INDEX, ENCODER = "index.json", "encoder.ckpt"
 LATENTS, CHECKSUMS = "latents.npy", "checksums.npy"
 TRAJECTORY, TIME, PARAMETERS = "trajectory.npy", "time.npy", "parameters.npy"
-CHECKED = {CHECKSUMS, TRAJECTORY, TIME, PARAMETERS, ENCODER}
+CHECKED = (CHECKSUMS, ENCODER, PARAMETERS, TIME, TRAJECTORY)
 MISSING = -1
 REMEDY = "rerun scripts/precompute_latent_cache.py with --overwrite"
 # What numpy raises for headers that are none, or that promise more than there is.
 BAD_ARRAY = (
-    OSError,
-    ValueError,
-    EOFError,
-    TypeError,
     ArithmeticError,
-    SyntaxError,
-    tokenize.TokenError,
+    EOFError,
     MemoryError,
+    OSError,
     RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
 )
 
 
@@ -87,25 +81,23 @@ class CacheIndex:
     sha256: Mapping[str, str] = dataclasses.field(default_factory=dict)
     provenance: Mapping[str, str] = dataclasses.field(default_factory=provenance)
 
-    def __post_init__(self) -> None:
-        """Check what else would show late, or ask for memory."""
-        sizes = (self.latent_len, self.latent_dim, self.batch_size, self.num_trajectories + 1)
-        if not all(isinstance(size, int) and size > 0 for size in sizes):
-            raise ValueError(f"a size is no positive number: {sizes}")
-        if self.key.data != self.data.sha256:
-            raise ValueError("its key is of other data")
-        _ = self.spec
-
-    @property
-    def num_samples(self) -> int:
-        """Samples of the cache."""
-        return self.key.num_samples
-
     @property
     def spec(self) -> FieldSpec | GraphSpec:
         """Of the data."""
         values = self.key.config["spec"]
         return FieldSpec.from_dict(values) if "grid" in values else GraphSpec.from_dict(values)
+
+    @property
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Shape and type of each array."""
+        num, integers, floats = self.key.num_samples, np.dtype(np.int64), np.dtype(np.float64)
+        return {
+            LATENTS: ((num, self.latent_len, self.latent_dim), np.dtype(self.key.dtype)),
+            CHECKSUMS: ((num,), integers),
+            TRAJECTORY: ((num,), integers),
+            TIME: ((num,), floats),
+            PARAMETERS: ((self.num_trajectories, len(self.parameter_names)), floats),
+        }
 
     def to_json(self) -> str:
         """Text of the file."""
@@ -117,27 +109,21 @@ class CacheIndex:
         """Inverse of `to_json`.
 
         Raises:
-            ValueError: It is not an index of this version, or was changed after it was written.
+            ValueError: It is not an index of this version, or was changed after it was written. What makes
+                no sense may raise a TypeError, LookupError or AttributeError as well.
         """
         values = json.loads(text)
-        if not isinstance(values, dict) or "format_version" not in values:
-            raise ValueError("it has no format_version")
-        if values["format_version"] != FORMAT_VERSION:
-            raise ValueError(
-                f"it has format version {values['format_version']}, this version reads {FORMAT_VERSION}"
-            )
+        if (version := values["format_version"]) != FORMAT_VERSION:
+            raise ValueError(f"it has format version {version}, this version reads {FORMAT_VERSION}")
         if values.pop("digest", None) != _digest(values):
             raise ValueError("it was changed after it was written: its digest differs")
-        try:
-            del values["format_version"], values["key_hex"]
-            values["key"] = LatentKey(**values["key"])
-            values["data"] = DataIdentity(**values["data"])
-            values["parameter_names"] = tuple(values["parameter_names"])
-            if not set(values["sha256"]) >= CHECKED:
-                raise ValueError("it lacks checksums")
-            return cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"an entry is missing, unknown or of another kind ({error})") from error
+        del values["format_version"], values["key_hex"]
+        values |= {"key": LatentKey(**values["key"]), "data": DataIdentity(**values["data"])}
+        index = cls(**{**values, "parameter_names": tuple(values["parameter_names"])})
+        if index.key.data != index.data.sha256 or not index.sha256.keys() >= set(CHECKED):
+            raise ValueError("its entries contradict each other")
+        _ = index.spec, index.arrays
+        return index
 
 
 def _digest(values: Mapping[str, Any]) -> str:
@@ -148,64 +134,55 @@ def _digest(values: Mapping[str, Any]) -> str:
 class LatentCache:
     """Latents (num_samples, latent_len, latent_dim) of one split; nothing is ever written.
 
-    Use `LatentCache.open`. The latents are mapped when first read, also in copies for other processes, and
-    the first reading of each sample in a process compares its checksum.
+    The latents are mapped when first read, also in copies for other processes, and the first reading of each
+    sample in a process compares its checksum.
 
     Attributes:
         folder: Where it lies.
         index: What it holds.
+        key: What decided the latents.
         trajectories: (num_samples,) int64.
         times: (num_samples,) float64.
         parameters: Name -> (num_trajectories,) float64, indexed by trajectory.
         checksums: (num_samples,) int64, CRC-32 of each sample's latents.
     """
 
-    def __init__(self, folder: Path, index: CacheIndex) -> None:
-        """Args: see `open`, which checks the files before."""
-        self.folder, self.index = folder, index
-        for name in sorted(CHECKED - {ENCODER}):  # that is compared where it is loaded
-            self._compare(name)
-        count = (index.num_samples,)
-        self.trajectories = self._load(TRAJECTORY, count, np.dtype(np.int64)).copy()
-        self.times = self._load(TIME, count, np.dtype(np.float64)).copy()
-        self.checksums = self._load(CHECKSUMS, count, np.dtype(np.int64)).copy()
-        shape = (index.num_trajectories, len(index.parameter_names))
-        table = self._load(PARAMETERS, shape, np.dtype(np.float64)).copy()
-        self.parameters = {name: table[:, i] for i, name in enumerate(index.parameter_names)}
-        if self.parameters and not 0 <= self.trajectories.min() <= self.trajectories.max() < len(table):
-            raise self._damaged(f"{PARAMETERS} lacks trajectories")
-        self._compared = np.zeros(count, bool)
-        self._latents: np.ndarray | None = None
-
-    @classmethod
-    def open(cls, folder: str | os.PathLike[str]) -> LatentCache:
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Open a cache and check that every file of it is there, whole and of the right type.
 
         Raises:
             ValueError: There is no cache, or it is damaged or of another version; with the remedy.
         """
-        folder = Path(folder)
-        path = folder / INDEX
+        self.folder = Path(folder)
+        path = self.folder / INDEX
         if not path.is_file():
-            unfinished = hidden_part(folder).is_dir()
-            remedy = "repeat the command that began it" if unfinished else "make it"
+            begun = hidden_part(self.folder).is_dir()
+            what, remedy = ("finished ", "repeat the command that began it") if begun else ("", "make it")
             raise ValueError(
-                f"no {'finished ' if unfinished else ''}latent cache at {folder}; {remedy}: "
-                "scripts/precompute_latent_cache.py"
+                f"no {what}latent cache at {folder}; {remedy}: scripts/precompute_latent_cache.py"
             )
         try:
-            index = CacheIndex.from_json(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:  # of JSON and of the encoding too
+            self.index = CacheIndex.from_json(path.read_text(encoding="utf-8"))
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} cannot be used: {error}; {REMEDY}") from error
-        cache = cls(folder, index)
-        cache._latents = cache._map()
-        cache._file(ENCODER)
-        return cache
+        self.key = self.index.key
+        for name in CHECKED:
+            if name != ENCODER:  # that is compared where it is loaded
+                self._compare(name)
+        self._file(ENCODER)
+        self.trajectories, self.times, self.checksums, table = (
+            self._load(name).copy() for name in (TRAJECTORY, TIME, CHECKSUMS, PARAMETERS)
+        )
+        self.parameters = {name: table[:, i] for i, name in enumerate(self.index.parameter_names)}
+        if self.parameters and not 0 <= self.trajectories.min() <= self.trajectories.max() < len(table):
+            raise self._damaged(f"{PARAMETERS} lacks trajectories")
+        self._latents: np.ndarray | None = self._load(LATENTS)
+        self._compared = np.zeros(len(self), bool)
 
-    @property
-    def key(self) -> LatentKey:
-        """What decided the latents."""
-        return self.index.key
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> LatentCache:
+        """Open a cache; the same as `LatentCache(folder)`."""
+        return cls(folder)
 
     @property
     def encoder_path(self) -> Path:
@@ -219,7 +196,7 @@ class LatentCache:
 
     def __len__(self) -> int:
         """Return the number of samples."""
-        return self.index.num_samples
+        return self.key.num_samples
 
     def latents(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Copy of some samples in the order asked for, (n, latent_len, latent_dim) float32.
@@ -234,10 +211,7 @@ class LatentCache:
         rows = np.asarray(rows, dtype=np.int64)
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"samples {rows.min()} to {rows.max()} of {len(self)}")
-        if self._latents is None:
-            self._latents = self._map()
-        self._check(rows)
-        gathered = np.take(self._latents, rows, axis=0, mode="clip")
+        gathered = np.take(self._checked(rows), rows, axis=0, mode="clip")
         # torch casts float16 eight times as fast as numpy.
         return gathered if gathered.dtype == np.float32 else torch.from_numpy(gathered).float().numpy()
 
@@ -258,25 +232,23 @@ class LatentCache:
         """Compare the cache with the data and the encoder that it should have been made from.
 
         Args:
-            data_path: The data; not looked at where None. Its content is hashed only if it was touched.
+            data_path: The data, hashed only if they were touched; any where None.
             encoder_digest: `gust_torch.checkpoint.model_digest` of the encoder; any where None.
 
         Raises:
             ValueError: The cache is stale.
         """
-        reasons = []
+        pairs = {}
         if data_path is not None:
             found = data_identity(data_path, known=self.index.data).sha256
-            if found != self.key.data:
-                reasons.append(
-                    f"the data file differs ({data_path} has sha256 {found[:12]}, the cache was made from "
-                    f"{self.key.data[:12]})"
-                )
-        if encoder_digest is not None and encoder_digest != self.key.encoder:
-            reasons.append(
-                f"the encoder differs (it has digest {encoder_digest[:12]}, the cache was made by "
-                f"{self.key.encoder[:12]})"
-            )
+            pairs[f"data file {data_path}"] = found, self.key.data
+        if encoder_digest is not None:
+            pairs["encoder"] = encoder_digest, self.key.encoder
+        reasons = [
+            f"the {what} differs (its sha256 is {now[:12]}, the cache was made from {then[:12]})"
+            for what, (now, then) in pairs.items()
+            if now != then
+        ]
         if reasons:
             raise ValueError(f"{self.folder} is stale: {'; '.join(reasons)}; {REMEDY}")
 
@@ -286,24 +258,21 @@ class LatentCache:
         Raises:
             ValueError: Something has changed.
         """
-        for name in sorted(CHECKED):
+        for name in CHECKED:
             self._compare(name)
         self.encoder()
         self._compared[:] = False
-        if self._latents is None:
-            self._latents = self._map()
-        self._check(np.arange(len(self)))
+        self._checked(np.arange(len(self)))
 
-    def _check(self, rows: np.ndarray) -> None:
-        """Compare the checksums of samples that this process has not read before."""
-        assert self._latents is not None
+    def _checked(self, rows: np.ndarray) -> np.ndarray:
+        """Return the mapped latents, after comparing the rows that this process has not read before."""
+        if self._latents is None:
+            self._latents = self._load(LATENTS)
         for row in rows[~self._compared[rows]].tolist():
             if crc32(self._latents[row]) != self.checksums[row]:
                 raise self._damaged(f"sample {row} of {LATENTS} is not what was written")
             self._compared[row] = True
-
-    def _map(self) -> np.ndarray:
-        return self._load(LATENTS, (len(self), *self.latent_shape), np.dtype(self.key.dtype))
+        return self._latents
 
     def _compare(self, name: str) -> None:
         """Compare a file with its checksum."""
@@ -311,23 +280,17 @@ class LatentCache:
             raise self._damaged(f"{name} is not what was written")
 
     def _damaged(self, what: str) -> ValueError:
-        """Return the error that says what is wrong, and what to do."""
         return ValueError(f"{self.folder} is damaged: {what}; {REMEDY}")
 
     def _file(self, name: str) -> Path:
-        """Return the path of a file that is there."""
         path = self.folder / name
         if not path.is_file():
             raise self._damaged(f"{name} is missing")
         return path
 
-    def _load(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """Map an array of the cache.
-
-        Raises:
-            ValueError: It is missing, truncated, or of another shape or type.
-        """
-        path = self._file(name)
+    def _load(self, name: str) -> np.ndarray:
+        """Map an array, and compare its shape, type and size with what the index says."""
+        path, (shape, dtype) = self._file(name), self.index.arrays[name]
         try:
             array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         except BAD_ARRAY as error:
@@ -352,7 +315,7 @@ def verify(folders: Sequence[Path]) -> None:
     damages = []
     for folder in folders:
         try:
-            cache = LatentCache.open(folder)
+            cache = LatentCache(folder)
             cache.verify()
         except ValueError as error:
             damages.append(str(error))

@@ -22,7 +22,6 @@ from gust_torch.latents.dataset import (
     LatentBatch,
     LatentDataset,
     WindowDataset,
-    check_window,
     collate_windows,
 )
 from gust_torch.latents.frames import open_grid
@@ -81,12 +80,6 @@ class LatentDataModule(LightningDataModule):
             ValueError: A number out of range, or neither caches nor an encoder are given.
         """
         super().__init__()
-        if batch_size < 1 or num_workers < 0 or block_size < 1:
-            raise ValueError(
-                "expected batch_size >= 1, block_size >= 1 and num_workers >= 0, got "
-                f"{batch_size}, {block_size} and {num_workers}"
-            )
-        check_window(n_steps, stride)
         if latent_cache_dir is None and encoder is None:
             raise ValueError(
                 "neither caches nor an encoder are given: make caches with "
@@ -100,6 +93,10 @@ class LatentDataModule(LightningDataModule):
         self.block_size, self.seed = block_size, seed
         self.allow_changed = allow_changed
         self._datasets: dict[str, WindowDataset] = {}
+        least = {"batch_size": 1, "num_workers": 0, "n_steps": 1, "stride": 1, "block_size": 1}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise ValueError(f"expected {name} >= {smallest}, got {getattr(self, name)}")
 
     @property
     def encoded(self) -> bool:
@@ -162,23 +159,25 @@ class LatentDataModule(LightningDataModule):
             ValueError: Data or caches are missing, damaged or stale, or do not fit the encoder.
         """
         if split not in self._datasets:
-            dataset = self._cached(split) if self.encoded else self._raw(split)
+            if self.encoded:
+                dataset: WindowDataset = LatentDataset(self._caches[split], self.n_steps, self.stride)
+            else:
+                dataset = self._raw(split)
             if split != "train":
-                self._compare(self.dataset("train"), dataset, split)
+                self._compare(self.dataset("train"), dataset)
             self._datasets[split] = dataset
         return self._datasets[split]
 
-    def _compare(self, train: WindowDataset, other: WindowDataset, split: str) -> None:
-        """Refuse a split that validates nothing, or has other parameters."""
-        names = f"{self.task}_{split}", f"{self.task}_train"
-        if isinstance(train, FrameWindowDataset) and isinstance(other, FrameWindowDataset):
-            digests = {content_digest(windows.dataset) for windows in (train, other)}
-            if len(digests) == 1:
-                raise ValueError(f"{self.root}: {' and '.join(names)} {SAME_DATA}")
-        if other.parameter_names != train.parameter_names:
+    def _compare(self, train: WindowDataset, val: WindowDataset) -> None:
+        """Refuse a validation set that validates nothing, or has other parameters."""
+        where = f"{self.task}_train and {self.task}_val"
+        sources = [windows.dataset for windows in (train, val) if isinstance(windows, FrameWindowDataset)]
+        if len(sources) > len({content_digest(source) for source in sources}):
+            raise ValueError(f"{self.root}: {where} {SAME_DATA}")
+        if train.parameter_names != val.parameter_names:
             raise ValueError(
-                f"the parameters of {names[0]} are {list(other.parameter_names)}, those of {names[1]} "
-                f"{list(train.parameter_names)}; convert both again in one call"
+                f"the parameters of {where} are {list(train.parameter_names)} and "
+                f"{list(val.parameter_names)}; convert both again in one call"
             )
 
     @cached_property
@@ -186,33 +185,28 @@ class LatentDataModule(LightningDataModule):
         """Both caches, checked against the data, the encoder and each other."""
         assert self.latent_cache_dir is not None
         digest = None if self.encoder is None else model_digest(self.autoencoder)
+        paths = find_splits(self.root, self.task)
         caches = {}
         for split in ("train", "val"):
-            cache = LatentCache.open(Path(self.latent_cache_dir) / f"{self.task}_{split}")
-            if (cache.index.task, cache.index.split) != (self.task, split):
+            name = f"{self.task}_{split}"
+            cache = LatentCache(Path(self.latent_cache_dir) / name)
+            if (found := f"{cache.index.task}_{cache.index.split}") != name:
                 raise ValueError(
-                    f"{cache.folder} holds {cache.index.task}_{cache.index.split}; make the cache of "
-                    f"{self.task}_{split} by scripts/precompute_latent_cache.py"
+                    f"{cache.folder} holds {found}; make it by scripts/precompute_latent_cache.py"
                 )
-            cache.check_fresh(data_path=self._data_path(split), encoder_digest=digest)
+            if split not in paths:
+                logger.info("%s/%s is not there to compare its latent cache with", self.root, name)
+            cache.check_fresh(data_path=paths.get(split), encoder_digest=digest)
             caches[split] = cache
-        train, val = (caches[split].key for split in ("train", "val"))
-        if train.encoder != val.encoder or train.config != val.config:
-            what = "encoders" if train.encoder != val.encoder else "options of the data"
-            folders = " and ".join(str(cache.folder) for cache in caches.values())
-            raise ValueError(f"{folders} were made with different {what}; {REMEDY}")
-        refuse_copies(caches["train"], caches["val"])
+        train, val = caches["train"], caches["val"]
+        where = f"{train.folder} and {val.folder}"
+        if train.key.encoder != val.key.encoder or train.key.config != val.key.config:
+            what = "encoders" if train.key.encoder != val.key.encoder else "options of the data"
+            raise ValueError(f"{where} were made with different {what}; {REMEDY}")
+        share = float(np.isin(val.checksums, train.checksums).mean())
+        if train.key.data == val.key.data or share > COPIED_SHARE:
+            raise ValueError(f"{where} ({share:.0%} of its samples) {SAME_DATA}")
         return caches
-
-    def _data_path(self, split: str) -> Path | None:
-        """Return the data that a cache should have been made from, where they are on this machine."""
-        paths = find_splits(self.root, self.task)
-        if split not in paths:
-            logger.info("%s/%s_%s is not there to compare its latent cache with", self.root, self.task, split)
-        return paths.get(split)
-
-    def _cached(self, split: str) -> LatentDataset:
-        return LatentDataset(self._caches[split], self.n_steps, self.stride)
 
     def _raw(self, split: str) -> FrameWindowDataset:
         path = find_split(self.root, self.task, split)
@@ -252,14 +246,3 @@ class LatentDataModule(LightningDataModule):
             num_workers=self.num_workers,
             collate=collate_windows,
         )
-
-
-def refuse_copies(train: LatentCache, val: LatentCache) -> None:
-    """Refuse caches of the same data, whether the files are the same or the latents.
-
-    Raises:
-        ValueError: They are copies.
-    """
-    share = float(np.isin(val.checksums, train.checksums).mean())
-    if train.key.data == val.key.data or share > COPIED_SHARE:
-        raise ValueError(f"{train.folder} and {val.folder} ({share:.0%} of its samples) {SAME_DATA}")

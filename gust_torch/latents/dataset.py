@@ -69,22 +69,21 @@ class WindowDataset(Dataset[LatentBatch]):
         """
         self.trajectories = trajectories
         steps = np.diff(times, axis=1)
-        if not (steps > 0).all():  # NaN too
-            bad = int(np.argmin((steps > 0).all(axis=1)))
+        bad = ~(steps > 0).all(axis=1)  # NaN too
+        if bad.any():
             raise ValueError(
-                f"{where}: times {times[bad].tolist()} of window {bad} do not increase; windows need "
-                "coordinates/time of each frame, so convert or write the data again"
+                f"{where}: times {times[bad][0].tolist()} of window {bad.argmax()} do not increase; windows "
+                "need coordinates/time of each frame, so convert or write the data again"
             )
         self.time_steps = torch.from_numpy(steps.astype(np.float32))
         self.parameter_names = tuple(parameters)
-        table = np.empty((len(trajectories), len(parameters)), np.float32)
-        for i, (name, values) in enumerate(parameters.items()):
-            table[:, i] = values[trajectories]
-            if not np.isfinite(table[:, i]).all():
+        self.parameters = torch.empty(len(trajectories), len(parameters))
+        for column, (name, values) in zip(self.parameters.T, parameters.items(), strict=True):
+            column[:] = torch.from_numpy(values[trajectories])
+            if not column.isfinite().all():
                 raise ValueError(
                     f"{where}: parameter {name} holds NaN or Inf (as float32); correct /parameters"
                 )
-        self.parameters = torch.from_numpy(table)
 
     def __len__(self) -> int:
         """Return the number of windows."""
@@ -104,17 +103,13 @@ class WindowDataset(Dataset[LatentBatch]):
         Raises:
             IndexError: An index is out of range.
         """
-        n = len(self)
-        for index in indices:
-            if not -n <= index < n:
-                raise IndexError(f"window {index} of {n}")
-        chosen = np.asarray(indices, dtype=np.int64) % n
-        rows = torch.from_numpy(chosen)
-        states = self._states(chosen)
+        windows = np.asarray(indices, dtype=np.int64)
+        rows = torch.from_numpy(windows)
+        states = self._states(windows)
         return [LatentBatch(states, self.time_steps[rows], self.parameters[rows], self.encoded)]
 
     def _states(self, windows: np.ndarray) -> Tensor:
-        """(b, t, ...) float32 of windows (b,), all in range."""
+        """(b, t, ...) float32 of windows (b,)."""
         raise NotImplementedError
 
 
@@ -124,25 +119,20 @@ class LatentDataset(WindowDataset):
     encoded = True
 
     def __init__(self, cache: LatentCache, n_steps: int = 2, stride: int = 1) -> None:
-        """Lay out the windows.
-
-        Args:
-            cache: The latents.
-            n_steps: States in a window.
-            stride: Frames from one of a window's states to the next.
+        """Lay out the windows of `n_steps` states, `stride` frames apart.
 
         Raises:
-            ValueError: A number out of range, or no trajectory is long enough.
+            ValueError: No trajectory is long enough.
         """
-        check_window(n_steps, stride)
-        self.cache, self.n_steps, self.stride = cache, n_steps, stride
+        self.cache = cache
         where = str(cache.folder)
         self.rows = window_frames(cache.trajectories, n_steps, stride, 0, None, where=where)
         super().__init__(cache.trajectories[self.rows[:, 0]], cache.times[self.rows], cache.parameters, where)
 
     def _states(self, windows: np.ndarray) -> Tensor:
-        latents = torch.from_numpy(self.cache.latents(self.rows[windows].ravel()))
-        return latents.view(len(windows), self.n_steps, *self.cache.latent_shape)
+        rows = self.rows[windows]
+        latents = torch.from_numpy(self.cache.latents(rows.ravel()))
+        return latents.view(*rows.shape, *self.cache.latent_shape)
 
 
 class FrameWindowDataset(WindowDataset):
@@ -151,23 +141,11 @@ class FrameWindowDataset(WindowDataset):
     encoded = False
 
     def __init__(self, dataset: HDF5Dataset, where: str) -> None:
-        """Wrap a dataset of windows.
-
-        Args:
-            dataset: Not normalized; its `n_steps` and `stride` count.
-            where: The data, for messages.
-        """
+        """Wrap a dataset of windows, not normalized; `where` names the data in messages."""
         self.dataset = dataset
-        self.n_steps, self.stride = dataset.n_steps, dataset.stride
         times = dataset.times.reshape(len(dataset), dataset.n_steps)
         super().__init__(dataset.trajectories, times, dataset.parameters, where)
 
     def _states(self, windows: np.ndarray) -> Tensor:
         frames: Tensor = self.dataset.__getitems__(windows.tolist()).stacked
-        return frames.reshape(len(windows), self.n_steps, *frames.shape[-3:])
-
-
-def check_window(n_steps: int, stride: int) -> None:
-    """Raise ValueError where either is below 1."""
-    if n_steps < 1 or stride < 1:
-        raise ValueError(f"expected n_steps >= 1 and stride >= 1, got {n_steps} and {stride}")
+        return frames.reshape(len(windows), self.dataset.n_steps, *frames.shape[-3:])

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from solvers.common.files import file_sha256
 from solvers.common.stage import differences
 
 FORMAT_VERSION = 2
-DTYPES = ("float32", "float16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,14 +34,7 @@ class DataIdentity:
 
 
 def data_identity(path: str | os.PathLike[str], known: DataIdentity | None = None) -> DataIdentity:
-    """Identity of a file or folder, read only where `known` does not have its stamp.
-
-    Args:
-        path: A file, or a folder of which every file counts by its relative name and content.
-        known: What an earlier call found.
-
-    Returns:
-        `known` itself where the stamp is the same.
+    """Return the identity of a file or folder, whose content is read only if `known` has another stamp.
 
     Raises:
         ValueError: There is no such file, or it changes while it is read.
@@ -57,47 +49,29 @@ def data_identity(path: str | os.PathLike[str], known: DataIdentity | None = Non
     return DataIdentity(digest, size, stamp)
 
 
-def _files(path: Path) -> Iterator[tuple[str, Path]]:
+def _files(path: Path) -> list[tuple[str, Path]]:
     """(relative name, file), sorted; of a file the name is empty."""
     if path.is_file():
-        yield "", path
-        return
+        return [("", path)]
     if not path.is_dir():
         raise ValueError(f"no data at {path}; check the path, or convert the data first")
     files = [Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names]
-    yield from sorted((file.relative_to(path).as_posix(), file) for file in files)
+    return sorted((file.relative_to(path).as_posix(), file) for file in files)
 
 
 def _stamp(path: Path) -> tuple[int, str]:
     """Size and stamp."""
-    size = 0
-    marks = []
-    for name, file in _files(path):
-        status = file.stat()
-        size += status.st_size
-        mark = f"{status.st_mtime_ns}/{status.st_ctime_ns}/{status.st_ino}"
-        marks.append(f"{name} {status.st_size} {mark}" if name else mark)
-    if path.is_file():
-        return size, marks[0]
-    return size, hashlib.sha256("\n".join(marks).encode()).hexdigest()
+    stats = [(name, file.stat()) for name, file in _files(path)]
+    marks = [f"{name} {s.st_size} {s.st_mtime_ns}/{s.st_ctime_ns}/{s.st_ino}" for name, s in stats]
+    return sum(s.st_size for _, s in stats), hashlib.sha256("\n".join(marks).encode()).hexdigest()
 
 
 def _hash(path: Path) -> str:
     """sha256 of a file's bytes; of a folder, of the names and sha256 of its files."""
     if path.is_file():
         return file_sha256(path)
-    digest = hashlib.sha256()
-    for name, file in _files(path):
-        digest.update(f"{name}\0{file_sha256(file)}\0".encode())
-    return digest.hexdigest()
-
-
-def _config(model: LatentAutoencoder) -> dict[str, object]:
-    return {
-        "model": type(model).__name__,
-        "architecture": model.architecture(),
-        "spec": model.spec.to_dict(),
-    }
+    parts = [f"{name}\0{file_sha256(file)}\0" for name, file in _files(path)]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def canonical_json(value: object) -> str:
@@ -115,7 +89,7 @@ class LatentKey:
         data: sha256 of the data.
         statistics: `mean` and `std`, by which the encoder normalizes each channel.
         num_samples: Samples in the cache, counted from the first of the data.
-        dtype: Of the stored latents.
+        dtype: Of the stored latents, float32 or float16.
         format_version: Of the cache.
     """
 
@@ -127,13 +101,6 @@ class LatentKey:
     dtype: str = "float32"
     format_version: int = FORMAT_VERSION
 
-    def __post_init__(self) -> None:
-        """Check the values that a caller chooses."""
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
-        if not isinstance(self.num_samples, int) or self.num_samples < 1:
-            raise ValueError(f"expected num_samples >= 1, got {self.num_samples}; the data are empty")
-
     @classmethod
     def of(
         cls,
@@ -144,22 +111,21 @@ class LatentKey:
         dtype: str = "float32",
         options: Mapping[str, object] | None = None,
     ) -> LatentKey:
-        """Key of the first `num_samples` latents of some data.
+        """Return the key of the first `num_samples` latents of some data.
 
-        Args:
-            model: The autoencoder.
-            data: What it encodes.
-            num_samples: How many samples of it.
-            dtype: Of the stored latents.
-            options: How the data become the encoder's input: fields, a transform. Plain values.
+        `options` say how the data become the encoder's input (a transform); plain values.
         """
-        config = {**_config(model), "data": dict(options or {})}
-        statistics = {name: getattr(model, name).flatten().tolist() for name in ("mean", "std")}
+        config = {
+            "model": type(model).__name__,
+            "architecture": model.architecture(),
+            "spec": model.spec.to_dict(),
+            "data": dict(options or {}),
+        }
         return cls(
             encoder=model_digest(model),
             config=json.loads(canonical_json(config)),
             data=data.sha256,
-            statistics=statistics,
+            statistics={name: getattr(model, name).flatten().tolist() for name in ("mean", "std")},
             num_samples=num_samples,
             dtype=dtype,
         )

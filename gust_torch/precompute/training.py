@@ -2,103 +2,123 @@
 
 import hashlib
 import logging
+import signal
+import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from contextlib import suppress
+from dataclasses import asdict
 
 from gust_torch.latents.key import DataIdentity
 from gust_torch.latents.writer import LOCK_SECONDS
 from gust_torch.precompute.command import Request
-from gust_torch.precompute.task_data import TaskData
+from gust_torch.precompute.task_data import TaskData, latent_sizes
+from gust_torch.predict import Ranks
 from gust_torch.stages import training_falls_short, wanted_end
 from gust_torch.tasks.cli import main as train
 from solvers.common.stage import Stage, read_record
 
 logger = logging.getLogger(__name__)
 
-BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
+SIGNALLED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
-@dataclass(frozen=True)
 class Training:
-    """A training of an autoencoder.
+    """A training of an autoencoder in `<cache-dir>/<task>_autoencoder`, which may be continued elsewhere.
 
     Attributes:
-        folder: `<cache-dir>/<task>_autoencoder`.
-        options: Flags of `scripts/train.py` that change the configuration, and their values.
-        places: Its other flags: which files, where to compute. A training may be continued with others.
-        config: sha256 of the configuration's text.
-        data: Split -> identity of the data.
-        end: Where it ends, see `gust_torch.stages.wanted_end`.
+        checkpoint: The best weights.
     """
 
-    folder: Path
-    options: Mapping[str, object]
-    places: Mapping[str, object]
-    config: str
-    data: Mapping[str, DataIdentity]
-    end: Mapping[str, Any]
+    def __init__(self, data: TaskData, request: Request, identities: Mapping[str, DataIdentity]) -> None:
+        """Look at nothing yet.
 
-    @property
-    def checkpoint(self) -> Path:
-        """The best weights."""
-        return self.folder / BEST
+        Args:
+            data: Of the task.
+            request: Asks for latent sizes, a seed, devices and loading processes.
+            identities: Split -> identity, of the files that are trained on.
+        """
+        config, flag = data.config, data.config.data_flag
+        self.folder = request.cache_dir / f"{data.task}_autoencoder"
+        self.checkpoint = self.folder / "checkpoints" / "best.ckpt"
+        self._overwrite, self._identities = request.overwrite, identities
+        options: dict[str, object] = {
+            f"--model.init_args.{name}": size for name, size in latent_sizes(request).items()
+        }
+        if request.seed is not None:
+            options["--seed_everything"] = request.seed
+        if config.is_graph:
+            paths: dict[str, object] = {f"{flag}.{split}_path": data.paths[split] for split in identities}
+            paths[f"{flag}.test_path"] = "null"
+        else:
+            paths = {f"{flag}.data_path": data.paths["train"]}
+        self._flags = {
+            "--config": config.path,
+            **paths,
+            f"{flag}.num_workers": request.num_workers,
+            "--trainer.devices": request.devices,
+            "--trainer.accelerator": request.accelerator,
+            "--trainer.strategy": request.strategy,
+            "--trainer.num_nodes": request.num_nodes,
+            "--trainer.enable_model_summary": "false",  # it goes to stdout
+            **options,
+            "--trainer.default_root_dir": self.folder,
+        }
+        self._end = wanted_end({"trainer": config.trainer})
+        decisive = {
+            "configuration": hashlib.sha256(config.text.encode()).hexdigest(),
+            "options": options,
+            "data": {split: identity.sha256 for split, identity in identities.items()},
+        }
+        self._stage = Stage(self.folder, decisive)
 
-    def stage(self) -> Stage:
-        """Return the folder with all that decides the result."""
-        data = {split: identity.sha256 for split, identity in self.data.items()}
-        request = {"configuration": self.config, "options": self.options, "data": data}
-        return Stage(self.folder, request)
-
-    def is_finished(self, *, overwrite: bool) -> bool:
+    def is_finished(self) -> bool:
         """Whether this training was done already.
 
         Raises:
             ValueError: Without `overwrite`, another one was done or begun in the folder.
         """
-        stage = self.stage()
-        try:
-            changes = stage.changes()
-        except ValueError:  # a damaged record
-            if not overwrite:
-                raise
-            return False
-        if changes and not overwrite:
+        if not self._overwrite and (changes := self._stage.changes()):
             raise ValueError(
                 f"{self.folder} holds a training of another request: {'; '.join(changes)}; give --overwrite "
                 "to train again, or another --cache-dir"
             )
-        return stage.is_done and self.checkpoint.is_file()
+        with suppress(ValueError):  # a damaged record, which may be overwritten
+            return self._stage.is_done and self.checkpoint.is_file()
+        return False
 
-    def begin(self, *, overwrite: bool) -> Stage:
-        """Prepare the folder, which the stage holds until it is closed; process 0 only.
-
-        Raises:
-            ValueError: Without `overwrite`, another training was done or begun in the folder.
-            BlockingIOError: Another process trains in it.
-        """
-        stage = self.stage()
-        stage.begin(overwrite=overwrite, timeout=LOCK_SECONDS)
-        stage.record(data={split: asdict(identity) for split, identity in self.data.items()})
-        return stage
-
-    def run(self) -> None:
+    def run(self, ranks: Ranks) -> None:
         """Train, or go on where a killed run stopped; every process.
 
         Raises:
             ValueError: The training left no best checkpoint, or ended before its end.
+            BlockingIOError: Another process trains in the folder.
             SystemExit: The training failed or was stopped, and has said so.
         """
-        last = self.folder / LAST
+        with self._stage:
+            ranks.agree(self._begin)
+            try:
+                self._train()
+            except SystemExit as end:
+                if ranks.rank == 0 and end.code in SIGNALLED:
+                    print("stopped; the same command continues", file=sys.stderr)
+                raise
+            if ranks.rank == 0:
+                self._stage.finish()
+        ranks.wait()
+
+    def _begin(self) -> None:
+        self._stage.begin(overwrite=self._overwrite, timeout=LOCK_SECONDS)
+        self._stage.record(data={split: asdict(identity) for split, identity in self._identities.items()})
+
+    def _train(self) -> None:
+        last = self.checkpoint.with_name("last.ckpt")
         resume = ("--ckpt_path", str(last)) if last.is_file() else ()
         logger.info("%s the autoencoder in %s", "continuing" if resume else "training", self.folder)
-        flags = {**self.places, **self.options, "--trainer.default_root_dir": self.folder}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-            train(["fit", *(f"{flag}={value}" for flag, value in flags.items()), *resume])
-        if last.is_file() and (short := training_falls_short(last, self.end)):
+            train(["fit", *(f"{flag}={value}" for flag, value in self._flags.items()), *resume])
+        if last.is_file() and (short := training_falls_short(last, self._end)):
             raise ValueError(f"{last} {short}; the same command continues")
         if not self.checkpoint.is_file():
             raise ValueError(
@@ -107,51 +127,9 @@ class Training:
             )
 
 
-def training_folder(request: Request, task: str) -> Path:
-    """Where the autoencoder of a task is trained."""
-    return request.cache_dir / f"{task}_autoencoder"
-
-
-def known_identity(folder: Path, split: str) -> DataIdentity | None:
+def known_identity(request: Request, task: str, split: str) -> DataIdentity | None:
     """Return what an earlier call noted of the data in the folder of a training, if any."""
-    try:
-        record = read_record(folder)
-        return None if record is None else DataIdentity(**record["progress"]["data"][split])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def plan_training(data: TaskData, request: Request, identities: Mapping[str, DataIdentity]) -> Training:
-    """Return the training of a task's autoencoder.
-
-    Args:
-        data: Of the task.
-        request: Asks for latent sizes, a seed, devices and loading processes.
-        identities: Split -> identity, of the files that are trained on.
-    """
-    flag = data.config.data_flag
-    paths: dict[str, object] = {flag("data_path"): data.paths["train"]}
-    if data.config.is_graph:
-        paths = {flag(f"{split}_path"): data.paths[split] for split in ("train", "val")}
-        paths[flag("test_path")] = "null"
-    options: dict[str, object] = {
-        f"--model.init_args.{name}": size for name, size in data.latent_sizes(request).items()
-    }
-    if request.seed is not None:
-        options["--seed_everything"] = request.seed
-    where = {
-        flag("num_workers"): request.num_workers,
-        "--trainer.devices": request.devices,
-        "--trainer.accelerator": request.accelerator,
-        "--trainer.strategy": request.strategy,
-        "--trainer.num_nodes": request.num_nodes,
-        "--trainer.enable_model_summary": "false",  # it goes to stdout
-    }
-    return Training(
-        folder=training_folder(request, data.task),
-        options=options,
-        places={"--config": data.config.path, **paths, **where},
-        config=hashlib.sha256(data.config.text.encode()).hexdigest(),
-        data=identities,
-        end=wanted_end({"trainer": data.config.trainer}),
-    )
+    with suppress(ValueError, LookupError, TypeError):
+        record = read_record(request.cache_dir / f"{task}_autoencoder") or {}
+        return DataIdentity(**record["progress"]["data"][split])
+    return None

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,9 +59,9 @@ def make_plan(
     model: LatentAutoencoder,
     *,
     split: str = "train",
-    batch_items: int = 4,
+    batch_size: int = 4,
     dtype: str = "float32",
-    num_items: int | None = None,
+    limit: int | None = None,
 ) -> CachePlan:
     """Plan of the cache of a grid file."""
     return CachePlan.of(
@@ -71,28 +71,28 @@ def make_plan(
         split=split,
         source=path,
         data=data_identity(path),
-        batch_items=batch_items,
+        batch_size=batch_size,
         dtype=dtype,
-        num_items=num_items,
+        limit=limit,
     )
 
 
 @torch.no_grad()
-def encode(writer: CacheWriter, path: Path) -> Iterator[None]:
+def encode(writer: CacheWriter, pending: Sequence[range] | None = None) -> Iterator[None]:
     """Encode what is pending; stops after each batch, so that a test can end it anywhere."""
-    frames = GridFrames(HDF5Dataset(path))
-    for batch in writer.pending:
-        writer.write(batch.start, writer.plan.model.encode(frames.read(batch)))
+    for batch in (writer.begin() or ()) if pending is None else pending:
+        writer.write(batch.start, writer.plan.model.encode(writer.plan.frames.read(batch)))
         yield
 
 
 def make_cache(folder: Path, plan: CachePlan, *, overwrite: bool = False) -> Path:
     """Return a finished cache."""
     with CacheWriter(folder, plan, overwrite=overwrite) as writer:
-        writer.begin()
-        for _ in encode(writer, Path(plan.index.source)):
-            pass
-        writer.finish()
+        pending = writer.begin()
+        if pending is not None:
+            for _ in encode(writer, pending):
+                pass
+            writer.finish()
     return folder
 
 

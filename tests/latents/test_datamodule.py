@@ -73,7 +73,7 @@ def test_windows(root: Path, caches: Path) -> None:
     np.testing.assert_array_equal(item.time_steps[0], np.diff(times).astype(np.float32))
     np.testing.assert_allclose(item.parameters, [[0.2, 2.0]])
     assert torch.equal(windows[-3].states, item.states)
-    with pytest.raises(IndexError, match="window 8 of 8"):
+    with pytest.raises(IndexError, match="out of bounds"):
         windows[8]
     raw = FrameWindowDataset(HDF5Dataset(root / "burgers1d_train.h5", n_steps=3, stride=2), "file")
     assert len(raw) == 8
@@ -139,7 +139,7 @@ def test_changed_data(root: Path, caches: Path, helpers, split: str) -> None:
     path = root / f"burgers1d_{split}.h5"
     path.unlink()
     helpers.write_task(path, (6, 9), seed=9)
-    with pytest.raises(ValueError, match=rf"burgers1d_{split} is stale: the data file differs"):
+    with pytest.raises(ValueError, match=rf"burgers1d_{split} is stale: the data file .* differs"):
         LatentDataModule("burgers1d", str(root), str(caches)).setup("fit")
 
 
@@ -169,7 +169,7 @@ def test_splits_with_different_options_or_parameters(
         LatentDataModule("burgers1d", str(root), str(caches)).setup("fit")
     with h5py.File(root / "burgers1d_val.h5", "r+") as file:
         del file["parameters/rho"]
-    with pytest.raises(ValueError, match=r"_val are \['nu'\], those of burgers1d_train \['nu', 'rho'\]"):
+    with pytest.raises(ValueError, match=r"_val are \['nu', 'rho'\] and \['nu'\]"):
         LatentDataModule("burgers1d", str(root), encoder=encoder).setup("fit")
 
 
@@ -188,6 +188,7 @@ def test_a_validation_cache_that_is_a_copy_of_the_training_cache(
     # The same file twice.
     path = root / "burgers1d_val.h5"
     shutil.copy(root / "burgers1d_train.h5", path)
+    shutil.rmtree(val)
     helpers.make_cache(val, helpers.make_plan(path, model, split="val"), overwrite=True)
     refused(r"burgers1d_train and .*burgers1d_val .*hold the same data")
     with pytest.raises(ValueError, match="hold the same data"):
@@ -195,8 +196,8 @@ def test_a_validation_cache_that_is_a_copy_of_the_training_cache(
     # The same frames in another file, or a part of them.
     with h5py.File(path, "r+") as file:
         file["metadata"].attrs["note"] = "a copy"
-    for num_items in (None, 9):
-        plan = helpers.make_plan(path, model, split="val", num_items=num_items)
+    for limit in (None, 9):
+        plan = helpers.make_plan(path, model, split="val", limit=limit)
         helpers.make_cache(val, plan, overwrite=True)
         refused(r"burgers1d_val \(\d+% of its samples\) hold the same data")
     with pytest.raises(ValueError, match="hold the same data"):

@@ -26,7 +26,7 @@ needs_graphs = pytest.mark.skipif(
 def test_grid_frames(root: Path) -> None:
     dataset = HDF5Dataset(root / "burgers1d_train.h5")
     frames = GridFrames(dataset)
-    assert (frames.num_items, frames.samples_per_item, frames.num_samples) == (20, 1, 20)
+    assert (frames.num_items, frames.samples_per_item) == (20, 1)
     assert torch.equal(frames.read([7, 2]), torch.stack([dataset[7], dataset[2]]))
     assert set(frames.parameters) == {"nu", "rho"}
 
@@ -37,13 +37,13 @@ def test_the_model_must_fit(root: Path) -> None:
     for spec in (fitting, replace(fitting, lengths=(1.00001, 1.0))):  # lengths may come from float32 numbers
         assert open_grid(path, spec).spec.names == ("u",)
     for spec, match in (
-        (replace(fitting, grid=(32, 1)), "expected grid 32x1, got 16x1; choose"),
+        (replace(fitting, grid=(32, 1)), "grid 32x1, got 16x1; choose"),
         (replace(fitting, boundary=("wall", "periodic")), "boundary"),
         (
             replace(fitting, boundary=("periodic", "wall"), grid_y="chebyshev"),
             "grid_y chebyshev",
         ),
-        (replace(fitting, lengths=(1.001, 1.0)), r"expected lengths \(1\.001, 1\.0\), got \(1\.0, 1\.0\)"),
+        (replace(fitting, lengths=(1.001, 1.0)), r"lengths \(1\.001, 1\.0\), got \(1\.0, 1\.0\)"),
         (FieldSpec(names=("w",), grid=(16, 1)), "no field 'w'"),
         (GraphSpec(("u",), (1,), 2), "trained on graphs"),
     ):
@@ -81,7 +81,7 @@ def test_moving_graphs_are_a_sample_for_each_time(tmp_path: Path, helpers) -> No
     path = particles(tmp_path, [4, 4, 4])
     spec = GraphSpec(("velocities",), (2,), 2, moving=True)
     frames = GraphFrames(ParticleZarrDataset(path), spec)
-    assert (frames.num_items, frames.samples_per_item, frames.num_samples) == (3, 4, 12)
+    assert (frames.num_items, frames.samples_per_item) == (3, 4)
     assert frames.trajectories.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     np.testing.assert_allclose(frames.times[:8], [0, 0.5, 1, 1.5, 0, 1.5, 3, 4.5])
     np.testing.assert_allclose(frames.parameters["radius"], [0.1, 1.1, 2.1], rtol=1e-6)
@@ -96,15 +96,14 @@ def test_moving_graphs_are_a_sample_for_each_time(tmp_path: Path, helpers) -> No
         split="train",
         source=path,
         data=data_identity(path),
-        batch_items=2,
-        num_items=2,
+        batch_size=9,
+        limit=6,
     )
-    assert (plan.index.num_samples, plan.index.batch_size) == (8, 8)
+    assert (plan.index.key.num_samples, plan.index.batch_size) == (8, 8)
 
     with CacheWriter(tmp_path / "cache" / "particles_advect_train", plan) as writer, torch.no_grad():
-        writer.begin()
-        assert writer.pending == [range(8)]
-        writer.write(0, model.encode(frames.read([0, 1])))
+        assert writer.begin() == [range(8)]
+        writer.write(0, model.encode(frames.read_samples(range(8))))
         writer.finish()
     cache = LatentCache.open(writer.folder)
     assert cache.index.spec == spec

@@ -56,12 +56,6 @@ def test_a_key_names_what_differs(model: LatentAutoencoder, helpers) -> None:
     assert len({key.hex, changed.hex, options.hex}) == 3
 
 
-@pytest.mark.parametrize(("values", "match"), [({"dtype": "int8"}, "dtype"), ({"num_samples": 0}, "samples")])
-def test_bad_keys(model: LatentAutoencoder, values: dict, match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        LatentKey.of(model, DATA, **{"num_samples": 5, **values})
-
-
 def test_identity_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.h5"
     path.write_bytes(b"first")

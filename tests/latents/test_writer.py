@@ -82,9 +82,7 @@ def test_a_killed_run_continues(
     folder = tmp_path / "cache" / "burgers1d_train"
 
     def work() -> None:
-        killed = CacheWriter(folder, plan)
-        killed.begin()
-        for count, _ in enumerate(helpers.encode(killed, Path(plan.index.source))):
+        for count, _ in enumerate(helpers.encode(CacheWriter(folder, plan))):
             if count == num_batches:
                 kill_self()
 
@@ -92,9 +90,9 @@ def test_a_killed_run_continues(
     with pytest.raises(ValueError, match=r"no finished latent cache at .*repeat the command"):
         LatentCache.open(folder)
     with CacheWriter(folder, plan) as again:
-        again.begin()
-        assert len(again.pending) == NUM_BATCHES - 1 - num_batches
-        for _ in helpers.encode(again, Path(plan.index.source)):
+        pending = again.begin()
+        assert len(pending) == NUM_BATCHES - 1 - num_batches
+        for _ in helpers.encode(again, pending):
             pass
         again.finish()
     assert contents(folder) == reference
@@ -141,14 +139,11 @@ def test_two_processes_share_the_batches(
 ) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
     with CacheWriter(folder, plan) as first:
-        first.begin()
-        pending = first.pending
+        pending = first.begin()
 
         def work(rank: int) -> None:
             torch.set_num_threads(1)
-            other = CacheWriter(folder, plan)
-            type(other).pending = property(lambda self: pending[rank::2])
-            for _ in helpers.encode(other, Path(plan.index.source)):
+            for _ in helpers.encode(CacheWriter(folder, plan), pending[rank::2]):
                 pass
 
         context = multiprocessing.get_context("fork")
@@ -165,10 +160,7 @@ def test_a_second_run_does_nothing(tmp_path: Path, plan: CachePlan, reference: d
     folder = tmp_path / "reference" / "burgers1d_train"
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     with CacheWriter(folder, plan) as again:
-        assert again.is_complete
-        again.begin()
-        assert again.pending == []
-        again.finish()
+        assert again.begin() is None
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
@@ -179,11 +171,9 @@ def test_another_key_is_refused(tmp_path: Path, plan: CachePlan, reference: dict
         helpers.make_cache(folder, other)
     assert contents(folder) == reference
     with CacheWriter(folder, other, overwrite=True) as replacing:
-        replacing.begin()
-        for _ in helpers.encode(replacing, Path(plan.index.source)):
+        for _ in helpers.encode(replacing):
             assert contents(folder) == reference  # until the new one is complete
         replacing.finish()
-        assert replacing.pending == []
     assert LatentCache.open(folder).key == other.index.key
 
 
@@ -200,13 +190,12 @@ def test_what_an_earlier_replacement_left_is_not_in_the_way(tmp_path: Path, plan
 def test_an_unfinished_cache_with_another_key(tmp_path: Path, plan: CachePlan, helpers) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
     with CacheWriter(folder, plan) as stopped:
-        stopped.begin()
-        next(helpers.encode(stopped, Path(plan.index.source)))
+        next(helpers.encode(stopped))
     source = Path(plan.index.source)
     for other, words in (
         (helpers.make_plan(source, plan.model, dtype="float16"), "dtype: float32 there, float16 now"),
-        (helpers.make_plan(source, plan.model, batch_items=8), "batch_size: 4 there, 8 now"),
-        (helpers.make_plan(source, plan.model, num_items=8), "num_samples: 20 there, 8 now"),
+        (helpers.make_plan(source, plan.model, batch_size=8), "batch_size: 4 there, 8 now"),
+        (helpers.make_plan(source, plan.model, limit=8), "num_samples: 20 there, 8 now"),
     ):
         with pytest.raises(ValueError, match=f"part is of another request .*{words}.*--overwrite"):
             helpers.make_cache(folder, other)
@@ -233,16 +222,14 @@ def test_samples_that_a_power_cut_tore_are_made_again(
 ) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
     with CacheWriter(folder, plan) as stopped:
-        stopped.begin()
-        encoding = helpers.encode(stopped, Path(plan.index.source))
+        encoding = helpers.encode(stopped)
         next(encoding)
         next(encoding)
     with (stopped.part / "latents.npy").open("r+b") as file:
         file.seek(-19 * 3 * 8 * 4, os.SEEK_END)  # sample 1
         file.write(bytes(8))
     with CacheWriter(folder, plan) as again:
-        again.begin()
-        assert again.pending == [range(0, 4), range(8, 12), range(12, 16), range(16, 20)]
+        assert again.begin() == [range(0, 4), range(8, 12), range(12, 16), range(16, 20)]
     helpers.make_cache(folder, plan)
     assert contents(folder) == reference
 
@@ -279,8 +266,7 @@ def test_a_disk_that_fills_up_leaves_a_state_that_continues(
 ) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
     with CacheWriter(folder, plan) as stopped:
-        stopped.begin()
-        encoding = helpers.encode(stopped, Path(plan.index.source))
+        encoding = helpers.encode(stopped)
         next(encoding)
         for file in stopped._files:
             file._file.close()
@@ -297,8 +283,7 @@ def test_data_that_change_meanwhile(tmp_path: Path, plan: CachePlan, helpers) ->
     folder = tmp_path / "cache" / "burgers1d_train"
     source = Path(plan.index.source)
     with CacheWriter(folder, plan) as writing:
-        writing.begin()
-        for _ in helpers.encode(writing, source):
+        for _ in helpers.encode(writing):
             pass
         source.touch()  # the content decides
         source.unlink()
@@ -326,15 +311,12 @@ def test_wrong_latents(tmp_path: Path, plan: CachePlan) -> None:
     with CacheWriter(folder, plan) as writing:
         writing.begin()
         good = np.zeros((4, 3, 8), np.float32)
-        for row, latents in ((-1, good), (17, good), (8, good[:, :2])):
-            with pytest.raises(ValueError, match="expected rows of"):
-                writing.write(row, latents)
         bad = good.copy()
         bad[2, 1, 1] = np.nan
         with pytest.raises(ValueError, match="latents of sample 10 hold NaN"):
             writing.write(8, bad)
         writing.write(12, good)
-        with pytest.raises(ValueError, match="4 of 5 batches are missing"):
+        with pytest.raises(ValueError, match="4 batches are missing"):
             writing.finish()
 
 
@@ -344,8 +326,3 @@ def test_float16_overflow(tmp_path: Path, root: Path, model: LatentAutoencoder, 
         writing.begin()
         with pytest.raises(ValueError, match=r"float16.*store float32"):
             writing.write(0, np.full((1, 3, 8), 1e5, np.float32))
-
-
-def test_a_plan_without_samples(root: Path, model: LatentAutoencoder, helpers) -> None:
-    with pytest.raises(ValueError, match="expected num_samples >= 1"):
-        helpers.make_plan(root / "burgers1d_train.h5", model, num_items=0)
