@@ -14,8 +14,9 @@ from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.predict import Ranks
 from gust_torch.spec import FieldSpec
 from gust_torch.terminal import silence_lightning
-from gust_torch.tokenizer.encode import encode_data
 from gust_torch.tokenizer.npz import TokenSource, write_tokens
+from gust_torch.tokenizer.options import DataOptions
+from gust_torch.tokenizer.pipeline import encode as encode_samples
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 from gust_torch.tokenizer.vocabulary import Vocabulary
 from solvers.common.hdf5_utils import HDF5Writer
@@ -72,7 +73,7 @@ def time_in_memory(model: VQVAE2d, batch_size: int, repeats: int) -> Row:
 
 
 def time_file(model: VQVAE2d, num_frames: int, *, batch_size: int = 16, repeats: int = 3) -> list[Row]:
-    """Time `Trainer.predict` over a file with everything around it, then writing the token file."""
+    """Time a pass over a file with everything around it, then writing the token file."""
     n = model.spec.grid[0]
     tokenizer = VQVAETokenizer(model)
     ranks = Ranks(devices="1")
@@ -81,9 +82,10 @@ def time_file(model: VQVAE2d, num_frames: int, *, batch_size: int = 16, repeats:
         data = Path(folder) / "data.h5"
         write_noise(data, n, num_frames)
         dataset = HDF5Dataset(data)
+        options = DataOptions("", (str(data),), batch_size=batch_size)
 
         def encode() -> None:
-            encode_data(tokenizer, dataset, ranks, num_samples=num_frames, batch_size=batch_size)
+            encode_samples(tokenizer, dataset, options, ranks)
 
         def floor() -> None:
             for _ in range(num_frames // batch_size):

@@ -88,7 +88,7 @@ class Ranks:
             if self.rank:
                 sys.exit(0)  # with an error code, Lightning would kill process 0 before it can say why
             raise failure
-        return value  # type: ignore[no-any-return]
+        return value
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum over all processes, in all of them; they wait for each other.

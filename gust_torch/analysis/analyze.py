@@ -10,7 +10,7 @@ from gust_torch.analysis.figures import analysis_figures
 from gust_torch.analysis.passes import analyze
 from gust_torch.analysis.report import curves, describe, summarize
 from gust_torch.figures import write_results
-from gust_torch.tokenizer.encode import open_data, warn_of_other_scale
+from gust_torch.tokenizer.pipeline import open_data
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 from solvers.common.progress import Progress
 from solvers.common.provenance import provenance
@@ -28,8 +28,7 @@ def analyze_checkpoint(options: AnalyzeOptions) -> str:
     """
     device = choose_device(options.accelerator)
     model = VQVAETokenizer.from_checkpoint(options.checkpoint).model
-    dataset = open_data(model, options)
-    other_scale = warn_of_other_scale(model, dataset, options)
+    dataset, other_scale = open_data(model, options)
     # Before the pass, not after it: a folder that cannot be made would waste it.
     options.output_dir.mkdir(parents=True, exist_ok=True)
     start = perf_counter()

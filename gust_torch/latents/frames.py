@@ -10,7 +10,6 @@ import numpy as np
 
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.identity import check_spec
 from gust_torch.spec import FieldSpec
 
 if TYPE_CHECKING:
@@ -58,8 +57,11 @@ def open_grid(
     if isinstance(spec, GraphSpec):
         raise ValueError(f"{path} holds grids, the autoencoder was trained on graphs; give one trained on it")
     dataset = HDF5Dataset(path, fields=spec.names, n_steps=n_steps, stride=stride)
-    remedy = "choose data like those, or train an autoencoder on these"
-    check_spec(spec, dataset.spec, source=str(path), remedy=remedy)
+    if changed := spec.differences(dataset.spec):
+        raise ValueError(
+            f"{path} does not fit the autoencoder, which was trained on {'; '.join(changed)}; choose data like "
+            "those, or train one on these"
+        )
     return dataset
 
 

@@ -17,7 +17,7 @@ from gust_torch.data.datamodule import FieldDataModule
 from gust_torch.data.graphs.datamodule import GraphDataModule, graph_spec
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.identity import check_spec
+from gust_torch.identity import differences, spec_identity
 from gust_torch.latents.frames import FrameSource, GraphFrames, GridFrames, open_grid
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.precompute.command import Request
@@ -145,7 +145,11 @@ class TaskData:
         dataset = self._graphs[0].dataset(split)  # type: ignore[arg-type]
         frames = GraphFrames(dataset, spec)
         found = graph_spec(dataset[0], list(spec.fields))
-        check_spec(spec, found, source=str(path), remedy="give an autoencoder trained on such data")
+        if changed := differences(spec_identity(spec), spec_identity(found)):
+            raise ValueError(
+                f"{path} does not fit the autoencoder, which was trained on {'; '.join(changed)}; give one "
+                "trained on such data"
+            )
         return frames
 
     def untrained_encoder(self, request: Request) -> LatentAutoencoder:

@@ -9,44 +9,25 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gust_torch.terminal import silence_lightning
 from gust_torch.tokenizer.options import ExportOptions, InfoOptions, SaveOptions
 from solvers.common.cli import parse, run_command
 
 if TYPE_CHECKING:
-    from gust_torch.tokenizer.pipeline import Encoded, RoundTrip, TokenInfo
+    from gust_torch.tokenizer.pipeline import Encoded, RoundTrip
     from gust_torch.tokenizer.usage import ScaleUsage
 
 PROG = "python -m gust_torch.tokenizer"
 COLUMNS = ("scale", "tokens", "codes in use", "perplexity", "perplexity/K", "bits/token")
 
 
-def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
-    """Run the command line; errors become one line and exit code 1."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    if not given or given[0] not in COMMANDS:
-        asked = bool(given) and given[0] in ("-h", "--help")
-        print(overview(prog), file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
-    return run_command(
-        lambda: COMMANDS[given[0]](given[1:], f"{prog} {given[0]}"), stopped="stopped; nothing was written"
-    )
-
-
-def overview(prog: str) -> str:
-    """Describe the commands."""
-    lines = [f"  {name:8}{command.__doc__}" for name, command in COMMANDS.items()]
-    return "\n".join([f"usage: {prog} {{{','.join(COMMANDS)}}} [FLAGS]", "", str(__doc__), *lines])
-
-
-def save(arguments: Sequence[str], prog: str) -> int:
+# torch and Lightning are imported in the commands: they take seconds, which --help need not wait for.
+def save(options: SaveOptions) -> int:
     """Encode data and write a token file."""
-    options = parse(SaveOptions, arguments, prog=prog, description=str(save.__doc__), underscores=True)
-    # Here and in info: torch and Lightning take seconds to import, which --help need not wait for.
     from gust_torch.tokenizer.pipeline import save_tokens
 
     silence_lightning()
@@ -56,59 +37,67 @@ def save(arguments: Sequence[str], prog: str) -> int:
     return 0
 
 
-def info(arguments: Sequence[str], prog: str) -> int:
+def info(options: InfoOptions) -> int:
     """Print code usage, bits per pixel and the round trip; exit code 1 where that is not exact."""
-    options = parse(InfoOptions, arguments, prog=prog, description=str(info.__doc__), underscores=True)
     from gust_torch.tokenizer.pipeline import token_info
 
     silence_lightning()
     found = token_info(options)
     if found is None:
         return 0
-    print(describe_info(found))
-    if found.round_trip.exact:
+    print("\n".join([*describe_encoded(found[0]), *describe_round_trip(*found)]))
+    if found[1].exact:
         return 0
     print("error: decode(encode(x)) differs from reconstruct(x)", file=sys.stderr)
     return 1
 
 
-def export(arguments: Sequence[str], prog: str) -> int:
+def export(options: ExportOptions) -> int:
     """Write a token file anew in the layout of gust2."""
-    options = parse(ExportOptions, arguments, prog=prog, description=str(export.__doc__), underscores=True)
     from gust_torch.tokenizer.npz import export_gust2
 
-    export_gust2(options.tokens, Path(options.output), overwrite=options.overwrite)
+    export_gust2(Path(options.tokens), Path(options.output), overwrite=options.overwrite)
     print(f"written        {options.output}")
     return 0
 
 
-COMMANDS: dict[str, Callable[[Sequence[str], str], int]] = {"info": info, "save": save, "export": export}
+COMMANDS: dict[str, tuple[Any, type]] = {
+    "info": (info, InfoOptions),
+    "save": (save, SaveOptions),
+    "export": (export, ExportOptions),
+}
 
 
-def describe_info(info: TokenInfo) -> str:
-    """Describe the tokens of a data file."""
-    rate = info.rate
-    cost = f"{rate.nominal:.4f} nominal, {rate.entropy_coded:.4f} entropy coded"
-    errors = ", ".join(f"{name} {value:.4f}" for name, value in info.round_trip.vrmse.items())
-    return "\n".join(
-        [
-            *describe_encoded(info.encoded),
-            f"bits per pixel {cost}",
-            f"round trip     {describe_round_trip(info.round_trip)}",
-            f"VRMSE          {errors}",
-        ]
-    )
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
+    """Run the command line; errors become one line and exit code 1."""
+    name, *given = [*(sys.argv[1:] if argv is None else argv), ""]
+    if name not in COMMANDS:
+        asked = name in ("-h", "--help")
+        print(overview(prog), file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    command, options = COMMANDS[name]
+
+    def run() -> int:
+        code: int = command(
+            parse(options, given[:-1], prog=f"{prog} {name}", description=command.__doc__, underscores=True)
+        )
+        return code
+
+    return run_command(run, stopped="stopped; nothing was written")
+
+
+def overview(prog: str) -> str:
+    """Describe the commands."""
+    lines = [f"  {name:8}{command.__doc__}" for name, (command, _) in COMMANDS.items()]
+    return "\n".join([f"usage: {prog} {{{','.join(COMMANDS)}}} [FLAGS]", "", str(__doc__), *lines])
 
 
 def describe_encoded(encoded: Encoded) -> list[str]:
     """Describe usage, sizes and the scales that an autoregressive model has to predict, line by line."""
     vocabulary = encoded.vocabulary
-    first = vocabulary.first_trainable_scale
-    choice = (
-        f"scale {first} ({'x'.join(map(str, vocabulary.scales[first]))})"
-        if first < vocabulary.num_scales
-        else "none: every scale has a single code"
-    )
+    choice = "none: every scale has a single code"
+    if (first := vocabulary.first_trainable_scale) < len(vocabulary.scales):
+        choice = f"scale {first} ({'x'.join(map(str, vocabulary.scales[first]))})"
     total = sum(len(book) for book in vocabulary.codebooks)
     return [
         *usage_table(encoded.usages),
@@ -120,14 +109,18 @@ def describe_encoded(encoded: Encoded) -> list[str]:
     ]
 
 
-def describe_round_trip(trip: RoundTrip) -> str:
-    """Say whether decoding was exact, and on how many samples."""
+def describe_round_trip(encoded: Encoded, trip: RoundTrip) -> list[str]:
+    """Describe what a sample costs, whether decoding was exact and on how many samples, and the errors."""
+    rate = encoded.rate
     skipped = f"; {trip.num_skipped} with codes outside the vocabulary left out" if trip.num_skipped else ""
     verdict = "exact" if trip.exact else "NOT EXACT"
-    return (
-        f"{verdict}: max |decode(encode(x)) - reconstruct(x)| = {trip.max_difference:g} "
-        f"on {trip.num_samples} samples{skipped}"
-    )
+    errors = ", ".join(f"{name} {value:.4f}" for name, value in trip.vrmse.items())
+    return [
+        f"bits per pixel {rate.nominal:.4f} nominal, {rate.entropy_coded:.4f} entropy coded",
+        f"round trip     {verdict}: max |decode(encode(x)) - reconstruct(x)| = "
+        f"{trip.max_difference:g} on {trip.num_samples} samples{skipped}",
+        f"VRMSE          {errors}",
+    ]
 
 
 def usage_table(usages: Sequence[ScaleUsage]) -> list[str]:
@@ -143,7 +136,7 @@ def usage_table(usages: Sequence[ScaleUsage]) -> list[str]:
         )
         for usage in usages
     ]
-    widths = [max(len(row[i]) for row in (COLUMNS, *rows)) for i in range(len(COLUMNS))]
+    widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
     return [
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         for row in (COLUMNS, *rows)

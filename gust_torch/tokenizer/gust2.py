@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gust_torch.tokenizer.vocabulary import Vocabulary
-
-__all__ = ["gust2_arrays", "is_gust2", "read_gust2"]
+from gust_torch.tokenizer.vocabulary import CODEBOOK, Vocabulary
 
 GUST2_KEYS = ("original_codebook", "old_to_new", "new_to_old", "scale_masks")
 
@@ -35,8 +33,7 @@ def gust2_arrays(
     Raises:
         ValueError: if a scale is no square.
     """
-    oblong = [f"{h}x{w}" for h, w in vocabulary.scales if h != w]
-    if oblong:
+    if oblong := [f"{h}x{w}" for h, w in vocabulary.scales if h != w]:
         raise ValueError(f"gust2's layout has square scales only, not {', '.join(oblong)}; keep our layout")
     sizes = [len(book) for book in vocabulary.codebooks]
     starts = np.cumsum([0, *sizes[:-1]])
@@ -58,11 +55,6 @@ def gust2_arrays(
     return arrays
 
 
-def is_gust2(stored: Mapping[str, NDArray[Any]]) -> bool:
-    """Whether the members of a token file are laid out so."""
-    return stored["scales"].ndim == 1
-
-
 def read_gust2(stored: Mapping[str, NDArray[Any]], format_version: int) -> dict[str, NDArray[Any]]:
     """Turn members in gust2's layout into ours; each scale gets a range of tokens of its own.
 
@@ -75,35 +67,28 @@ def read_gust2(stored: Mapping[str, NDArray[Any]], format_version: int) -> dict[
     Raises:
         ValueError: if members are missing or contradict each other.
     """
-    sides = stored["scales"]
-    if sides.dtype.kind not in "iu":
-        raise ValueError(f"expected whole numbers as scales, got {sides.dtype}")
-    pairs = np.stack([sides, sides], axis=1).astype(np.int64)
-    if "original_codebook_scale_0" in stored:  # ours, exported
-        sizes = [len(book) for key, book in stored.items() if key.startswith("original_codebook_scale_")]
+    pairs = np.stack([stored["scales"]] * 2, axis=1).astype(np.int64)
+    if sizes := [len(book) for key, book in stored.items() if key.startswith(CODEBOOK)]:  # ours, exported
         rest = {key: array for key, array in stored.items() if key not in GUST2_KEYS}
         return {**rest, "scales": pairs, "vocab_size": np.array(max(sizes), dtype=np.int64)}
-    missing = [key for key in GUST2_KEYS if key not in stored]
-    if missing:
-        raise ValueError(f"it lacks {', '.join(missing)}")
-    tokens, book = stored["indices_flat"], stored["original_codebook"]
+    book, tokens = stored["original_codebook"], stored["indices_flat"]
     masks, new_to_old = stored["scale_masks"], stored["new_to_old"]
-    scales = tuple((int(s), int(s)) for s in sides)
-    length, size = sum(h * w for h, w in scales), len(new_to_old)
-    if masks.shape != (len(scales), size) or masks.dtype.kind != "b" or new_to_old.dtype.kind not in "iu":
+    ends, size = np.cumsum(pairs.prod(axis=1)), len(new_to_old)
+    if masks.shape != (len(pairs), size) or masks.dtype.kind != "b":
         raise ValueError(f"scale_masks {masks.shape} and new_to_old {new_to_old.shape} do not fit together")
-    if tokens.ndim != 2 or tokens.shape[1] != length or tokens.dtype.kind not in "iu":
-        raise ValueError(f"indices_flat has shape {tokens.shape}, expected (n, {length}) for its scales")
+    if tokens.shape != (len(tokens), ends[-1]):
+        raise ValueError(f"indices_flat has shape {tokens.shape}, expected (n, {ends[-1]}) for its scales")
     if tokens.size and not 0 <= tokens.min() <= tokens.max() < size:
         raise ValueError(f"indices_flat holds {tokens.min()} to {tokens.max()}, of {size} tokens")
     codes = new_to_old[tokens]
-    ends = np.cumsum([h * w for h, w in scales])
-    in_use = []
-    for (h, w), end, mask in zip(scales, ends, masks, strict=True):
-        # What occurs counts too: the masks of a file with a reused vocabulary are another file's.
-        occurring = np.union1d(new_to_old[mask], codes[:, end - h * w : end])
-        in_use.append(occurring.astype(np.int32))
-    vocabulary = Vocabulary(scales, (book.astype(np.float32),) * len(scales), tuple(in_use))
+    # What occurs counts too: the masks of a file with a reused vocabulary are another file's.
+    parts = np.split(codes, ends[:-1], axis=1)
+    in_use = [np.union1d(new_to_old[mask], part) for mask, part in zip(masks, parts, strict=True)]
+    vocabulary = Vocabulary(
+        scales=tuple((int(h), int(w)) for h, w in pairs),
+        codebooks=(book.astype(np.float32),) * len(pairs),
+        codes_in_use=tuple(codes.astype(np.int32) for codes in in_use),
+    )
     config = {"format_version": format_version, "architecture": json.loads(str(stored["config_json"]))}
     return {
         **vocabulary.arrays(),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["DataOptions", "ExportOptions", "InfoOptions", "SaveOptions", "TokenOptions"]
-
 
 @dataclass(frozen=True)
 class DataOptions:
@@ -35,11 +33,7 @@ class DataOptions:
     config_path: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the numbers, and take "[buoyancy,vorticity]" as scripts/train.py does.
-
-        Raises:
-            ValueError: if a value is out of range.
-        """
+        """Check the numbers, and take "[buoyancy,vorticity]" as scripts/train.py does."""
         if not self.data_path:
             raise ValueError("--data-path names no file; give one or more")
         if self.batch_size < 1 or self.num_workers < 0:
@@ -77,11 +71,7 @@ class InfoOptions(TokenOptions):
     check_samples: int = 256
 
     def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            ValueError: if a value is out of range.
-        """
+        """Check the numbers."""
         super().__post_init__()
         if self.check_samples < 1:
             raise ValueError(f"expected check_samples >= 1, got {self.check_samples}")

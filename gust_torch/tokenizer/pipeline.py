@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from gust_torch.checkpoint import model_digest
 from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.identity import evenly_spaced, warn_of_scale
 from gust_torch.metrics.errors import vrmse
+from gust_torch.models.token_model import TokenModel
 from gust_torch.predict import Ranks, RowFile, allocate_rows
-from gust_torch.tokenizer.encode import encode_data, open_data, warn_of_other_scale
+from gust_torch.spec import FieldSpec
 from gust_torch.tokenizer.npz import TokenSource, refuse_existing, write_tokens
-from gust_torch.tokenizer.options import InfoOptions, SaveOptions, TokenOptions
+from gust_torch.tokenizer.options import DataOptions, InfoOptions, SaveOptions, TokenOptions
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 from gust_torch.tokenizer.usage import BitRate, ScaleUsage, bit_rate, scale_usage
-from gust_torch.tokenizer.vocabulary import Vocabulary, describe_unseen
+from gust_torch.tokenizer.vocabulary import Vocabulary
 from solvers.common.files import WriterLock, file_sha256
 from solvers.common.provenance import provenance
 from solvers.common.urls import redact
 
-__all__ = ["Encoded", "RoundTrip", "TokenInfo", "check_round_trip", "save_tokens", "token_info"]
-
 CODES = ".codes.part"
+SCALE_SAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,13 @@ class Encoded:
         num_samples: n.
         vocabulary: the numbering in force, new or reused.
         counts: S arrays (K_k,), occurrences of each original code.
+        spec: of the fields.
     """
 
     num_samples: int
     vocabulary: Vocabulary
     counts: tuple[NDArray[np.int64], ...]
+    spec: FieldSpec
 
     @property
     def usages(self) -> tuple[ScaleUsage, ...]:
@@ -50,9 +56,16 @@ class Encoded:
         return scale_usage(self.vocabulary.scales, self.counts)
 
     @property
+    def rate(self) -> BitRate:
+        """Bits per pixel."""
+        return bit_rate(self.usages, self.spec.num_channels, self.spec.grid)
+
+    @property
     def unseen(self) -> list[str]:
         """A line for each scale with codes outside a reused vocabulary."""
-        return describe_unseen(self.vocabulary, self.vocabulary.unseen_counts(self.counts), self.num_samples)
+        pairs = zip(self.counts, self.vocabulary.codes_in_use, strict=True)
+        numbers = [int(count.sum() - count[codes].sum()) for count, codes in pairs]
+        return self.vocabulary.describe_unseen(numbers, self.num_samples)
 
 
 @dataclass(frozen=True)
@@ -77,19 +90,38 @@ class RoundTrip:
         return self.max_difference == 0.0
 
 
-@dataclass(frozen=True)
-class TokenInfo:
-    """Everything that `info` prints.
+def open_data(model: TokenModel, options: DataOptions) -> tuple[HDF5Dataset, list[str]]:
+    """Open the samples and check that the model was made for such fields.
 
-    Attributes:
-        encoded: codes of all samples.
-        rate: bits per pixel.
-        round_trip: exactness and reconstruction error.
+    Returns:
+        The samples; the names of channels whose values are of another order than the training's, as in other
+        units, which a warning tells.
+
+    Raises:
+        ValueError: if the data cannot be read, or their channels, grid, boundaries or lengths differ from the
+            model's.
     """
+    dataset = HDF5Dataset(
+        options.data_path,
+        fields=model.spec.names if options.fields is None else options.fields,
+        sample_start=options.sample_start,
+        sample_stop=options.sample_stop,
+    )
+    source = redact(", ".join(options.data_path))
+    if changed := model.spec.differences(dataset.spec):
+        raise ValueError(
+            f"{source} does not fit the model, which was trained on {'; '.join(changed)}; give data like those "
+            "of its training, or other --fields"
+        )
+    some = read_frames(dataset, evenly_spaced(len(dataset), SCALE_SAMPLES))
+    deviations = some.double().std((0, 2, 3), correction=0)
+    trained = model.std.flatten().cpu().numpy()
+    return dataset, warn_of_scale(trained, deviations.numpy(), dataset.spec.names, source=source)
 
-    encoded: Encoded
-    rate: BitRate
-    round_trip: RoundTrip
+
+def read_frames(dataset: HDF5Dataset, rows: Sequence[int]) -> Tensor:
+    """Read samples (b, c, h, w)."""
+    return dataset.__getitems__(rows).stacked
 
 
 def save_tokens(options: SaveOptions) -> Encoded | None:
@@ -107,11 +139,11 @@ def save_tokens(options: SaveOptions) -> Encoded | None:
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no folder {target.parent} for --output {target}; create it first")
     refuse_existing(target, overwrite=options.overwrite)
-    tokenizer, vocabulary = load_with_vocabulary(options)
-    dataset = open_data(tokenizer.model, options)
-    warn_of_other_scale(tokenizer.model, dataset, options)
+    tokenizer, dataset = load(options)
     with make_ranks(options) as ranks, codes_file(target, tokenizer, dataset, ranks) as path:
-        encoded = encode(tokenizer, vocabulary, dataset, options, ranks, path)
+        rows = RowFile(path)
+        encoded = encode(tokenizer, dataset, options, ranks, rows.write)
+        rows.close()
         if ranks.rank:
             return None
         source = describe_source(options, tokenizer, dataset, encoded.num_samples)
@@ -120,7 +152,7 @@ def save_tokens(options: SaveOptions) -> Encoded | None:
     return encoded
 
 
-def token_info(options: InfoOptions) -> TokenInfo | None:
+def token_info(options: InfoOptions) -> tuple[Encoded, RoundTrip] | None:
     """Encode data and look at their tokens; nothing is written.
 
     Returns:
@@ -129,29 +161,30 @@ def token_info(options: InfoOptions) -> TokenInfo | None:
     Raises:
         ValueError: if checkpoint, data or vocabulary do not fit together.
     """
-    tokenizer, vocabulary = load_with_vocabulary(options)
-    dataset = open_data(tokenizer.model, options)
-    warn_of_other_scale(tokenizer.model, dataset, options)
+    tokenizer, dataset = load(options)
     with make_ranks(options) as ranks:
-        ranks.start()
-        encoded = encode(tokenizer, vocabulary, dataset, options, ranks)
+        ranks.fabric.launch()
+        encoded = encode(tokenizer, dataset, options, ranks)
         if ranks.rank:
             return None
     tokenizer.use_vocabulary(encoded.vocabulary)
-    spec = tokenizer.model.spec
-    return TokenInfo(
-        encoded,
-        rate=bit_rate(encoded.usages, spec.num_channels, spec.grid),
-        round_trip=check_round_trip(tokenizer, dataset, options.check_samples),
-    )
+    return encoded, check_round_trip(tokenizer, dataset, options.check_samples)
+
+
+def load(options: TokenOptions) -> tuple[VQVAETokenizer, HDF5Dataset]:
+    """Load a checkpoint, the vocabulary where one is named, and the data, and check that they fit together.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    tokenizer = VQVAETokenizer.from_checkpoint(options.checkpoint)
+    if options.fit_from is not None:
+        tokenizer.use_vocabulary(options.fit_from)
+    return tokenizer, open_data(tokenizer.model, options)[0]
 
 
 def make_ranks(options: TokenOptions) -> Ranks:
-    """Choose the devices.
-
-    Raises:
-        ValueError: if this machine lacks them.
-    """
+    """Choose the devices."""
     return Ranks(devices=options.devices, accelerator=options.accelerator, strategy=options.strategy)
 
 
@@ -161,80 +194,65 @@ def codes_file(target: Path, tokenizer: VQVAETokenizer, dataset: HDF5Dataset, ra
 
     The output is locked meanwhile. What killed processes left of such files in the folder is removed.
     """
-    ranks.start()
+    ranks.fabric.launch()
     path = target.with_name(f".{target.name}{CODES}")
-    locks: list[WriterLock] = []
+    with ExitStack() as stack:
 
-    def prepare() -> None:
-        remove_leftovers(target.parent)
-        locks.append(WriterLock(target))
-        shape = (len(dataset), tokenizer.tokens_per_sample)
-        allocate_rows(path, shape, np.dtype(tokenizer.code_dtype))
+        def prepare() -> None:
+            for left in target.parent.glob(f".*{CODES}"):
+                with suppress(BlockingIOError), WriterLock(left.with_name(left.name[1 : -len(CODES)])):
+                    left.unlink(missing_ok=True)
+            stack.enter_context(WriterLock(target))
+            stack.callback(path.unlink, missing_ok=True)
+            allocate_rows(path, (len(dataset), sum(tokenizer.areas)), tokenizer.code_dtype)
 
-    try:
         ranks.agree(prepare)
         yield path
-    finally:
-        for lock in locks:  # of the first process
-            path.unlink(missing_ok=True)
-            lock.release()
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove the codes of runs that were killed; those of a run at work are locked and stay."""
-    for path in folder.glob(f".*{CODES}"):
-        with suppress(BlockingIOError):
-            lock = WriterLock(path.with_name(path.name[1:].removesuffix(CODES)))
-            path.unlink(missing_ok=True)
-            lock.release()
-
-
-def load_with_vocabulary(options: TokenOptions) -> tuple[VQVAETokenizer, Vocabulary | None]:
-    """Load a checkpoint and, where named, a vocabulary that was built on its codebooks.
-
-    Raises:
-        ValueError: if they do not belong together.
-    """
-    tokenizer = VQVAETokenizer.from_checkpoint(options.checkpoint)
-    if options.fit_from is None:
-        return tokenizer, None
-    return tokenizer, tokenizer.use_vocabulary(options.fit_from).vocabulary
 
 
 def encode(
     tokenizer: VQVAETokenizer,
-    vocabulary: Vocabulary | None,
     dataset: HDF5Dataset,
-    options: TokenOptions,
+    options: DataOptions,
     ranks: Ranks,
-    path: Path | None = None,
+    write: Callable[[int, NDArray[Any]], None] = lambda start, codes: None,
 ) -> Encoded:
-    """Encode all samples, into a file where one is named, and number the codes that occur.
+    """Encode every sample once, and number the codes that occur unless the tokenizer has a vocabulary.
+
+    All processes call it, and each takes a share of the batches. The tokenizer is left on the device. Batches
+    are the same for any number of processes, and so are the codes: see `VQVAETokenizer.predict_batch_size`.
 
     Args:
         tokenizer: with the trained model.
-        vocabulary: the numbering, if one is reused.
         dataset: the samples.
         options: how to load.
-        ranks: the processes.
-        path: .npy for the codes (n, L).
+        ranks: the processes, started.
+        write: takes the number of the first sample and the codes (n, L) of each batch of this process.
     """
-    rows = None if path is None else RowFile(path)
-    num_samples = ranks.agree(lambda: len(dataset) if rows is None else rows.shape[0])
-    counts = encode_data(
-        tokenizer,
-        dataset,
-        ranks,
-        num_samples=num_samples,
-        batch_size=options.batch_size,
+    num_samples = ranks.agree(lambda: len(dataset))
+    size = min(options.batch_size, num_samples)
+    tokenizer.predict_batch_size = size
+    tokenizer.to(ranks.fabric.device)
+    counts = [np.zeros(count, dtype=np.int64) for count in tokenizer.model.vocab_sizes]
+
+    def keep(start: int, codes: Tensor) -> None:
+        for count, found in zip(counts, tokenizer.count(codes), strict=True):
+            count += found
+        write(start, codes.numpy())
+
+    ranks.predict(
+        tokenizer.predict_step,
+        partial(read_frames, dataset),
+        [range(num_samples)[start : start + size] for start in range(0, num_samples, size)],
+        keep,
+        title="tokens",
         num_workers=options.num_workers,
-        write=None if rows is None else rows.write,
     )
-    if rows is not None:
-        rows.close()
+    total = tuple(ranks.sum(torch.from_numpy(count)).numpy() for count in counts)
+    vocabulary = tokenizer._vocabulary
     if vocabulary is None:
-        vocabulary = Vocabulary.from_counts(tokenizer.model.scales, tokenizer.codebooks, counts)
-    return Encoded(num_samples, vocabulary, counts)
+        vocabulary = Vocabulary.from_counts(tokenizer.model.scales, tokenizer.codebooks, total)
+    return Encoded(num_samples, vocabulary, total, tokenizer.model.spec)
 
 
 def describe_source(
@@ -248,7 +266,7 @@ def describe_source(
         "provenance": {
             "checkpoint": redact(options.checkpoint),
             "checkpoint_sha256": file_sha256(Path(options.checkpoint)),
-            "weights_sha256": tokenizer.weights_sha256,
+            "weights_sha256": model_digest(model),
             "data_path": [redact(path) for path in options.data_path],
             "fields": list(dataset.spec.names),
             "sample_start": options.sample_start,
@@ -275,17 +293,15 @@ def check_round_trip(tokenizer: VQVAETokenizer, dataset: HDF5Dataset, num_sample
         dataset: the samples.
         num_samples: how many to look at.
     """
-    n = dataset.n_samples
-    chosen = np.unique(np.linspace(0, n - 1, min(num_samples, n)).round().astype(int))
-    batch_size = tokenizer.predict_batch_size or len(chosen)
+    chosen = evenly_spaced(len(dataset), num_samples)
+    size = tokenizer.predict_batch_size or len(chosen)
     original = torch.from_numpy(tokenizer.vocabulary.unified_to_original)
-    errors: list[torch.Tensor] = []
-    gaps: list[torch.Tensor] = []
-    for start in range(0, len(chosen), batch_size):
-        rows = chosen[start : start + batch_size]
+    errors: list[Tensor] = []
+    gaps: list[Tensor] = []
+    for start in range(0, len(chosen), size):
+        rows = chosen[start : start + size]
         # A short batch is filled up, so that no kernel rounds differently than in the encoding pass.
-        padded = np.pad(rows, (0, batch_size - len(rows)), mode="edge")
-        x = dataset.__getitems__(padded.tolist()).stacked
+        x = read_frames(dataset, rows + rows[-1:] * (size - len(rows)))
         tokens = tokenizer.encode(x)
         decoded, direct = tokenizer.decode(tokens), tokenizer.reconstruct(x)
         held = (original[tokens.cpu()] == tokenizer.tokenize(x).cpu()).all(dim=1)[: len(rows)]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,13 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from gust_torch.checkpoint import load_model, model_digest
 from gust_torch.models.token_model import TokenModel
 from gust_torch.tokenizer.npz import read_vocabulary
-from gust_torch.tokenizer.vocabulary import Vocabulary, describe_unseen
+from gust_torch.tokenizer.vocabulary import Vocabulary
 from solvers.common.files import file_sha256
-
-__all__ = ["VQVAETokenizer", "count_codes"]
-
-logger = logging.getLogger(__name__)
 
 
 class VQVAETokenizer(LightningModule):
@@ -40,7 +35,17 @@ class VQVAETokenizer(LightningModule):
         predict_batch_size: rows that `predict_step` fills up a short batch to. Kernels may round differently
             for another batch shape, so this makes codes independent of where the batches were cut.
         checkpoint: where the model came from, if from a file.
+        areas: tokens of each scale, h_k w_k.
     """
+
+    # Tables of the vocabulary. Those of all scales lie behind one another, so that one gather serves a batch:
+    # the code at position p of the flat sequence has row `_first_row[p] + code`.
+    _first_row: Tensor
+    _row_to_token: Tensor
+    _scale_of_position: Tensor
+    _token_to_scale: Tensor
+    _token_to_code: Tensor
+    _unseen: Tensor  # (S,) tokens so far whose code the vocabulary does not hold
 
     def __init__(
         self,
@@ -49,18 +54,13 @@ class VQVAETokenizer(LightningModule):
         *,
         predict_batch_size: int | None = None,
     ) -> None:
-        """Wrap a trained model.
-
-        Args:
-            model: the VQ-VAE, taken over as it is.
-            vocabulary: the numbering, if already known.
-            predict_batch_size: see the class.
-        """
+        """Wrap a trained model, taken over as it is, and a vocabulary if it is already known."""
         super().__init__()
         self.model = model.eval().requires_grad_(False)
         self.predict_batch_size = predict_batch_size
         self.checkpoint: str | None = None
-        self._tables: VocabularyTables | None = None
+        self.areas = [h * w for h, w in model.scales]
+        self._vocabulary: Vocabulary | None = None
         if vocabulary is not None:
             self.use_vocabulary(vocabulary)
 
@@ -88,7 +88,11 @@ class VQVAETokenizer(LightningModule):
         Raises:
             ValueError: if there is none yet.
         """
-        return self._require_tables().vocabulary
+        if self._vocabulary is None:
+            raise ValueError(
+                "the tokenizer has no vocabulary; call fit(batches) or use_vocabulary('tokens.npz') first"
+            )
+        return self._vocabulary
 
     @property
     def codebooks(self) -> tuple[NDArray[np.float32], ...]:
@@ -100,11 +104,6 @@ class VQVAETokenizer(LightningModule):
         """Of original codes: int16 where it holds them, else int32."""
         fits = max(self.model.vocab_sizes) <= np.iinfo(np.int16).max + 1
         return np.dtype(np.int16 if fits else np.int32)
-
-    @property
-    def tokens_per_sample(self) -> int:
-        """L = sum over scales of h_k w_k."""
-        return sum(self._areas)
 
     def use_vocabulary(self, vocabulary: Vocabulary | str | os.PathLike[str]) -> VQVAETokenizer:
         """Adopt a vocabulary, such as the training data's for test data.
@@ -121,33 +120,35 @@ class VQVAETokenizer(LightningModule):
             vocabulary = read_vocabulary(os.fspath(vocabulary))
         vocabulary.require_codebooks(self.codebooks, source=source)
         self._require_weights(vocabulary, source)
-        self._tables = VocabularyTables(vocabulary).to(self.model.mean.device)
+        sizes = [len(book) for book in vocabulary.codebooks]
+        tables: dict[str, NDArray[Any]] = {
+            "_first_row": np.repeat(np.cumsum(sizes) - sizes, self.areas),
+            "_row_to_token": np.concatenate(vocabulary.old_to_unified),
+            "_scale_of_position": np.repeat(np.arange(len(sizes)), self.areas),
+            "_token_to_scale": vocabulary.unified_to_scale,
+            "_token_to_code": vocabulary.unified_to_original,
+            "_unseen": np.zeros(len(sizes)),
+        }
+        for name, array in tables.items():
+            # The token file is the vocabulary's home, not a checkpoint.
+            table = torch.from_numpy(array.astype(np.int64)).to(self.model.mean.device)
+            self.register_buffer(name, table, persistent=False)
+        self._vocabulary, self._num_encoded = vocabulary, 0
         return self
 
     def _require_weights(self, vocabulary: Vocabulary, source: str) -> None:
-        """Refuse tokens of a model with equal codebooks that encodes or decodes otherwise.
-
-        Raises:
-            ValueError: as said.
-        """
-        made_by = vocabulary.weights_sha256
-        if made_by is not None:
-            is_same = made_by == self.weights_sha256
-        elif vocabulary.checkpoint_sha256 is None or self.checkpoint is None:
+        """Refuse tokens of a model with equal codebooks that encodes or decodes otherwise."""
+        if vocabulary.weights_sha256 is not None:
+            made_by, own = vocabulary.weights_sha256, model_digest(self.model)
+        elif vocabulary.checkpoint_sha256 is not None and self.checkpoint is not None:  # of an older version
+            made_by, own = vocabulary.checkpoint_sha256, file_sha256(Path(self.checkpoint))
+        else:
             return
-        else:  # a file of an older version
-            made_by = vocabulary.checkpoint_sha256
-            is_same = made_by == file_sha256(Path(self.checkpoint))
-        if not is_same:
+        if made_by != own:
             raise ValueError(
                 f"{source} was made by a model with other weights ({made_by[:12]}), its tokens would decode "
                 "to other fields here; use the checkpoint that made it, or fit a new vocabulary"
             )
-
-    @property
-    def weights_sha256(self) -> str:
-        """Digest of the model as it is now, weights and buffers."""
-        return model_digest(self.model)
 
     def fit(self, batches: Iterable[Tensor]) -> VQVAETokenizer:
         """Build the vocabulary of the codes that occur in the data.
@@ -158,12 +159,15 @@ class VQVAETokenizer(LightningModule):
         Raises:
             ValueError: if there are no batches.
         """
-        areas, sizes = self._areas, self.model.vocab_sizes
-        counts = [np.zeros(size, dtype=np.int64) for size in sizes]
+        counts = [np.zeros(size, dtype=np.int64) for size in self.model.vocab_sizes]
         for x in batches:
-            codes = self.tokenize(x).cpu().numpy()
-            counts = [a + b for a, b in zip(counts, count_codes(codes, areas, sizes), strict=True)]
+            counts = [a + b for a, b in zip(counts, self.count(self.tokenize(x).cpu()), strict=True)]
         return self.use_vocabulary(Vocabulary.from_counts(self.model.scales, self.codebooks, counts))
+
+    def count(self, codes: Tensor) -> list[NDArray[np.int64]]:
+        """Count the occurrences (K_k,) of each scale's codes in original codes (n, L)."""
+        pairs = zip(codes.split(self.areas, dim=1), self.model.vocab_sizes, strict=True)
+        return [np.bincount(part.numpy().ravel(), minlength=size) for part, size in pairs]
 
     @torch.no_grad()
     def tokenize(self, x: Tensor | ArrayLike) -> Tensor:
@@ -180,7 +184,13 @@ class VQVAETokenizer(LightningModule):
         Raises:
             ValueError: if there is no vocabulary, or x has other channels or another grid than the model.
         """
-        return self._require_tables().to_tokens(self.tokenize(x))
+        _ = self.vocabulary
+        codes = self.tokenize(x)
+        tokens = self._row_to_token[codes + self._first_row]
+        unseen = (self._token_to_code[tokens] != codes).sum(dim=0)
+        self._unseen.index_add_(0, self._scale_of_position, unseen)
+        self._num_encoded += len(codes)
+        return tokens
 
     @torch.no_grad()
     def decode(self, indices: Tensor | ArrayLike) -> Tensor:
@@ -189,11 +199,29 @@ class VQVAETokenizer(LightningModule):
         Raises:
             ValueError: if there is no vocabulary, or a token is not one of its position's scale.
         """
+        vocabulary = self.vocabulary
         if not isinstance(indices, Tensor):
             array = np.array(indices)
             indices = torch.from_numpy(array.astype(np.int64) if array.dtype.kind in "iu" else array)
-        codes = self._require_tables().to_codes(indices.to(self.model.mean.device))
-        parts = codes.split(self._areas, dim=1)
+        if indices.ndim != 2 or indices.shape[1] != vocabulary.tokens_per_sample:
+            expected = f"(b, {vocabulary.tokens_per_sample})"
+            raise ValueError(f"expected indices of shape {expected}, got {tuple(indices.shape)}")
+        if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+            raise ValueError(f"expected whole numbers as tokens, got {indices.dtype}")
+        tokens = indices.to(self.model.mean.device).long()
+        outside = (tokens < 0) | (tokens >= vocabulary.effective_vocab_size)
+        safe = tokens.masked_fill(outside, 0)
+        wrong = outside | (self._token_to_scale[safe] != self._scale_of_position)
+        if wrong.any():
+            sample, position = wrong.nonzero()[0].tolist()
+            k = int(self._scale_of_position[position])
+            first, (h, w) = int(vocabulary.scale_offsets[k]), vocabulary.scales[k]
+            last = first + int(vocabulary.scale_vocab_sizes[k]) - 1
+            raise ValueError(
+                f"token {int(tokens[sample, position])} at sample {sample}, position {position} is outside "
+                f"{first}..{last}, the tokens of its scale {h}x{w}; draw each scale from its own range"
+            )
+        parts = self._token_to_code[safe].split(self.areas, dim=1)
         shaped = [part.unflatten(1, scale) for part, scale in zip(parts, self.model.scales, strict=True)]
         return self.model.decode(shaped)
 
@@ -204,16 +232,14 @@ class VQVAETokenizer(LightningModule):
 
     def unseen_report(self) -> list[str]:
         """Say, scale by scale, how many tokens of all `encode` calls so far took a neighbor's code."""
-        tables = self._require_tables()
-        return describe_unseen(tables.vocabulary, tables.unseen.cpu().numpy(), tables.num_encoded)
+        return self.vocabulary.describe_unseen(self._unseen.tolist(), self._num_encoded)
 
-    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """Turn fields (b, c, h, w) into original codes (b, L), as int16 where it holds them, else int32."""
+    def predict_step(self, batch: Tensor, batch_idx: int = 0) -> Tensor:
+        """Turn fields (b, c, h, w) into original codes (b, L) of `code_dtype`."""
         rows = len(batch)
         if self.predict_batch_size is not None and rows < self.predict_batch_size:
             batch = torch.cat([batch, batch[-1:].expand(self.predict_batch_size - rows, -1, -1, -1)])
-        dtype = torch.int16 if self.code_dtype == np.int16 else torch.int32
-        return self.tokenize(batch)[:rows].to(dtype)
+        return self.tokenize(batch)[:rows].to(getattr(torch, self.code_dtype.name))
 
     def train(self, mode: bool = True) -> VQVAETokenizer:
         """Stay in evaluation mode: training mode would move the codebooks."""
@@ -225,117 +251,3 @@ class VQVAETokenizer(LightningModule):
             x = torch.from_numpy(np.array(x, dtype=np.float32))
         # Not self.device, which goes stale when a plain module that holds the tokenizer is moved.
         return x.to(self.model.mean.device, torch.float32)
-
-    @property
-    def _areas(self) -> list[int]:
-        return [h * w for h, w in self.model.scales]
-
-    def _require_tables(self) -> VocabularyTables:
-        if self._tables is None:
-            raise ValueError(
-                "the tokenizer has no vocabulary; call fit(batches) or use_vocabulary('tokens.npz') first"
-            )
-        return self._tables
-
-
-class VocabularyTables(nn.Module):
-    """Lookup tables of one vocabulary.
-
-    The S tables of a vocabulary are stored as one, so that a batch is remapped by a single gather: the code
-    at position p of the flat sequence has row `first_row[p] + code`.
-
-    Attributes:
-        num_encoded: samples remapped so far.
-        unseen: (S,) tokens so far whose code the vocabulary does not hold.
-    """
-
-    first_row: Tensor
-    scale_of_position: Tensor
-    row_to_token: Tensor
-    row_in_use: Tensor
-    token_to_scale: Tensor
-    token_to_code: Tensor
-    unseen: Tensor
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        """Build the tables.
-
-        Args:
-            vocabulary: the numbering to serve.
-        """
-        super().__init__()
-        self.vocabulary = vocabulary
-        self.num_encoded = 0
-        areas = [h * w for h, w in vocabulary.scales]
-        sizes = [len(book) for book in vocabulary.codebooks]
-        starts = np.cumsum([0, *sizes[:-1]])
-        in_use = np.zeros(sum(sizes), dtype=bool)
-        for start, codes in zip(starts, vocabulary.codes_in_use, strict=True):
-            in_use[start + codes] = True
-        arrays = {
-            "first_row": np.repeat(starts, areas),
-            "scale_of_position": np.repeat(np.arange(len(areas)), areas),
-            "row_to_token": np.concatenate(vocabulary.old_to_unified).astype(np.int64),
-            "row_in_use": in_use,
-            "token_to_scale": vocabulary.unified_to_scale.astype(np.int64),
-            "token_to_code": vocabulary.unified_to_original.astype(np.int64),
-            "unseen": np.zeros(len(areas), dtype=np.int64),
-        }
-        for name, array in arrays.items():
-            # The token file is the vocabulary's home, not a checkpoint.
-            self.register_buffer(name, torch.from_numpy(array), persistent=False)
-
-    def to_tokens(self, codes: Tensor) -> Tensor:
-        """Map original codes (b, L) to unified tokens (b, L) int64; counts the unseen ones."""
-        rows = codes + self.first_row
-        unseen = (~self.row_in_use[rows]).sum(dim=0)
-        self.unseen.index_add_(0, self.scale_of_position, unseen)
-        self.num_encoded += len(codes)
-        return self.row_to_token[rows]
-
-    def to_codes(self, tokens: Tensor) -> Tensor:
-        """Map unified tokens (b, L) to original codes (b, L) int64.
-
-        Raises:
-            ValueError: if a token is outside the range of the scale that its position belongs to.
-        """
-        length = self.vocabulary.tokens_per_sample
-        if tokens.ndim != 2 or tokens.shape[1] != length:
-            raise ValueError(f"expected indices of shape (b, {length}), got {tuple(tokens.shape)}")
-        if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
-            raise ValueError(f"expected whole numbers as tokens, got {tokens.dtype}")
-        outside = (tokens < 0) | (tokens >= len(self.token_to_code))
-        safe = tokens.masked_fill(outside, 0).long()
-        wrong = outside | (self.token_to_scale[safe] != self.scale_of_position)
-        if bool(wrong.any()):
-            self._raise_wrong_token(tokens, wrong)
-        return self.token_to_code[safe]
-
-    def _raise_wrong_token(self, tokens: Tensor, wrong: Tensor) -> None:
-        sample, position = wrong.nonzero()[0].tolist()
-        k = int(self.scale_of_position[position])
-        h, w = self.vocabulary.scales[k]
-        first = int(self.vocabulary.scale_offsets[k])
-        last = first + int(self.vocabulary.scale_vocab_sizes[k]) - 1
-        raise ValueError(
-            f"token {int(tokens[sample, position])} at sample {sample}, position {position} is outside "
-            f"{first}..{last}, the tokens of its scale {h}x{w}; draw each scale from its own range"
-        )
-
-
-def count_codes(
-    codes: NDArray[np.integer], areas: Sequence[int], sizes: Sequence[int]
-) -> list[NDArray[np.int64]]:
-    """Count the occurrences of each original code.
-
-    Args:
-        codes: (n, L) original codes.
-        areas: S numbers of tokens, h_k w_k.
-        sizes: S codebook sizes K_k.
-
-    Returns:
-        S arrays (K_k,).
-    """
-    ends = np.cumsum(areas)
-    parts = (codes[:, end - area : end] for end, area in zip(ends, areas, strict=True))
-    return [np.bincount(part.ravel(), minlength=size) for part, size in zip(parts, sizes, strict=True)]

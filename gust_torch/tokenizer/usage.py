@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BitRate", "ScaleUsage", "bit_rate", "scale_usage"]
-
 
 @dataclass(frozen=True)
 class ScaleUsage:
@@ -55,35 +53,25 @@ class BitRate:
 def scale_usage(
     scales: Sequence[tuple[int, int]], counts: Sequence[NDArray[np.int64]]
 ) -> tuple[ScaleUsage, ...]:
-    """Measure each scale's code usage.
-
-    Args:
-        scales: (h_k, w_k) of each scale.
-        counts: (K_k,) occurrences of each code, a scale each.
+    """Measure the usage of each scale (h_k, w_k) from the occurrences (K_k,) of its codes.
 
     Raises:
         ValueError: if a scale has no tokens.
     """
     usages = []
-    for scale, count in zip(scales, counts, strict=True):
+    for (h, w), count in zip(scales, counts, strict=True):
         occurring = count[count > 0]
         if occurring.size == 0:
-            raise ValueError(f"no tokens at scale {scale[0]}x{scale[1]}; encode at least one sample")
+            raise ValueError(f"no tokens at scale {h}x{w}; encode at least one sample")
         p = occurring / occurring.sum()
         # max(): rounding could leave -0.0 where one code takes all.
         entropy = max(0.0, float(-(p * np.log2(p)).sum()))
-        usages.append(ScaleUsage((scale[0], scale[1]), len(count), int(occurring.size), entropy))
+        usages.append(ScaleUsage((h, w), len(count), int(occurring.size), entropy))
     return tuple(usages)
 
 
 def bit_rate(usages: Sequence[ScaleUsage], num_channels: int, grid: tuple[int, int]) -> BitRate:
-    """Compute bits per pixel and channel from the usage of every scale.
-
-    Args:
-        usages: one for each scale.
-        num_channels: c of the fields.
-        grid: (h, w) of the fields.
-    """
+    """Compute bits per pixel and channel of fields (c, h, w) from the usage of every scale."""
     values = num_channels * grid[0] * grid[1]
     nominal = sum(math.prod(u.scale) * math.log2(u.codebook_size) for u in usages) / values
     entropy_coded = sum(math.prod(u.scale) * u.entropy_bits for u in usages) / values

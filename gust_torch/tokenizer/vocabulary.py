@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CODEBOOK", "TABLE", "Vocabulary", "describe_unseen"]
-
 # Members of a token file that exist for each scale; its number follows.
 CODEBOOK, TABLE = "original_codebook_scale_", "scale_old_to_unified_"
 
@@ -46,22 +44,14 @@ class Vocabulary:
     checkpoint_sha256: str | None = None
 
     def __post_init__(self) -> None:
-        """Check that the three sequences fit together.
-
-        Raises:
-            ValueError: if their lengths differ, or codes are missing, unordered or outside their codebook.
-        """
-        sizes = len(self.scales), len(self.codebooks), len(self.codes_in_use)
-        if len(set(sizes)) != 1:
-            raise ValueError(f"expected as many codebooks and code lists as scales, got {sizes}")
-        for scale, book, codes in zip(self.scales, self.codebooks, self.codes_in_use, strict=True):
-            name = f"scale {scale[0]}x{scale[1]}"
+        """Check that codebooks and codes in use fit together, scale by scale."""
+        for (h, w), book, codes in zip(self.scales, self.codebooks, self.codes_in_use, strict=True):
             if book.ndim != 2 or book.shape[1] != self.codebooks[0].shape[1]:
-                raise ValueError(f"{name}: expected a codebook (K, d) with the d of the others")
+                raise ValueError(f"scale {h}x{w}: expected a codebook (K, d) with the d of the others")
             if codes.size == 0:
-                raise ValueError(f"{name} has no code in use; fit the vocabulary on at least one sample")
+                raise ValueError(f"scale {h}x{w} has no code in use; fit it on at least one sample")
             if codes[0] < 0 or codes[-1] >= len(book) or np.any(np.diff(codes) <= 0):
-                raise ValueError(f"{name}: codes in use must ascend within 0..{len(book) - 1}")
+                raise ValueError(f"scale {h}x{w}: codes in use must ascend within 0..{len(book) - 1}")
 
     @classmethod
     def from_counts(
@@ -83,17 +73,12 @@ class Vocabulary:
     @property
     def numbers(self) -> range:
         """Numbers k of the scales."""
-        return range(self.num_scales)
-
-    @property
-    def num_scales(self) -> int:
-        """Number of scales S."""
-        return len(self.scales)
+        return range(len(self.scales))
 
     @property
     def tokens_per_sample(self) -> int:
         """L = sum over scales of h_k w_k."""
-        return sum(h * w for h, w in self.scales)
+        return self.boundaries[-1]
 
     @cached_property
     def boundaries(self) -> tuple[int, ...]:
@@ -118,7 +103,7 @@ class Vocabulary:
     @cached_property
     def unified_to_scale(self) -> IntArray:
         """(V,) scale of each unified token."""
-        return np.repeat(np.arange(self.num_scales, dtype=np.int32), self.scale_vocab_sizes)
+        return np.repeat(np.arange(len(self.scales), dtype=np.int32), self.scale_vocab_sizes)
 
     @cached_property
     def unified_to_original(self) -> IntArray:
@@ -153,7 +138,7 @@ class Vocabulary:
         The scales before it are constant, so an autoregressive model need not predict them.
         """
         several = np.flatnonzero(self.scale_vocab_sizes > 1)
-        return int(several[0]) if several.size else self.num_scales
+        return int(several[0]) if several.size else len(self.scales)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all that a token file says of the vocabulary, by the documented keys."""
@@ -180,34 +165,30 @@ class Vocabulary:
 
     def remap(self, codes: NDArray[np.integer[Any]]) -> list[IntArray]:
         """Turn original codes (n, L) into S arrays (n, h_k w_k) of unified tokens."""
-        pairs = zip(self.old_to_unified, self.split(codes), strict=True)
-        return [table[part] for table, part in pairs]
+        return [table[part] for table, part in zip(self.old_to_unified, self.split(codes), strict=True)]
 
-    def unseen_counts(self, counts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-        """Count the tokens whose code the vocabulary does not hold.
-
-        Args:
-            counts: (K_k,) occurrences of each code, a scale each.
-
-        Returns:
-            (S,) tokens at each scale that map to a neighbor.
-        """
-        pairs = zip(counts, self.codes_in_use, strict=True)
-        return np.array([count.sum() - count[codes].sum() for count, codes in pairs], dtype=np.int64)
+    def describe_unseen(self, unseen: Sequence[int], num_samples: int) -> list[str]:
+        """Return a line for each scale where some of its `unseen` (S,) tokens had a code not in use."""
+        return [
+            f"scale {h}x{w}: {count} tokens ({count / (num_samples * h * w):.2%}) had a code outside the "
+            "vocabulary and took the nearest one in use"
+            for (h, w), count in zip(self.scales, unseen, strict=True)
+            if count
+        ]
 
     def require_codebooks(self, codebooks: Sequence[FloatArray], *, source: str) -> None:
-        """Refuse to serve a model whose codebooks are not the ones that the vocabulary was built on.
+        """Refuse a model whose codebooks (K_k, d) are not the ones that the vocabulary was built on.
 
         Args:
-            codebooks: (K_k, d) vectors of the model at hand.
+            codebooks: of the model at hand.
             source: where the vocabulary came from, for the message.
 
         Raises:
             ValueError: naming the first scale that differs.
         """
-        if len(codebooks) != self.num_scales:
+        if len(codebooks) != len(self.scales):
             raise ValueError(
-                f"{source} was made with {self.num_scales} scales, the checkpoint has {len(codebooks)}; "
+                f"{source} was made with {len(self.scales)} scales, the checkpoint has {len(codebooks)}; "
                 "use the checkpoint that made it"
             )
         for (h, w), own, other in zip(self.scales, self.codebooks, codebooks, strict=True):
@@ -219,37 +200,10 @@ class Vocabulary:
 
 
 def nearest_rows(vectors: FloatArray, candidates: FloatArray) -> NDArray[np.int64]:
-    """Return the index of the nearest candidate of each vector, argmin_j |c_j|^2/2 - <v, c_j>, in float64.
+    """Return the index (n,) of the nearest of m candidates (m, d) of each vector (n, d), the lowest in a tie.
 
-    Args:
-        vectors: (n, d).
-        candidates: (m, d).
-
-    Returns:
-        (n,) indices into `candidates`; the lowest wins a tie.
+    argmin_j |c_j|^2/2 - <v, c_j>, in float64.
     """
     exact = candidates.astype(np.float64)
     half_norm = 0.5 * np.sum(exact**2, axis=1)
     return np.argmin(half_norm - vectors.astype(np.float64) @ exact.T, axis=1)
-
-
-def describe_unseen(vocabulary: Vocabulary, unseen: NDArray[np.int64], num_samples: int) -> list[str]:
-    """Say how many tokens of each scale had no code in the vocabulary.
-
-    Args:
-        vocabulary: the vocabulary in force.
-        unseen: (S,) tokens mapped to a neighbor.
-        num_samples: samples that were encoded.
-
-    Returns:
-        One line for each scale that had any; empty when the vocabulary held every code.
-    """
-    lines = []
-    for (h, w), count in zip(vocabulary.scales, unseen.tolist(), strict=True):
-        if count:
-            share = count / (num_samples * h * w)
-            lines.append(
-                f"scale {h}x{w}: {count} tokens ({share:.2%}) had a code outside the vocabulary "
-                "and took the nearest one in use"
-            )
-    return lines

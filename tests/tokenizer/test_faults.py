@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gust_torch.checkpoint import save_model
 from gust_torch.models.vqvae import VQVAE2d
+from gust_torch.tokenizer import pipeline
 from gust_torch.tokenizer.__main__ import main
 from gust_torch.tokenizer.npz import load_tokenized_data
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
@@ -127,10 +128,8 @@ def test_another_domain_or_grid_is_refused_and_other_units_are_told(
 def test_no_secret_is_stored(
     arguments: list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gust_torch.tokenizer import encode
-
-    opened = encode.HDF5Dataset
-    monkeypatch.setattr(encode, "HDF5Dataset", lambda path, **options: opened(data, **options))
+    opened = pipeline.HDF5Dataset
+    monkeypatch.setattr(pipeline, "HDF5Dataset", lambda path, **options: opened(data, **options))
     url = "https://user:password@host.org/data.h5?X-Amz-Signature=secret"
     output = tmp_path / "tokens.npz"
     assert main(["save", *arguments, "--data_path", url, "--output", str(output)]) == 0
@@ -188,10 +187,10 @@ def test_a_signal_says_a_word(
     many = [*arguments, "--data_path", str(data), "--batch_size", "1"]
     # Slow reading, so that the signal comes in the middle.
     code = (
-        "import sys, time\nfrom gust_torch.tokenizer import encode\n"
+        "import sys, time\nfrom gust_torch.tokenizer import pipeline\n"
         "from gust_torch.tokenizer.__main__ import main\n"
-        "read = encode.SampleBatches.__getitem__\n"
-        "encode.SampleBatches.__getitem__ = lambda self, i: (time.sleep(1), read(self, i))[1]\n"
+        "read = pipeline.read_frames\n"
+        "pipeline.read_frames = lambda *given: (time.sleep(1), read(*given))[1]\n"
         "sys.exit(main(['save', *sys.argv[1:]]))"
     )
     process = subprocess.Popen(

@@ -258,7 +258,7 @@ def test_a_header_that_promises_too_much_takes_no_memory(tokens: Path, tmp_path:
                     member.write(content)
             else:
                 new.writestr(info.filename, content)
-    with pytest.raises(ValueError, match=f"{key}.npy does not have the size"):
+    with pytest.raises(ValueError, match=r"large\.npz is not a token file, or damaged"):
         load_tokenized_data(path)
 
 
