@@ -59,8 +59,8 @@ def open_grid(
     dataset = HDF5Dataset(path, fields=spec.names, n_steps=n_steps, stride=stride)
     if changed := spec.differences(dataset.spec):
         raise ValueError(
-            f"{path} does not fit the autoencoder, which was trained on {'; '.join(changed)}; choose data like "
-            "those, or train one on these"
+            f"{path} does not fit the autoencoder, which was trained on {'; '.join(changed)}; choose "
+            "data like those, or train one on these"
         )
     return dataset
 

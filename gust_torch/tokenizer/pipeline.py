@@ -110,8 +110,8 @@ def open_data(model: TokenModel, options: DataOptions) -> tuple[HDF5Dataset, lis
     source = redact(", ".join(options.data_path))
     if changed := model.spec.differences(dataset.spec):
         raise ValueError(
-            f"{source} does not fit the model, which was trained on {'; '.join(changed)}; give data like those "
-            "of its training, or other --fields"
+            f"{source} does not fit the model, which was trained on {'; '.join(changed)}; give data "
+            "like those of its training, or other --fields"
         )
     some = read_frames(dataset, evenly_spaced(len(dataset), SCALE_SAMPLES))
     deviations = some.double().std((0, 2, 3), correction=0)
