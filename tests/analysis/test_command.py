@@ -68,7 +68,7 @@ def test_fields_between_walls(convection_checkpoint: Path, convection_file: Path
         (("--checkpoint", "missing.ckpt"), "no checkpoint at missing.ckpt"),
         (("--data_path", "missing.h5"), "missing.h5"),
         (("--fields", "pressure"), "pressure"),
-        (("--sample_start", "7"), "no frames in the range"),
+        (("--sample_start", "7"), "no frames from"),
         (("--batch_size", "0"), "batch_size >= 1"),
         (("--accelerator", "abacus"), "abacus is not one of auto, cpu"),
     ],

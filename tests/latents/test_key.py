@@ -35,7 +35,7 @@ def test_a_key_names_what_differs(model: LatentAutoencoder, helpers) -> None:
     assert key.hex == LatentKey.of(model, DATA, num_samples=5).hex
     other = helpers.make_model(seed=1)
     assert key.differences(LatentKey.of(other, DATA, num_samples=5)) == [
-        f"encoder: {key.encoder[:57]}... there, {model_digest(other)[:57]}... now"
+        f"encoder: {key.encoder:.60} there, {model_digest(other):.60} now"
     ]
     other.set_statistics(torch.tensor([0.0]), torch.tensor([2.0]))
     changed = dataclasses.replace(
