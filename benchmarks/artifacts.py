@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.timing import Row, medians
-from gust_torch.artifacts.download import Job, retrieve
+from gust_torch.artifacts.download import retrieve
 from gust_torch.artifacts.fetch import FetchOptions, fetch
 from gust_torch.artifacts.package import PackageOptions, package
 from gust_torch.artifacts.registry import DatasetEntry
@@ -100,7 +100,7 @@ def _download(folder: Path, entry: DatasetEntry, repeats: int) -> list[Row]:
 
     def ours() -> None:
         shutil.rmtree(cache, ignore_errors=True)
-        retrieve(cache, entry, lambda: open_reference(entry.artifact), workers=8, job=Job())
+        retrieve(cache, entry, lambda: open_reference(entry.artifact), workers=8, count=lambda size: None)
 
     def copy_checked() -> None:
         digest = hashlib.sha256()
@@ -132,7 +132,13 @@ def _extraction(folder: Path, entry: DatasetEntry, repeats: int) -> Row:
 
     def ours() -> None:
         members = tuple(entry.splits.values())
-        unpack(folder / f"{NAME}.tar.gz", target, members=members, unpacked=entry.unpacked, job=Job())
+        unpack(
+            folder / f"{NAME}.tar.gz",
+            target,
+            members=members,
+            unpacked=entry.unpacked,
+            count=lambda size: None,
+        )
 
     clean()
     seconds = medians(

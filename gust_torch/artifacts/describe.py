@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ class Description:
     Attributes:
         kind: grid, mesh or particles.
         samples: Trajectories; one mesh is one.
-        resolution: (times, x[, y]), times being those of the longest trajectory; None without a grid.
+        times: Frames of the longest trajectory; 0 without a grid.
+        grid: Points (x[, y]); () without a grid.
         fields: Names of the fields.
         parameters: Names of what is one number for each trajectory.
         conversion: Equal for files of one conversion; None where it is not known.
@@ -39,7 +40,8 @@ class Description:
 
     kind: str
     samples: int
-    resolution: tuple[int, ...] | None
+    times: int
+    grid: tuple[int, ...]
     fields: tuple[str, ...]
     parameters: tuple[str, ...]
     conversion: str | None
@@ -80,7 +82,8 @@ def _describe_grid(path: Path) -> Description:
     return Description(
         kind="grid",
         samples=info.num_trajectories,
-        resolution=(times, *(frame[:1] if frame[1] == 1 else frame[:2])),
+        times=times,
+        grid=frame[:1] if frame[1] == 1 else frame[:2],
         fields=tuple(info.fields),
         parameters=tuple(info.parameters),
         conversion=conversion,
@@ -124,7 +127,8 @@ def _describe_store(path: Path) -> Description:
     return Description(
         kind=_GRAPH_GROUPS[groups[0]],
         samples=samples,
-        resolution=None,
+        times=0,
+        grid=(),
         fields=tuple(key for key, axis in axes if axis in ("node", "step") and key not in _GEOMETRY),
         parameters=tuple(key for key, axis in axes if axis == "sample"),
         conversion=json.dumps(conversion) if conversion else None,
@@ -137,43 +141,24 @@ def _describe_store(path: Path) -> Description:
     )
 
 
-def common_kind(sources: Mapping[str, Path], descriptions: Mapping[str, Description]) -> str:
-    """Find the kind of all splits, which must be of one data set.
+def summarize(described: Sequence[tuple[Path, Description]]) -> tuple[str, dict[str, object]]:
+    """Find the kind of all splits, and metadata as the files say: samples, resolution, fields, parameters.
 
     Raises:
-        ValueError: They differ in kind, fields, parameters or grid.
+        ValueError: They differ in kind, fields, parameters or grid, so that they are not of one data set.
     """
-    first, *others = descriptions
-    expected = descriptions[first]
-    for split in others:
-        item = descriptions[split]
-        for what, here, there in (
-            ("kind", item.kind, expected.kind),
-            ("fields", item.fields, expected.fields),
-            ("parameters", item.parameters, expected.parameters),
-            ("grid", (item.resolution or ())[1:], (expected.resolution or ())[1:]),
-        ):
-            if here != there:
-                raise ValueError(
-                    f"{sources[split]}: {what} {here}, {sources[first].name} has {there}; "
-                    "convert them together"
-                )
+    (first, expected), *others = described
+    for path, item in others:
+        for what in ("kind", "fields", "parameters", "grid"):
+            if (here := getattr(item, what)) != (there := getattr(expected, what)):
+                raise ValueError(f"{path}: {what} {here}, {first.name} has {there}; convert them together")
         if item.conversion != expected.conversion:
-            log.warning(
-                "%s and %s come from different conversions; make sure that they share no trajectory",
-                sources[split],
-                sources[first].name,
-            )
-    return expected.kind
-
-
-def facts(descriptions: Mapping[str, Description]) -> dict[str, object]:
-    """Metadata as the files say: samples (trajectories), resolution (times, x[, y]), fields, parameters."""
-    items = list(descriptions.values())
+            text = "%s and %s come from different conversions; make sure that they share no trajectory"
+            log.warning(text, path, first.name)
     found = {
-        "samples": sum(item.samples for item in items),
-        "resolution": list(max(item.resolution or () for item in items)),
-        "fields": list(items[0].fields),
-        "parameters": list(items[0].parameters),
+        "samples": sum(item.samples for _, item in described),
+        "resolution": [max(item.times for _, item in described), *expected.grid] if expected.grid else None,
+        "fields": list(expected.fields),
+        "parameters": list(expected.parameters),
     }
-    return {key: value for key, value in found.items() if value}
+    return expected.kind, {key: value for key, value in found.items() if value}

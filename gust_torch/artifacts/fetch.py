@@ -2,10 +2,10 @@
 
     <root>/burgers1d_train.h5 ...     the files
     <root>/.gust/<dataset>.json       receipt of what was put there: the next fetch knows its own files by it
-    <root>/.gust/<dataset>.part/      an unfinished fetch: files/, old/, its receipt once files/ is complete
+    <root>/.gust/<dataset>.part/      an unfinished fetch
 
-A run that is killed between two renames is continued by the next, which knows the moved files by the receipt
-in .part.
+The receipt is written before the files get their names: after a kill between two renames, the next run knows
+those that were moved.
 """
 
 import filecmp
@@ -24,10 +24,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from gust_torch.artifacts.download import Job, Stopped, byte_progress, missing_bytes, retrieve
+from gust_torch.artifacts.download import Count, byte_progress, missing_bytes, retrieve, waiting_lock
 from gust_torch.artifacts.reference import expand_reference
 from gust_torch.artifacts.registry import DatasetEntry, find_entries
-from gust_torch.artifacts.store import DEFAULT_CACHE, RemoteFile, open_reference
+from gust_torch.artifacts.store import DEFAULT_CACHE, open_reference
 from gust_torch.artifacts.unpack import unpack
 from solvers.common.cli import one_line, parse, run_command
 from solvers.common.files import sync, written_aside
@@ -38,7 +38,6 @@ FOLDER = ".gust"
 _PARALLEL_DATASETS = 4
 _GRACE_SECONDS = 4.0  # for threads to clean up after a signal
 
-Outcome = str | ValueError | OSError  # "fetched", "from cache", or why not
 Stamp = dict[str, Any]
 
 log = logging.getLogger(__name__)
@@ -94,70 +93,73 @@ def fetch(options: FetchOptions, *, report: Callable[[str], object] = print) -> 
 
     Raises:
         ValueError: A name is unknown, a file is in the way, a disk is too small, or a dataset cannot be had.
-        OSError: A disk fails or is full.
     """
     if options.workers < 1:
         raise ValueError(f"--workers is {options.workers}; give 1 or more")
     entries = find_entries(options.names, registry=options.registry, root=options.root)
-    _refuse_shared(entries)
+    owners: dict[str, str] = {}
+    for name, member in ((entry.name, member) for entry in entries for member in entry.splits.values()):
+        # Some file systems take names that differ in case for one.
+        if (other := owners.setdefault(member.casefold(), name)) != name:
+            raise ValueError(f"{other} and {name} both hold {member}; fetch one with another --root")
     targets = [Target(options.root, entry) for entry in entries]
-    wanted = [target for target in targets if not target.is_current()]
-    openers = {target.entry.name: _opener(options, target.entry) for target in wanted}
-    for target in wanted:
+    wanted = {target.entry.name: target for target in targets if not target.is_current()}
+    references = {name: _reference(options, target.entry) for name, target in wanted.items()}
+    for target in wanted.values():
         if not options.overwrite:
             target.refuse_strangers()
-    missing = {target.entry.sha256: missing_bytes(options.cache, target.entry) for target in wanted}
+    missing = {target.entry.sha256: missing_bytes(options.cache, target.entry) for target in wanted.values()}
     download = sum(missing.values())
-    unpacked = sum(target.entry.unpacked for target in wanted if not target.is_staged())
+    unpacked = sum(target.entry.unpacked for target in wanted.values())
     check_space([(options.cache, 0 if options.offline else download), (options.root, unpacked)])
 
-    def put(target: Target, workers: int, job: Job) -> str:
-        entry = target.entry
-        tarball, cached = retrieve(options.cache, entry, openers[entry.name], workers=workers, job=job)
-        target.install(tarball, overwrite=options.overwrite, job=job)
+    def put(name: str, workers: int, count: Count) -> str:
+        target, reference = wanted[name], references[name]
+        remote = functools.partial(open_reference, reference, cache_dir=options.cache) if reference else None
+        tarball, cached = retrieve(options.cache, target.entry, remote, workers=workers, count=count)
+        target.install(tarball, overwrite=options.overwrite, count=count)
         return "from cache" if cached else "fetched"
 
-    outcomes = _side_by_side(put, wanted, options.workers, download + unpacked) if wanted else {}
-    failed = [outcome for outcome in outcomes.values() if isinstance(outcome, Exception)]
+    outcomes = _side_by_side(put, list(wanted), options.workers, download + unpacked) if wanted else {}
     for entry in entries:
-        outcome = outcomes.get(entry.name, "up to date")
-        if not isinstance(outcome, Exception):
+        if isinstance(outcome := outcomes.get(entry.name, "up to date"), str):
             files = " ".join(entry.splits.values())
             report(f"{entry.name}: {files}, {format_bytes(entry.unpacked)}, {options.root}, {outcome}")
-    if len(failed) == 1:
-        raise failed[0]
-    if failed:
+    failed = [outcome for outcome in outcomes.values() if isinstance(outcome, Exception)]
+    if len(failed) > 1:
         lines = "; ".join(one_line(error) for error in failed)
         raise ValueError(f"{len(failed)} of {len(entries)} datasets could not be fetched: {lines}")
+    for error in failed:
+        raise error
 
 
-def _opener(options: FetchOptions, entry: DatasetEntry) -> Callable[[], RemoteFile] | None:
-    """Make what finds a dataset's stored file; None offline."""
+def _reference(options: FetchOptions, entry: DatasetEntry) -> str | None:
+    """Complete the reference of a dataset; None offline."""
     if options.offline:
         return None
-    reference = expand_reference(entry.artifact, entity=options.entity, project=options.project)
-    return functools.partial(open_reference, reference, cache_dir=options.cache)
+    return expand_reference(entry.artifact, entity=options.entity, project=options.project)
 
 
 def _side_by_side(
-    put: Callable[["Target", int, Job], str], targets: Sequence["Target"], workers: int, size: int
-) -> dict[str, Outcome]:
+    put: Callable[[str, int, Count], str], names: list[str], workers: int, size: int
+) -> dict[str, str | ValueError | OSError]:
     """Work on some datasets at a time; one that fails does not stop the others."""
-    parallel = min(len(targets), workers, _PARALLEL_DATASETS)
-    outcomes: dict[str, Outcome] = {}
-    left = list(reversed(targets))
-    with byte_progress(size, "fetch") as count:
-        job = Job(count)
+    parallel = min(len(names), workers, _PARALLEL_DATASETS)
+    outcomes: dict[str, str | ValueError | OSError] = {}
+    left, stop = iter(names), threading.Event()
+    with byte_progress(size, "fetch") as progress:
+
+        def count(size: int) -> None:
+            if stop.is_set():
+                sys.exit()  # ends the thread
+            progress(size)
 
         def work() -> None:
-            while left and not job.stop.is_set():
-                target = left.pop()
+            for name in left:
                 try:
-                    outcomes[target.entry.name] = put(target, workers // parallel, job)
+                    outcomes[name] = put(name, workers // parallel, count)
                 except (ValueError, OSError) as error:
-                    outcomes[target.entry.name] = error
-                except Stopped:
-                    return
+                    outcomes[name] = error
 
         # Daemons: the program's end waits for no server that does not answer.
         threads = [threading.Thread(target=work, daemon=True) for _ in range(parallel)]
@@ -167,30 +169,17 @@ def _side_by_side(
             for thread in threads:
                 thread.join()
         except BaseException:
-            job.stop.set()  # Ctrl-C reaches the main thread only
+            stop.set()  # Ctrl-C reaches the main thread only
             for thread in threads:
                 if thread.ident is not None:
                     thread.join(_GRACE_SECONDS / parallel)
             raise
-    assert len(outcomes) == len(targets), "its thread has told of a bug above"
+    assert len(outcomes) == len(names), "its thread has told of a bug above"
     return outcomes
 
 
-def _refuse_shared(entries: Sequence[DatasetEntry]) -> None:
-    """Refuse datasets that cannot lie in one folder: two have a file of the same name."""
-    owners: dict[str, str] = {}
-    for name, member in ((entry.name, member) for entry in entries for member in entry.splits.values()):
-        # Some file systems take names that differ in case for one.
-        if (other := owners.setdefault(member.casefold(), name)) != name:
-            raise ValueError(f"{other} and {name} both hold {member}; fetch one with another --root")
-
-
 def check_space(needs: Iterable[tuple[Path, int]]) -> None:
-    """Compare the bytes that will be written below folders with what is free; one disk's room is shared.
-
-    Raises:
-        ValueError: A disk has too little room.
-    """
+    """Refuse to write more bytes below folders than are free; those on one disk share its room."""
     disks: dict[int, list[tuple[Path, Path, int]]] = {}
     for folder, size in needs:
         existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
@@ -215,141 +204,104 @@ def format_bytes(size: float) -> str:
 
 
 class Target:
-    """A dataset in a folder of datasets, which several processes may use.
-
-    Attributes:
-        entry: The dataset.
-    """
+    """A dataset in a folder of datasets, which several processes may use."""
 
     def __init__(self, root: Path, entry: DatasetEntry) -> None:
         """Name all places; nothing is touched."""
         self.entry = entry
         self._root, self._members = root, tuple(entry.splits.values())
         self._state = root / FOLDER
-        self._receipt = self._state / f"{entry.name}.json"
-        self._part = self._state / f"{entry.name}.part"
-        self._staged, self._staged_receipt = self._part / "files", self._part / f"{entry.name}.json"
+        self._receipt, self._part = (self._state / f"{entry.name}{end}" for end in (".json", ".part"))
 
     def is_current(self) -> bool:
         """Whether this very dataset lies here, untouched since it was fetched."""
-        known = self._known(self._receipt)
-        if set(known) != set(self._members) or not all(self._is(known, member) for member in known):
+        if len(self._own()) < len(self._members):
             return False
         if os.path.lexists(self._part):  # of a fetch that was killed in its last moment
             shutil.rmtree(self._part, ignore_errors=True)
         return True
 
-    def is_staged(self) -> bool:
-        """Whether a stopped fetch has unpacked everything, so that only renames are left."""
-        known = self._known(self._staged_receipt)
-        return bool(known) and all(
-            os.path.lexists(self._staged / member) or self._is(known, member) for member in self._members
-        )
-
     def refuse_strangers(self) -> None:
         """Refuse what this dataset would replace, did not put there itself and cannot be the same."""
+        own = self._own()
         stamps = {member: stamp_of(self._root / member) for member in self._members}
         sizes = [stamp["size"] for stamp in stamps.values() if stamp]
         rest = self.entry.unpacked - sum(sizes)
         may_be_same = rest == 0 if len(sizes) == len(stamps) else rest > 0
-        for member in self._members:
-            if self._is_stranger(member) and not (stamps[member] and may_be_same):
+        for member, stamp in stamps.items():
+            if os.path.lexists(self._root / member) and member not in own and not (stamp and may_be_same):
                 self._refuse(member)
 
-    def install(self, tarball: Path, *, overwrite: bool, job: Job) -> None:
-        """Put the dataset's files in place, all of them or none; those that are there already are adopted.
-
-        Raises:
-            ValueError: The tarball is not right, or another file is in the way without `overwrite`.
-            OSError: The disk fails or is full.
-        """
+    def install(self, tarball: Path, *, overwrite: bool, count: Count) -> None:
+        """Put the dataset's files in place, all of them or none; those that are there already are adopted."""
         if self._state.is_symlink():
             raise ValueError(f"{self._state} is a link; remove it, fetches keep their receipts there")
         self._state.mkdir(parents=True, exist_ok=True)
-        with job.lock(self._state / self.entry.name):
+        with waiting_lock(self._state / self.entry.name, count):
             if self.is_current():
                 return
             if not overwrite:
                 self.refuse_strangers()
-            if not self.is_staged():
-                self._stage(tarball, job)
-            # No dataset is called "_root": this lock is held for the renames only, by one dataset at a time.
-            with job.lock(self._state / "_root"):
-                self._publish(overwrite)
-
-    def _stage(self, tarball: Path, job: Job) -> None:
-        """Unpack into the staging folder; after an error nothing is left of it."""
-        _remove(self._part)
-        self._staged.mkdir(parents=True)
-        try:
-            unpack(tarball, self._staged, members=self._members, unpacked=self.entry.unpacked, job=job)
-            for path in map(self._staged.joinpath, self._members):
-                if path.is_dir():
-                    getattr(os, "sync", bool)()  # perhaps a million small files
-                else:
-                    sync(path)
-            self._write_receipt(self._staged_receipt, self._staged)
-        except BaseException:
+            staged = self._part / "files"
             _remove(self._part)
-            raise
+            staged.mkdir(parents=True)
+            try:
+                unpack(tarball, staged, members=self._members, unpacked=self.entry.unpacked, count=count)
+                for path in staged.iterdir():
+                    if path.is_dir():
+                        getattr(os, "sync", bool)()  # perhaps a million small files
+                    else:
+                        sync(path)
+                # No dataset is called "_root": held for the renames only, by one dataset at a time.
+                with waiting_lock(self._state / "_root", count):
+                    self._publish(staged, overwrite)
+            finally:
+                _remove(self._part)
 
-    def _publish(self, overwrite: bool) -> None:
-        """Rename the staged files to their places; a second call finishes this after a kill."""
-        moves = [member for member in self._members if os.path.lexists(self._staged / member)]
-        for member in filter(self._is_stranger, tuple(moves)):
-            if identical(self._staged / member, self._root / member):
-                moves.remove(member)  # adopted
-            elif not overwrite:
+    def _publish(self, staged: Path, overwrite: bool) -> None:
+        """Write the receipt, then rename the staged files to their places."""
+        files: dict[str, Any] = self._own()
+        moves = []
+        for member in self._members:
+            if member in files:
+                continue
+            source, target = staged / member, self._root / member
+            if os.path.lexists(target) and identical(source, target):
+                source = target  # adopted
+            elif os.path.lexists(target) and not overwrite:
                 self._refuse(member)
-        (self._part / "old").mkdir(exist_ok=True)
-        for member in moves:
-            if os.path.lexists(self._root / member):  # a rename replaces no folder that is not empty
-                _remove(self._part / "old" / member)
-                os.rename(self._root / member, self._part / "old" / member)
-            os.replace(self._staged / member, self._root / member)
+            else:
+                moves.append((source, target))
+            files[member] = stamp_of(source)
         for path in self._state.glob("*.json"):
             if path != self._receipt and set(self._members) & set(read_receipt(path)["files"]):
                 path.unlink()
-        self._write_receipt(self._receipt, self._root)
-        _remove(self._part)
-
-    def _write_receipt(self, path: Path, folder: Path) -> None:
-        """Note the files of this dataset in a folder."""
-        files = {member: stamp_of(folder / member) for member in self._members}
         values = {"name": self.entry.name, "sha256": self.entry.sha256, "files": files}
         content = {"format_version": FORMAT_VERSION, **values, **provenance()}
-        with written_aside(path) as file:
+        with written_aside(self._receipt) as file:
             file.write(f"{json.dumps(content, indent=1)}\n".encode())
+        for source, target in moves:
+            if os.path.lexists(target):  # a rename replaces no folder that is not empty
+                os.rename(target, self._part / target.name)
+            os.replace(source, target)
 
-    def _known(self, receipt: Path) -> dict[str, Stamp]:
-        """Read the stamps of this very dataset's files from one of its receipts."""
-        content = read_receipt(receipt)
-        return content["files"] if content["sha256"] == self.entry.sha256 else {}
-
-    def _is(self, known: dict[str, Stamp], member: str) -> bool:
-        """Whether the file in the root is the one that was put there."""
-        stamp = stamp_of(self._root / member)
-        return stamp is not None and stamp == known.get(member)
-
-    def _is_stranger(self, member: str) -> bool:
-        """Whether something lies in a member's place that this dataset did not put there."""
-        receipts = map(self._known, (self._receipt, self._staged_receipt))
-        return os.path.lexists(self._root / member) and not any(self._is(known, member) for known in receipts)
+    def _own(self) -> dict[str, Stamp]:
+        """Stamp those members in the root that are as this very dataset put them there."""
+        receipt = read_receipt(self._receipt)
+        known = receipt["files"] if receipt["sha256"] == self.entry.sha256 else {}
+        found = {member: stamp_of(self._root / member) for member in self._members if known.get(member)}
+        return {member: stamp for member, stamp in found.items() if stamp and stamp == known[member]}
 
     def _refuse(self, member: str) -> None:
         """Raise ValueError about a file in the root that is none of ours."""
-        path = self._root / member
-        reason, stamp = "exists already and was not fetched", stamp_of(path)
+        reason = "exists already and was not fetched"
         for receipt in sorted(self._state.glob("*.json")):
-            files = read_receipt(receipt)["files"]
-            if member in files and files[member] == stamp:
-                owner = "another version of " if receipt == self._receipt else ""
-                reason = f"belongs to {owner}{receipt.stem}"
-                break
-            if member in files:
-                reason = "has changed since it was fetched"
+            if member in (files := read_receipt(receipt)["files"]):
+                is_theirs = files[member] == stamp_of(self._root / member)
+                reason = f"belongs to {receipt.stem}" if is_theirs else "has changed since it was fetched"
         raise ValueError(
-            f"{path} {reason}; give --overwrite to replace it by that of {self.entry.name}, or another --root"
+            f"{self._root / member} {reason}; give --overwrite to replace it by that of {self.entry.name}, "
+            "or another --root"
         )
 
 
@@ -374,9 +326,7 @@ def identical(one: Path, other: Path) -> bool:
 def stamp_of(path: Path) -> Stamp | None:
     """Give by what a file or folder is recognized without reading it; None if it is neither, or a link.
 
-    Returns:
-        `files`, their number, `size` in bytes, and `times`: mtime in nanoseconds, of a folder a digest over
-        names, sizes and times of all below it.
+    `times` is the mtime in nanoseconds, of a folder a digest over names, sizes and times of all below it.
     """
     if path.is_file() and not path.is_symlink():
         status = path.stat()

@@ -8,7 +8,6 @@ import gzip
 import hashlib
 import importlib.metadata
 import inspect
-import itertools
 import json
 import logging
 import os
@@ -16,13 +15,12 @@ import re
 import stat
 import sys
 import tarfile
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Annotated, Any, BinaryIO, Literal
+from typing import IO, Annotated, Any, BinaryIO, Literal, NamedTuple
 
 import tyro
 
@@ -45,7 +43,6 @@ LEVEL = 1  # fields in float32 hardly shrink, at whatever level
 
 _BLOCK_BYTES = 1 << 20
 _CHANGED = "changed while it was packed; wait until its writer is done, then pack again"
-_NOT_UPLOADED = "not-uploaded:yet"
 
 log = logging.getLogger(__name__)
 
@@ -121,37 +118,40 @@ def package(options: PackageOptions) -> tuple[DatasetEntry, Path]:
         BlockingIOError: Another process is packing it.
         OSError: The disk is full; what was there stays.
     """
-    from gust_torch.artifacts.describe import common_kind, describe, facts  # h5py takes its time
+    from gust_torch.artifacts.describe import describe, summarize  # h5py takes its time
 
-    name, workers = options.name, _num_cores() if options.workers is None else options.workers
-    if workers < 1:
-        raise ValueError(f"expected workers >= 1, got {workers}")
+    name = options.name
+    if options.workers is not None and options.workers < 1:
+        raise ValueError(f"expected workers >= 1, got {options.workers}")
+    has_affinity = hasattr(os, "sched_getaffinity")
+    workers = options.workers or (len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1)
     task = find_task(name, options.root) if options.task is None else options.task
     wanted = options.splits and tuple(split for split in SPLITS if split in options.splits)
     sources = find_splits(options.root, task, wanted) or find_splits(options.root, task, SPLITS)
-    descriptions = {split: describe(path) for split, path in sources.items()}
+    described = [(path, describe(path)) for path in sources.values()]
+    kind, facts = summarize(described)
     entry = DatasetEntry(  # name and metadata are checked before anything long begins
         name=name,
-        artifact=options.artifact or _NOT_UPLOADED,
-        kind=common_kind(sources, descriptions),
+        artifact=options.artifact or "not-uploaded:yet",
+        kind=kind,
         splits={split: path.name for split, path in sources.items()},
         sha256="0" * 64,
         size=1,
         unpacked=1,
-        metadata=facts(descriptions) if options.metadata is None else parse_metadata(options.metadata),
+        metadata=facts if options.metadata is None else parse_metadata(options.metadata),
     )
-    members = [member for path in sources.values() for member in list_members(path)]
+    members = list_members(sources.values())
     seen: Seen = {}
     for member in members:
         try:
-            note_name(seen, member.name, is_folder=member.is_folder, expected=tuple(entry.splits.values()))
+            note_name(seen, member.name, is_folder=member.is_folder, expected=list(entry.splits.values()))
         except ValueError as error:
             raise ValueError(f"{member.path}: {error}; rename or remove it") from error
     target, manifest = options.out / f"{name}.tar.gz", options.out / f"{name}.manifest.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     with WriterLock(target):
         if tarball := _existing(target, manifest, members, workers):
-            check_unchanged(members, sources.values())
+            _check_unchanged(members, sources.values())
             log.info("%s has these files already; nothing to do", target)
         elif target.exists() and not options.overwrite:
             raise ValueError(
@@ -161,37 +161,29 @@ def package(options: PackageOptions) -> tuple[DatasetEntry, Path]:
         else:
             with written_aside(target) as file:
                 tarball, digests = _compress(file, name, members, workers)
-                check_unchanged(members, sources.values())
+                _check_unchanged(members, sources.values())
                 content = {
                     "format_version": FORMAT_VERSION,
                     "name": name,
                     "task": task,
-                    "kind": entry.kind,
+                    "kind": kind,
                     "splits": entry.splits,
                     "metadata": entry.metadata,
-                    "sources": {split: item.record for split, item in descriptions.items()},
+                    "sources": {
+                        split: item.record for split, (_, item) in zip(sources, described, strict=True)
+                    },
                     "tarball": {"file": target.name, **tarball},
                     "files": _listing(members, digests),
                     "provenance": provenance(),
                 }
                 with written_aside(manifest) as description:
                     description.write((json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
-    size = sum(member.size for member in members)
-    return replace(entry, sha256=tarball["sha256"], size=tarball["size"], unpacked=size), target
-
-
-def _num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    values = {key: tarball[key] for key in ("sha256", "size", "unpacked")}
+    return replace(entry, **values), target
 
 
 def find_task(name: str, root: Path) -> str:
-    """Find the task that a package's name begins with: the longest of those that have files in `root`.
-
-    Raises:
-        ValueError: There is none.
-        OSError: There is no such folder.
-    """
+    """Find the task that a package's name begins with: the longest of those that have files in `root`."""
     tasks = find_tasks(root)
     fitting = [task for task in tasks if re.fullmatch(rf"{re.escape(task)}([_.-].*)?", name)]
     if not fitting:
@@ -202,46 +194,29 @@ def find_task(name: str, root: Path) -> str:
     return max(fitting, key=len)
 
 
-@dataclass(frozen=True)
-class Member:
-    """A file or folder of the tarball.
+class Member(NamedTuple):
+    """A file or folder of the tarball: its path in there, and where it lies.
 
-    Attributes:
-        name: Path in the tarball.
-        path: Where it lies.
-        size: Bytes; 0 for a folder.
-        stamp: Changes when the file does; None for a folder, whose members say it.
+    `size` is 0 for a folder; `stamp` changes when the file does, and is () for a folder.
     """
 
     name: str
     path: Path
     size: int
-    stamp: tuple[int, ...] | None
+    stamp: tuple[int, ...]
 
     @property
     def is_folder(self) -> bool:
         """Whether it is a folder."""
-        return self.stamp is None
-
-    def header(self) -> tarfile.TarInfo:
-        """Describe it as root's, readable by all, as old as time."""
-        info = tarfile.TarInfo(self.name)
-        info.size = self.size
-        info.type = tarfile.DIRTYPE if self.is_folder else tarfile.REGTYPE
-        info.mode = 0o755 if self.is_folder else 0o644
-        return info
+        return not self.stamp
 
 
-def list_members(path: Path) -> list[Member]:
-    """List a file, or a folder with everything below it in the order of the names, under its own name.
+def list_members(paths: Iterable[Path]) -> list[Member]:
+    """List files, and folders with all below them in the order of the names, under their own names.
 
-    Args:
-        path: A file or folder; a symbolic link is followed, below it none is.
-
-    Raises:
-        ValueError: Something below is neither a file nor a folder.
+    A symbolic link is followed; a ValueError says that there is one below, or a device.
     """
-    return list(_walk(path, path.name, path.stat()))
+    return [member for path in paths for member in _walk(path, path.name, path.stat())]
 
 
 def _walk(path: Path, name: str, status: os.stat_result) -> Iterator[Member]:
@@ -250,27 +225,19 @@ def _walk(path: Path, name: str, status: os.stat_result) -> Iterator[Member]:
         yield Member(name, path, status.st_size, stamp)
         return
     if not stat.S_ISDIR(status.st_mode):
-        raise ValueError(
-            f"{path}: expected files and folders only, found a link or device; put in the file itself"
-        )
-    yield Member(name, path, 0, None)
+        raise ValueError(f"{path}: expected files and folders, found a link or device; pack the file itself")
+    yield Member(name, path, 0, ())
     for child in sorted(os.listdir(path)):
         yield from _walk(path / child, f"{name}/{child}", (path / child).lstat())
 
 
-def check_unchanged(members: Sequence[Member], roots: Iterable[Path]) -> None:
-    """Make sure that what lies at `roots` is still what it was when it was listed.
-
-    Raises:
-        ValueError: A file or folder has changed, appeared or gone.
-    """
+def _check_unchanged(members: Sequence[Member], paths: Iterable[Path]) -> None:
+    """Raise ValueError where a file or folder has changed, appeared or gone since it was listed."""
     try:
-        now = [member for path in roots for member in list_members(path)]
+        if changed := set(members) ^ set(list_members(paths)):
+            raise ValueError(f"{min(changed).path}: {_CHANGED}")
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename}: {_CHANGED}") from error
-    for before, after in itertools.zip_longest(members, now):
-        if before != after:
-            raise ValueError(f"{(before or after).path}: {_CHANGED}")
 
 
 class _Hashed:
@@ -298,50 +265,40 @@ class _Hashed:
 def _compress(
     file: BinaryIO, name: str, members: Sequence[Member], workers: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Write the compressed tarball to an open file: POSIX.1-2001, which GNU tar, bsdtar and Python read.
-
-    Returns:
-        What the manifest says of the tarball, and the sha256 of each file in it.
-    """
-    start, packed, digests = time.monotonic(), _Hashed(file), {}
+    """Write the tarball (POSIX.1-2001); gives what the manifest says of it, and each file's sha256."""
+    packed, digests = _Hashed(file), {}
     unpacked = sum(member.size for member in members)
+    blocks: dict[str, Any] = {"bufsize": _BLOCK_BYTES, "copybufsize": _BLOCK_BYTES}
     with (
         byte_progress(unpacked, name) as count,
         _open_gzip(packed, workers) as stream,
-        tarfile.open(  # type: ignore[call-overload]
-            fileobj=stream,
-            mode="w|",
-            bufsize=_BLOCK_BYTES,
-            format=tarfile.PAX_FORMAT,
-            encoding="utf-8",
-            copybufsize=_BLOCK_BYTES,
-        ) as tar,
+        tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, encoding="utf-8", **blocks) as tar,
     ):
         for member in members:
             if member.is_folder:
-                tar.addfile(member.header())
+                tar.addfile(header(member))
                 continue
             with member.path.open("rb", buffering=0) as raw:
                 source = _Hashed(raw, count)
                 try:
-                    tar.addfile(member.header(), source)
+                    tar.addfile(header(member), source)
                 except OSError as error:
                     if error.errno is None:  # tarfile's own: the file became shorter
                         raise ValueError(f"{member.path}: {_CHANGED}") from error
                     raise
             digests[member.name] = source.digest.hexdigest()
-            tar.members.clear()  # a store may have millions
-    log.info(
-        "%s: %.1f MB of files, packed to %.1f MB (%.1f %%) in %.1f s (%.0f MB/s)",
-        name,
-        unpacked / 1e6,
-        packed.size / 1e6,
-        100 * packed.size / max(unpacked, 1),
-        seconds := max(time.monotonic() - start, 1e-9),
-        unpacked / 1e6 / seconds,
-    )
+            tar.members.clear()  # type: ignore[attr-defined]  # a store may have millions
+    log.info("%s: %.1f MB of files, packed to %.1f MB", name, unpacked / 1e6, packed.size / 1e6)
     sha256 = packed.digest.hexdigest()
     return {"sha256": sha256, "size": packed.size, "unpacked": unpacked, "compression": recipe()}, digests
+
+
+def header(member: Member) -> tarfile.TarInfo:
+    """Describe a member as root's, readable by all, as old as time."""
+    info = tarfile.TarInfo(member.name)
+    info.size = member.size
+    info.type, info.mode = (tarfile.DIRTYPE, 0o755) if member.is_folder else (tarfile.REGTYPE, 0o644)
+    return info
 
 
 def _open_gzip(file: Any, workers: int) -> IO[bytes]:
@@ -360,10 +317,7 @@ def recipe() -> dict[str, object]:
 
 
 def _existing(target: Path, manifest: Path, members: Sequence[Member], workers: int) -> dict[str, Any]:
-    """Read what the manifest says of a tarball where both are what packing `members` would make; else {}.
-
-    Reading and hashing take a fraction of the time of packing; names and sizes are compared before.
-    """
+    """Read what the manifest says of a tarball where both are what packing `members` would make; else {}."""
     files = {member.name: member.path for member in members if not member.is_folder}
     try:
         content = json.loads(manifest.read_text(encoding="utf-8"))

@@ -3,10 +3,10 @@
 python -m gust_torch.artifacts.registry check [FILE]
 """
 
+import contextlib
 import difflib
 import json
 import logging
-import math
 import os
 import re
 import sys
@@ -19,6 +19,7 @@ import tyro
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from gust_torch.artifacts.reference import reference_problem
 from solvers.common.cli import parse, run_command
@@ -71,22 +72,16 @@ class DatasetEntry:
 
     @property
     def task(self) -> str:
-        """What the members are named for, `burgers1d` of `burgers1d_train.h5`; it goes into flags and paths.
-
-        Raises:
-            ValueError: They are named otherwise, or with other characters than a data set may be.
-        """
+        """What the members are named for, `burgers1d` of `burgers1d_train.h5`; used in flags and paths."""
         split, member = next(iter(self.splits.items()))
         task, separator, _ = member.rpartition(f"_{split}.")
         if not separator or not NAME.fullmatch(task):
-            raise ValueError(
-                f"{self.name}: the {split} member is {member}, expected TASK_{split}.h5 or .zarr; rename it"
-            )
+            raise ValueError(f"{self.name}: {member}: expected TASK_{split}.h5 or .zarr; rename it")
         return task
 
     def to_yaml(self, artifact: str | None = None) -> str:
         """Write the entry as it stands in the registry, a line a key; with another `artifact` where given."""
-        values = {**{key: getattr(self, key) for key in _WANTED}, "artifact": artifact or self.artifact}
+        values = {key: getattr(self, key) for key in _WANTED} | ({"artifact": artifact} if artifact else {})
         keys = [key for key in _WANTED if values[key] or key != "metadata"]
         return f"{_yaml(self.name)}:\n" + "".join(f"  {key}: {_yaml(values[key])}\n" for key in keys)
 
@@ -103,11 +98,8 @@ def _yaml(value: object, *, inside: bool = False) -> str:
     return json.dumps(value, ensure_ascii=not isinstance(value, str) or not value.isprintable())
 
 
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-_SIZE = "a number of bytes above 0, without quotes"
+_SIZE = lambda value: type(value) is int and value > 0, "a number of bytes above 0, without quotes"
+_MEMBER = re.compile(r"(?!\.)[^\x00-\x1f\x7f/\\:]+")  # cannot leave the folder that it is unpacked in
 # Each key of an entry: what its value must be. YAML may take a digest of digits for a number.
 _WANTED: dict[str, tuple[Callable[[Any], object], str]] = {
     "artifact": (lambda value: isinstance(value, str), "text such as entity/project/name:v0"),
@@ -117,8 +109,8 @@ _WANTED: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value),
         "64 hexadecimal digits in lower case (quoted if all are 0 to 9)",
     ),
-    "size": (_is_size, _SIZE),
-    "unpacked": (_is_size, _SIZE),
+    "size": _SIZE,
+    "unpacked": _SIZE,
     "metadata": (lambda value: isinstance(value, Mapping), "a mapping"),
 }
 
@@ -154,10 +146,7 @@ def _problems_below(key: str, value: Any) -> Iterator[Problem]:
         for split, member in value.items():
             if split not in SPLITS:
                 yield (split,), f"is an unknown split, expected one of {', '.join(SPLITS)}"
-            # Files lie side by side in the tarball and must not leave the folder they are unpacked in.
-            if not isinstance(member, str) or not re.fullmatch(
-                r"[^\x00-\x1f\x7f/\\:.][^\x00-\x1f\x7f/\\:]*", member
-            ):
+            if not isinstance(member, str) or not _MEMBER.fullmatch(member):
                 wanted = "the name of a file without folders, '\\' and ':', not beginning with '.'"
                 yield (split,), f"is {_shown(member)}, expected {wanted}"
             elif (other := owners.setdefault(member.casefold(), split)) != split:
@@ -171,10 +160,9 @@ def json_problems(value: object, keys: Keys = ()) -> Iterator[Problem]:
     elif isinstance(value, (Mapping, list, tuple)):
         for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from json_problems(item, (*keys, key))
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield keys, f"is {value}, expected a finite number"
-    elif not isinstance(value, (str, int, float, type(None))):
-        yield keys, f"is {_shown(value)}, expected text, a number, true, false, null, a list or a mapping"
+    elif not isinstance(value, (str, int, float, type(None))) or str(value) in ("nan", "inf", "-inf"):
+        wanted = "text, a finite number, true, false, null, a list or a mapping"
+        yield keys, f"is {_shown(value)}, expected {wanted}"
 
 
 def _shown(value: object) -> str:
@@ -198,23 +186,21 @@ def registry_beside(root: Path) -> Path:
 def find_entries(names: Iterable[str], *, registry: Path | None, root: Path) -> list[DatasetEntry]:
     """Look data sets up, each once, however often its name comes.
 
-    Args:
-        names: Of the data sets.
-        registry: The file; None for $GUST_REGISTRY, or else the one in `root` and then the project's.
-        root: Folder of the data.
+    They are looked for in `registry`, or else in $GUST_REGISTRY, or else beside the data in `root` and then
+    in the project's.
 
     Raises:
         ValueError: One is in none of them, or wrong; with the line.
     """
-    own, shared = registry_beside(root), default_registry()
-    defaults = [path for path in dict.fromkeys((own, shared)) if path.exists()] or [shared]
-    registries = [load_registry(path) for path in ([registry] if registry else defaults)]
+    defaults = [path for path in (registry_beside(root), default_registry()) if path.exists()]
+    paths = [registry] if registry else dict.fromkeys(defaults or [default_registry()])
+    registries = [load_registry(path) for path in paths]
     entries = []
     for name in dict.fromkeys(names):
         holders = [item for item in registries if name in item.values] or registries[-1:]
         entries.append(holders[0][name])
-        if len(holders) > 1 and holders[0].values[name] != holders[1].values[name]:
-            log.warning("%s is not the same in %s and %s; the first is used", name, own, shared)
+        if any(other.values[name] != holders[0].values[name] for other in holders[1:]):
+            log.warning("%s is not the same in %s; the first is used", name, " and ".join(map(str, paths)))
     return entries
 
 
@@ -233,22 +219,15 @@ class Registry:
     lines: Mapping[Keys, int]
 
     def __getitem__(self, name: str) -> DatasetEntry:
-        """Give the entry of a data set.
-
-        Raises:
-            ValueError: There is none of that name, or it is wrong; with the line.
-        """
+        """Give an entry; a ValueError says that there is none, or what is wrong with it, by line."""
         if name not in self.values:
-            close = difflib.get_close_matches(name, self.values, n=3)
-            has = f"it has {', '.join(self.values) or 'none'}"
-            known = f"did you mean {' or '.join(close)}?" if close else has
+            close = difflib.get_close_matches(name, self.values, n=3) or self.values
             raise ValueError(
-                f"{self.path} has no data set {name!r}; {known} (scripts/package_dataset.py makes an entry, "
-                "--registry names another file)"
+                f"{self.path} has no data set {name!r}, it has {', '.join(close) or 'none'} "
+                "(scripts/package_dataset.py makes an entry, --registry names another file)"
             )
         if problems := self.problems(name):
-            more = f" ({len(problems) - 1} more: {_PROG} check {self.path})" if len(problems) > 1 else ""
-            raise ValueError(problems[0] + more)
+            raise ValueError("; ".join(problems))
         return DatasetEntry(name=name, **self.values[name])
 
     def problems(self, *names: str) -> list[str]:
@@ -266,7 +245,6 @@ def load_registry(path: str | Path) -> Registry:
 
     Raises:
         ValueError: It is no YAML mapping, or has a key twice; with the line.
-        OSError: It cannot be read.
     """
     data = Path(path).read_bytes()
     if not data.strip():
@@ -285,28 +263,29 @@ def check_registry(path: str | Path) -> list[str]:
 def _read(path: Path, data: bytes) -> Registry:
     """Understand a registry's bytes; raises ValueError with the line."""
     lines: dict[Keys, int] = {}
-    line = 1
+    text = data.decode("utf-8-sig", errors="replace")
     try:
-        text = data.decode("utf-8-sig")
+        if "\ufffd" in text:
+            raise ReaderError(path, text.index("\ufffd"), 0xFFFD, "utf-8", "expected UTF-8; save it as UTF-8")
         yaml = YAML(typ="safe", pure=True)
         node = yaml.compose(text)
-        values = {} if node is None else _plain(node, (), lines, yaml.constructor.construct_object)
-    except UnicodeDecodeError as error:
-        line, what = data.count(b"\n", 0, error.start) + 1, "expected UTF-8 text; save it as UTF-8"
-    except RecursionError:
-        what = f"not YAML: {_DEEP}"
-    except YAMLError as error:
+        values = _plain(node, (), lines, yaml.constructor.construct_object) if node else {}
+    except (YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = (mark.line if mark else text.count("\n", 0, getattr(error, "position", 0))) + 1
-        what = f"not YAML: {getattr(error, 'problem', None) or str(error).splitlines()[0]}"
-    else:
-        if values is None or isinstance(values, dict):
-            registry = Registry(path, values or {}, lines)
-            _refuse_nested(registry)
-            return registry
-        line = node.start_mark.line + 1
+        what = _DEEP if isinstance(error, RecursionError) else getattr(error, "problem", None) or str(error)
+        raise ValueError(f"{path}:{line}: not YAML: {what.splitlines()[0]}") from error
+    values = {} if values is None else values
+    if not isinstance(values, dict):
         what = f"expected a mapping, name of a data set -> entry, found {_shown(values)}"
-    raise ValueError(f"{path}:{line}: {' '.join(what.split())}")
+        raise ValueError(f"{path}:{lines[()]}: {what}")
+    if isinstance(nested := values.get("datasets"), dict) and "artifact" not in nested:
+        raise ValueError(
+            f"{path}:{lines['datasets',]}: data sets stand below 'datasets:', as UPS has it, expected them "
+            "at the top; write splits: {train: TASK_train.h5} for train_split:, and add the sha256, size and "
+            "unpacked that scripts/package_dataset.py prints"
+        )
+    return Registry(path, values, lines)
 
 
 def _plain(node: Node, keys: Keys, lines: dict[Keys, int], construct: Callable[[Node], Any]) -> Any:
@@ -320,8 +299,8 @@ def _plain(node: Node, keys: Keys, lines: dict[Keys, int], construct: Callable[[
             values: dict[str, Any] = {}
             for key, item in node.value:
                 if not isinstance(key, ScalarNode) or key.value in values:
-                    problem = f"{_shown(key.value)} stands here again; keep one"
-                    raise MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                    text = f"{_shown(key.value)} stands here again; keep one"
+                    raise MarkedYAMLError(problem=text, problem_mark=key.start_mark)
                 lines[(*keys, key.value)] = key.start_mark.line + 1
                 values[key.value] = _plain(item, (*keys, key.value), lines, construct)
             return values
@@ -330,22 +309,6 @@ def _plain(node: Node, keys: Keys, lines: dict[Keys, int], construct: Callable[[
         except (ValueError, LookupError, AttributeError, TypeError) as error:
             problem = f"{node.value!r} is not a value ({error}); quote it"
     raise MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
-
-
-def _refuse_nested(registry: Registry) -> None:
-    """Refuse a registry of UPS: data sets below `datasets:`, with `train_split:` and without digests."""
-    nested = registry.values.get("datasets")
-    if not isinstance(nested, dict) or "artifact" in nested:
-        return
-    name, entry = next(iter(nested.items()), ("NAME", None))
-    entry = entry if isinstance(entry, dict) else {}
-    splits = {split: entry[f"{split}_split"] for split in SPLITS if f"{split}_split" in entry}
-    shown = _yaml(splits or {"train": "TASK_train.h5"})
-    raise ValueError(
-        f"{registry.path}:{registry.lines['datasets',]}: data sets stand below 'datasets:', as UPS has it, "
-        f"expected them at the top; write {name}: with artifact, kind, splits: {shown} and sha256, size, "
-        "unpacked of the tarball, as scripts/package_dataset.py prints them"
-    )
 
 
 def register(path: str | Path, entry: DatasetEntry, *, overwrite: bool) -> bool:
@@ -359,7 +322,7 @@ def register(path: str | Path, entry: DatasetEntry, *, overwrite: bool) -> bool:
 
     Raises:
         ValueError: A different entry of this name and no `overwrite`, or a registry that is invalid
-            elsewhere, or one in braces, which nothing can be appended to.
+            elsewhere, or that nothing can be appended to.
         BlockingIOError: Another process is registering something.
     """
     path = Path(path)
@@ -372,19 +335,16 @@ def register(path: str | Path, entry: DatasetEntry, *, overwrite: bool) -> bool:
         if isinstance(there, dict) and {"metadata": {}, **there} == {"metadata": {}, **wanted}:
             return False
         if entry.name in old.values and not overwrite:
-            line = old.lines[entry.name,]
-            raise ValueError(
-                f"{path}:{line}: has another {entry.name!r}; give --overwrite to replace it, or rename it"
-            )
+            where = f"{path}:{old.lines[entry.name,]}"
+            raise ValueError(f"{where}: has another {entry.name!r}; give --overwrite to replace it")
         text = _spliced(data, old, entry)
-        try:
+        new = old
+        with contextlib.suppress(ValueError):
             new = _read(path, text)
-        except ValueError as error:
-            raise ValueError(f"the entry does not fit in here ({error}); add it by hand") from error
         if new.values != {**old.values, entry.name: wanted}:
             raise ValueError(f"{path}: the entry does not fit in here; add it by hand")
         if problems := new.problems():
-            raise ValueError(f"{problems[0]}: so {path} would not be valid; correct that first")
+            raise ValueError(f"{problems[0]}: correct that first")
         with written_aside(path) as file:
             file.write(text)
     return True
@@ -421,17 +381,17 @@ class CheckOptions:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """List everything that is wrong with a registry; exit code 1 if there is anything."""
-    return run_command(lambda: _check(arguments))
 
+    def check() -> int:
+        path = parse(CheckOptions, arguments, prog=_PROG, description=main.__doc__ or "").file
+        for problem in (problems := check_registry(path)):
+            print(problem, file=sys.stderr)
+        if not problems:
+            count = len(load_registry(path).values)
+            print(f"{path}: {count} dataset{'' if count == 1 else 's'}, no problems")
+        return 1 if problems else 0
 
-def _check(arguments: Sequence[str] | None) -> int:
-    path = parse(CheckOptions, arguments, prog=_PROG, description=main.__doc__ or "").file
-    if problems := check_registry(path):
-        print("\n".join(problems), file=sys.stderr)
-        return 1
-    count = len(load_registry(path).values)
-    print(f"{path}: {count} dataset{'' if count == 1 else 's'}, no problems")
-    return 0
+    return run_command(check)
 
 
 if __name__ == "__main__":

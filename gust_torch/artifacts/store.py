@@ -43,7 +43,7 @@ DIGITS = 16  # of the digest, in a folder's name
 _S3 = ("s3", "s3a")
 _S3_PART_BYTES = 16 << 20
 _S3_MAX_PARTS = 9_000  # S3 takes 10,000
-_CONNECT_TIMEOUT = 5  # seconds
+_BLOCK_BYTES = 1 << 20
 
 # What an error's name and text mean, the first that fits, and what to do.
 _MEANINGS = (
@@ -61,16 +61,7 @@ Read = Callable[[Sequence[tuple[int, int]]], list[bytes]]
 
 @dataclass(frozen=True)
 class Upload:
-    """A file to be stored as an artifact.
-
-    Attributes:
-        name: Name of the artifact, such as "burgers1d-subset".
-        type: Its type, such as "dataset".
-        path: The file.
-        metadata: A JSON object that describes it.
-        sha256: Digest of the file's bytes, 64 hex digits.
-        stamp: `stamp(path)` from before the digest was made.
-    """
+    """A file to be stored as an artifact of some name and type; `stamp` is from before it was hashed."""
 
     name: str
     type: str
@@ -82,9 +73,7 @@ class Upload:
     def check_unchanged(self) -> None:
         """Raise ValueError where the file is no longer the one that was hashed."""
         if stamp(self.path) != self.stamp:
-            raise ValueError(
-                f"{self.path} changed while it was uploaded; nothing was stored, upload it again"
-            )
+            raise ValueError(f"{self.path} changed while it was uploaded; upload it again")
 
 
 def stamp(path: Path) -> tuple[int, ...]:
@@ -98,7 +87,7 @@ class RemoteFile:
     """A stored file, to be read; a ValueError says that it cannot be.
 
     Attributes:
-        name: File name without folders, such as "burgers1d_subset_v1.tar.gz".
+        name: File name without folders.
         size: Bytes; None where the store does not tell.
         download: Writes the whole file to a path, which may be incomplete after an error.
         read: Reads bytes start to stop, without stop, of each span, at the same time where the store can;
@@ -119,14 +108,7 @@ def open_store(
     run_name: str | None = None,
     cache_dir: Path = DEFAULT_CACHE,
 ) -> "FsspecStore | WandbStore":
-    """Open a store for uploads.
-
-    Args:
-        store: "wandb" or an fsspec URL such as "file:///data/store" or "s3://bucket/folder".
-        project: W&B project; needed for W&B.
-        entity: W&B entity; None means that of the login.
-        run_name: Name of the W&B run that uploads.
-        cache_dir: Folder below which W&B may keep its files.
+    """Open a store for uploads: "wandb" (the only one with the other settings), or the URL of a folder.
 
     Raises:
         ValueError: The store is unknown, or its settings or its login are missing.
@@ -134,18 +116,14 @@ def open_store(
     if store == WANDB:
         from gust_torch.artifacts.wandb_store import WandbStore
 
-        return WandbStore(project, entity, run_name=run_name, cache_dir=cache_dir)
+        return WandbStore(project, entity or None, run_name, cache_dir)
     if not is_url(store) or store.startswith("http"):
         raise ValueError(f"unknown store {redact(store)!r}; give wandb, file:///folder or s3://bucket/folder")
     return FsspecStore(store)
 
 
 def open_reference(reference: str, *, cache_dir: Path = DEFAULT_CACHE) -> RemoteFile:
-    """Open a stored file for reading.
-
-    Args:
-        reference: A URL, or a W&B artifact "entity/project/name:version".
-        cache_dir: Folder below which W&B may keep its files.
+    """Open a stored file for reading: a URL, or a W&B artifact "entity/project/name:version".
 
     Raises:
         ValueError: There is no such file, it may not be read, or the store cannot be reached.
@@ -156,10 +134,10 @@ def open_reference(reference: str, *, cache_dir: Path = DEFAULT_CACHE) -> Remote
         return open_artifact(expand_reference(reference), cache_dir)
     filesystem, path = _open(reference)
     with explained(reference):
-        info = _open(reference, patient=False)[0].info(path)
+        info = filesystem.info(path)
         if info["type"] == "directory":
             raise ValueError(f"{reference} is a folder; name the file in it")
-        name, size = posixpath.basename(path), info["size"]
+        size: int | None = info["size"]
         has_ranges = size is not None and _serves_last_byte(filesystem, path, size)
 
     def read(spans: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -170,16 +148,20 @@ def open_reference(reference: str, *, cache_dir: Path = DEFAULT_CACHE) -> Remote
                 raise error
         if (came := sum(map(len, pieces))) != (wanted := sum(stops) - sum(starts)):
             raise ValueError(
-                f"{reference}: {came} bytes came where {wanted} were asked for; the file was replaced "
-                "meanwhile, or the server does not read ranges"
+                f"{reference}: {came} bytes came instead of {wanted}; was it replaced meanwhile?"
             )
         return pieces
 
     def download(target: Path) -> None:
-        with explained(reference):
-            filesystem.get_file(path, str(target), callback=_transfer(f"fetch {name}", size, most=size))
+        came = 0
+        with explained(reference), filesystem.open(path, block_size=0) as source, target.open("wb") as file:
+            while block := source.read(_BLOCK_BYTES):
+                file.write(block)
+                came += len(block)
+                if size is not None and came > size:
+                    raise ValueError(f"{reference}: more than its {size} bytes came; is the server right?")
 
-    return RemoteFile(name, size, download, read if has_ranges else None)
+    return RemoteFile(posixpath.basename(path), size, download, read if has_ranges else None)
 
 
 def _serves_last_byte(filesystem: "AbstractFileSystem", path: str, size: int) -> bool:
@@ -210,8 +192,8 @@ class FsspecStore:
             raise ValueError(f"the URL of the upload {problem}")
         if file == DESCRIPTION:
             raise ValueError(f"{file} is the name of the store's own file; rename yours")
+        filesystem, path = self._filesystem, self._path(url)
         with explained(self._url):
-            filesystem, path = _open(url, patient=False)
             if self._is_s3:
                 bucket, key, _ = filesystem.split_path(path)
                 place = {"Bucket": bucket, "Key": key}
@@ -224,13 +206,10 @@ class FsspecStore:
             filesystem.rm_file(trial)
 
     def put(self, upload: Upload) -> list[str]:
-        """Store a file; readers see all of it or nothing.
+        """Store a file, so that readers see all of it or nothing; refuse the same bytes with other metadata.
 
         Returns:
             Lines to print: what was done, and last the reference that the registry's `artifact:` takes.
-
-        Raises:
-            ValueError: It failed, or the store has the same bytes with another type or metadata.
         """
         folder = f"{self._url}/{upload.name}/{upload.sha256[:DIGITS]}"
         described = {
@@ -246,8 +225,8 @@ class FsspecStore:
             "provenance": provenance(),
         }
         if stored := self._stored(folder):
-            if any(stored[key] != described[key] for key in ("sha256", "type", "metadata")):
-                there = f"{stored['type']} {json.dumps(stored['metadata'], sort_keys=True)}"
+            if any(stored.get(key) != described[key] for key in ("sha256", "type", "metadata")):
+                there = f"{stored.get('type')} {json.dumps(stored.get('metadata'), sort_keys=True)}"
                 raise ValueError(
                     f"{folder} has these bytes already, as {there}; upload them under another name, or "
                     f"remove {folder}/{DESCRIPTION} to describe them anew"
@@ -281,11 +260,11 @@ class FsspecStore:
                 shutil.copyfile(upload.path, partial)
                 upload.check_unchanged()
             return
-        size = upload.path.stat().st_size
-        callback = _transfer(f"upload {upload.path.name}", size)
+        callback = _progress_of_upload(upload.path)
         options: dict[str, Any] = {"callback": callback}
         if self._is_s3:
-            options |= {"chunksize": max(_S3_PART_BYTES, size // _S3_MAX_PARTS), "max_concurrency": 4}
+            part = max(_S3_PART_BYTES, upload.path.stat().st_size // _S3_MAX_PARTS)
+            options |= {"chunksize": part, "max_concurrency": 4}
         # In a thread, since Ctrl-C does not reach fsspec's: the next part then fails, and with it the upload.
         with ThreadPoolExecutor(1) as pool:
             try:
@@ -301,32 +280,18 @@ class FsspecStore:
 
     def _stored(self, folder: str) -> dict[str, Any]:
         """Read the description of what a folder holds; {} where it holds nothing, or not all of it."""
-        url = f"{folder}/{DESCRIPTION}"
-        with explained(url), contextlib.suppress(FileNotFoundError):
-            text = self._filesystem.cat_file(self._path(url))
-            try:
-                stored: dict[str, Any] = json.loads(text)
-                name, size, *_ = (stored[key] for key in ("file", "size", "type", "sha256", "metadata"))
-                is_damaged = posixpath.basename(name) != name or name in ("", ".", "..", DESCRIPTION)
-            except (ValueError, TypeError, LookupError, RecursionError):
-                is_damaged = True
-            if is_damaged:
-                raise ValueError(f"{url} is damaged; remove it and upload again")
-            if self._filesystem.size(self._path(f"{folder}/{name}")) == size:
+        lacking = (FileNotFoundError, ValueError, TypeError, LookupError, RecursionError)
+        with explained(folder), contextlib.suppress(*lacking):
+            stored: dict[str, Any] = json.loads(
+                self._filesystem.cat_file(self._path(f"{folder}/{DESCRIPTION}"))
+            )
+            if self._filesystem.size(self._path(f"{folder}/{Path(stored['file']).name}")) == stored["size"]:
                 return stored
         return {}
 
 
-def _open(url: str, *, patient: bool = True) -> "tuple[AbstractFileSystem, str]":
-    """Open the filesystem of a URL, and name its path there; credentials come from the environment.
-
-    Args:
-        url: Of a file or folder.
-        patient: Whether to try again for minutes; no where someone waits to hear whether something is there.
-
-    Raises:
-        ValueError: The URL is malformed, or its scheme is unknown or its package is not installed.
-    """
+def _open(url: str) -> "tuple[AbstractFileSystem, str]":
+    """Open the filesystem of a URL, and name its path there; credentials come from the environment."""
     if problem := url_problem(url):
         raise ValueError(f"the URL {problem}")
     import fsspec
@@ -334,9 +299,8 @@ def _open(url: str, *, patient: bool = True) -> "tuple[AbstractFileSystem, str]"
     protocol = url.partition("://")[0]
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
     if protocol in _S3:
-        retries = {"total_max_attempts": 3 if patient else 2, "mode": "standard"}
-        timeouts = {"connect_timeout": _CONNECT_TIMEOUT, "read_timeout": 60 if patient else 10}
-        options["config_kwargs"] = {**timeouts, "retries": retries}
+        retries = {"total_max_attempts": 2, "mode": "standard"}
+        options["config_kwargs"] = {"connect_timeout": 5, "read_timeout": 60, "retries": retries}
     try:
         kind = fsspec.get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:
@@ -345,7 +309,7 @@ def _open(url: str, *, patient: bool = True) -> "tuple[AbstractFileSystem, str]"
     with explained(url):
         filesystem = kind(**options)
     if protocol in _S3:
-        filesystem.retries = 3 if patient else 1  # s3fs's own, on top
+        filesystem.retries = 3  # s3fs's own, on top
     return filesystem, _path_of(filesystem, url)
 
 
@@ -355,22 +319,20 @@ def _path_of(filesystem: "AbstractFileSystem", url: str) -> str:
     return unquote(path) if url.partition("://")[0] in LOCAL else path
 
 
-def _transfer(text: str, size: int | None, most: int | None = None) -> "Callback":
-    """Show a transfer of some size on a terminal, and end it when its `stop` is set or too much came."""
+def _progress_of_upload(path: Path) -> "Callback":
+    """Show an upload on a terminal, and end it when `stop` is set."""
     from fsspec.callbacks import TqdmCallback
 
-    class Transfer(TqdmCallback):
+    class Upload(TqdmCallback):
         stop = False
 
         def relative_update(self, inc: int = 1) -> None:
             super().relative_update(inc)
             if self.stop:
                 raise OSError("stopped")
-            if most is not None and self.value > most:
-                raise ValueError(f"more than its {most} bytes came; the server is wrong, or the file changed")
 
-    unit = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
-    return Transfer(size=size, tqdm_kwargs={"desc": text, "leave": False, "disable": None, **unit})
+    bar = {"desc": f"upload {path.name}", "leave": False, "disable": None, "unit": "B", "unit_scale": True}
+    return Upload(size=path.stat().st_size, tqdm_kwargs=bar)
 
 
 def _client_errors() -> tuple[type[Exception], ...]:

@@ -1,8 +1,7 @@
 """Unpack a dataset's tarball into an empty folder, and nothing outside it, whatever the tarball says.
 
-`tarfile` only parses headers here. What is accepted, where it goes and how it is opened is decided in this
-module: regular files and folders with the names of the dataset, created new, with this process's own
-permissions, and no more bytes than the registry promises.
+`tarfile` only parses headers here. Accepted are regular files and folders with the names of the dataset; they
+are created new, with this process's own permissions and no more bytes than the registry promises.
 """
 
 import gzip
@@ -14,7 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from gust_torch.artifacts.download import Job, naming
+from gust_torch.artifacts.download import Count, naming
 from solvers.common.splits import GRAPHS
 
 try:
@@ -31,18 +30,18 @@ _MAX_HEADER_BYTES = 16 << 10
 _MAX_PADDING = 16 << 20  # zeros behind the last member; GNU tar fills up its last record of 10 KiB
 _MAX_PART_BYTES, _MAX_NAME_BYTES = 255, 1024  # of a component, on every common file system; of a path
 
+_GZIP_ERRORS: tuple[type[Exception], ...] = (gzip.BadGzipFile, EOFError, zlib.error)
+if isal_zlib is not None:
+    _GZIP_ERRORS = (*_GZIP_ERRORS, isal_zlib.error)  # type: ignore[arg-type]
 # What tarfile raises at headers that no tar writes; found by feeding it damaged ones.
 _HEADER_ERRORS = (
     tarfile.TarError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError
 )  # fmt: skip
-_GZIP_ERRORS: tuple[type[Exception], ...] = (ValueError, gzip.BadGzipFile, EOFError, zlib.error)
-if isal_zlib is not None:
-    _GZIP_ERRORS = (*_GZIP_ERRORS, isal_zlib.error)  # type: ignore[arg-type]
 
 Seen = dict[str, tuple[str, bool]]  # a name as the least able file system sees it -> name, whether a folder
 
 
-def unpack(tarball: Path, folder: Path, *, members: Collection[str], unpacked: int, job: Job) -> None:
+def unpack(tarball: Path, folder: Path, *, members: Collection[str], unpacked: int, count: Count) -> None:
     """Unpack all members.
 
     Args:
@@ -50,7 +49,7 @@ def unpack(tarball: Path, folder: Path, *, members: Collection[str], unpacked: i
         folder: An empty folder that nobody else uses; after an error it holds a part.
         members: Split files, and split folders that end in .zarr.
         unpacked: Bytes of all files together.
-        job: Progress and stop.
+        count: Told of the bytes that were written.
 
     Raises:
         ValueError: The tarball is damaged or holds anything but these members.
@@ -58,12 +57,9 @@ def unpack(tarball: Path, folder: Path, *, members: Collection[str], unpacked: i
     """
     try:
         with _open_gzip(tarball) as file:
-            _unpack(_Stream(file), folder, members, unpacked, job)
-    except _GZIP_ERRORS as error:
-        what = str(error) if isinstance(error, ValueError) else f"damaged or no gzip ({error})"
-        raise ValueError(
-            f"{tarball} was not unpacked: {what}; ask for a new package of the dataset"
-        ) from error
+            _unpack(_Stream(file), folder, members, unpacked, count)
+    except (ValueError, *_GZIP_ERRORS) as error:  # type: ignore[misc]
+        raise ValueError(f"{tarball} was not unpacked: {error}; ask for a new package of it") from error
 
 
 def _open_gzip(path: Path) -> IO[bytes]:
@@ -103,44 +99,24 @@ class _Stream:
             yield block
 
 
-def _unpack(stream: _Stream, folder: Path, members: Collection[str], unpacked: int, job: Job) -> None:
+def _unpack(stream: _Stream, folder: Path, members: Collection[str], unpacked: int, count: Count) -> None:
     seen: Seen = {}
     total = 0
-    for count, member in enumerate(_headers(stream)):
+    for number, member in enumerate(_headers(stream), 1):
         name, is_folder = member.name, member.type == tarfile.DIRTYPE
-        shown = ascii(name if len(name) <= 100 else f"{name[:100]}...")
         is_sparse = member.issparse() or any(key.startswith("GNU.sparse") for key in member.pax_headers)
-        if (
-            is_sparse
-            or member.size < 0
-            or not (is_folder or member.type in (tarfile.REGTYPE, tarfile.AREGTYPE))
-        ):
-            raise ValueError(f"member {shown} is a link, a device or the like, not a plain file or folder")
-        try:
-            note_name(seen, name, is_folder=is_folder, expected=members)
-        except ValueError as error:
-            raise ValueError(f"member {shown}: {error}") from error
         total += 0 if is_folder else member.size
-        if count == MAX_MEMBERS or total > unpacked:
-            raise ValueError(
-                f"it has more than {MAX_MEMBERS} members, or the {unpacked} bytes of the registry"
-            )
-        target = folder.joinpath(*name.split("/"))
-        if is_folder:
-            target.mkdir(parents=True, exist_ok=True)
-            job.count(0)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        left = member.size
-        with naming(target), target.open("xb", buffering=0) as file:  # follows no link
-            for block in stream.take(left):
-                left -= len(block)
-                job.count(len(block))
-                view = memoryview(block)
-                while len(view):
-                    view = view[file.write(view) :]
-        if left:
-            raise ValueError(f"member {shown} is cut short")
+        try:
+            if is_sparse or member.size < 0 or not (is_folder or member.type in tarfile.REGULAR_TYPES[:2]):
+                raise ValueError("it is a link, a device or the like, not a plain file or folder")
+            note_name(seen, name, is_folder=is_folder, expected=members)
+            if number > MAX_MEMBERS or total > unpacked:
+                raise ValueError(
+                    f"it is beyond the {unpacked} bytes of the registry, or {MAX_MEMBERS} members"
+                )
+            _write(stream, member, folder.joinpath(*name.split("/")), count)
+        except ValueError as error:
+            raise ValueError(f"member {name[:100]!a}: {error}") from error
     rest = itertools.chain([stream.header], stream.take(_MAX_PADDING))
     if any(block.strip(b"\0") for block in rest) or list(stream.take(1)):
         raise ValueError("something follows behind its last member")
@@ -157,22 +133,33 @@ def _headers(stream: _Stream) -> Iterator[tarfile.TarInfo]:
         while (member := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # a store may have millions
             yield member
-    except _GZIP_ERRORS:
-        raise
     except _HEADER_ERRORS as error:
         raise ValueError(f"no tar file, or a damaged one ({error})") from error
 
 
+def _write(stream: _Stream, member: tarfile.TarInfo, target: Path, count: Count) -> None:
+    """Write one new file or folder."""
+    if member.isdir():
+        target.mkdir(parents=True, exist_ok=True)
+        count(0)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    left = member.size
+    with naming(target), target.open("xb") as file:  # follows no link
+        for block in stream.take(member.size):
+            file.write(block)
+            left -= len(block)
+            count(len(block))
+    if left:
+        raise ValueError("it is cut short")
+
+
 def note_name(seen: Seen, name: str, *, is_folder: bool, expected: Collection[str]) -> None:
-    """Note the name of a tarball's member; a ValueError says why it may not have it.
+    """Note the name of a tarball's member, and the folders above it, among those `seen`.
 
-    It may not point out of the folder, mean another file on another operating system, or come twice.
-
-    Args:
-        seen: Names before it; this one and the folders above it are added.
-        name: Of the member.
-        is_folder: Whether it is a folder.
-        expected: Split files, and split folders that end in .zarr.
+    Raises:
+        ValueError: It points out of the folder, means another file on another operating system, comes twice,
+            or is none of the `expected` split files and of what lies below split folders (.zarr).
     """
     parts = name.split("/")
     if (
@@ -182,8 +169,7 @@ def note_name(seen: Seen, name: str, *, is_folder: bool, expected: Collection[st
         or len(name.encode()) > _MAX_NAME_BYTES
     ):
         raise ValueError(
-            f"its name is no relative path of printable characters without '..', '\\' and ':', of at most "
-            f"{_MAX_PART_BYTES} bytes a part and {_MAX_NAME_BYTES} in all"
+            "its name is no short relative path of printable characters without '..', '\\' and ':'"
         )
     if parts[0] not in expected or (is_folder or len(parts) > 1) != parts[0].endswith(GRAPHS):
         raise ValueError(f"it is none of {', '.join(expected)}, of which {GRAPHS} are folders, others files")

@@ -17,14 +17,20 @@ SECRET = "moto-secret-5c1e9d7a"
 
 
 @pytest.fixture(autouse=True)
-def _no_logins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Take WANDB_* and AWS_* variables, netrc and AWS configuration away."""
-    for name in list(os.environ):
-        if name.startswith(("WANDB_", "AWS_", "GUST_")):
-            monkeypatch.delenv(name)
+def _no_logins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Take WANDB_* and AWS_* variables, netrc and AWS configuration away, and those that a test leaves."""
+    prefixes = ("WANDB_", "AWS_", "GUST_")
+    before = {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+    for name in before:
+        del os.environ[name]
     for name in ("NETRC", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none" / name))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    yield
+    monkeypatch.undo()
+    for name in [name for name in os.environ if name.startswith(prefixes)]:
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

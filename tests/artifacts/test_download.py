@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gust_torch.artifacts import download as module
-from gust_torch.artifacts.download import Job, Stopped, download
+from gust_torch.artifacts.download import download
 from gust_torch.artifacts.registry import DatasetEntry
 
 PIECE = 1000
@@ -65,8 +64,10 @@ def _small_and_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_DELAY", 0.001)
 
 
-def get(remote: FakeRemote, target: Path, workers: int = 3, job: Job | None = None) -> None:
-    download(remote, target, entry_of(), workers=workers, job=job or Job())
+def get(
+    remote: FakeRemote, target: Path, workers: int = 3, count: Callable[[int], object] = lambda size: None
+) -> None:
+    download(remote, target, entry_of(), workers=workers, count=count)
     assert target.read_bytes() == CONTENT
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
@@ -84,7 +85,7 @@ def failing(*numbers: int, error: Exception | None = None) -> Callable[[int], No
 @pytest.mark.parametrize(("workers", "reads"), [(1, 11), (3, 4), (32, 1)])
 def test_pieces_in_parallel(tmp_path: Path, workers: int, reads: int) -> None:
     remote, seen = FakeRemote(), []
-    get(remote, tmp_path / "t", workers, Job(seen.append))
+    get(remote, tmp_path / "t", workers, seen.append)
     assert len(remote.reads) == reads
     assert len(remote.spans) == len(set(remote.spans)) == 11
     assert sum(seen) == len(CONTENT)
@@ -138,7 +139,7 @@ def test_passing_trouble_is_survived(tmp_path: Path, ranges: bool) -> None:
 @pytest.mark.parametrize("ranges", [True, False])
 def test_delays_grow_and_end(tmp_path: Path, ranges: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     delays: list[float] = []
-    monkeypatch.setattr(Job, "wait", lambda self, seconds: delays.append(seconds))
+    monkeypatch.setattr(time, "sleep", delays.append)
     remote = FakeRemote(ranges=ranges)
     remote.fail = failing(*range(1, 99))
     with pytest.raises(ValueError, match="cannot be reached; the same command continues"):
@@ -188,22 +189,15 @@ def test_a_full_disk_keeps_what_came(tmp_path: Path) -> None:
 
 
 def test_a_stop_ends_it(tmp_path: Path) -> None:
-    remote, stop = FakeRemote(), threading.Event()
-    remote.fail = lambda count: stop.set() if count == 3 else None
-    with pytest.raises(Stopped):
-        get(remote, tmp_path / "t", 1, Job(stop=stop))
+    remote = FakeRemote()
+
+    def stop(size: int) -> None:
+        if len(remote.reads) == 3:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        get(remote, tmp_path / "t", 1, stop)
     assert len(remote.spans) == 3
-
-
-def test_a_stop_interrupts_the_wait_for_another_attempt(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "FIRST_DELAY", 3600.0)
-    remote, stop = FakeRemote(), threading.Event()
-    remote.fail = failing(1)
-    threading.Timer(0.05, stop.set).start()
-    with pytest.raises(Stopped):
-        get(remote, tmp_path / "t", 1, Job(stop=stop))
 
 
 SLOW = """
@@ -225,7 +219,7 @@ class Slow:
 
 module.PIECE_BYTES = 20_000
 entry = DatasetEntry("t", "t:v0", "grid", {"train": "t_train.h5"}, sys.argv[3], Slow.size, 1)
-module.download(Slow(), Path(sys.argv[2]), entry, workers=2, job=module.Job())
+module.download(Slow(), Path(sys.argv[2]), entry, workers=2, count=lambda size: None)
 """
 
 

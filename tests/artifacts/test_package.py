@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +20,6 @@ import pytest
 import yaml
 
 from gust_torch.artifacts import package as package_module
-from gust_torch.artifacts.download import Job
 from gust_torch.artifacts.package import PackageOptions, package
 from gust_torch.artifacts.registry import check_registry, load_registry
 from gust_torch.artifacts.unpack import unpack as extract
@@ -235,7 +234,13 @@ def test_stores_of_the_converters(tmp_path: Path, out: Path) -> None:
     assert result.draft.metadata == {"samples": 4, "fields": ["pressure"]}
     (tmp_path / "unpacked").mkdir()
     members = tuple(result.draft.splits.values())
-    extract(result.tarball, tmp_path / "unpacked", members=members, unpacked=result.draft.unpacked, job=Job())
+    extract(
+        result.tarball,
+        tmp_path / "unpacked",
+        members=members,
+        unpacked=result.draft.unpacked,
+        count=lambda size: None,
+    )
     for path in tmp_path.glob("*.zarr/**/*"):
         assert (
             path.is_dir()
@@ -260,7 +265,9 @@ def test_readers(root: Path, out: Path, tmp_path: Path, reader: str) -> None:
                 (target / member.name).write_bytes(tar.extractfile(member).read())
     else:
         members = tuple(result.draft.splits.values())
-        extract(result.tarball, target, members=members, unpacked=result.draft.unpacked, job=Job())
+        extract(
+            result.tarball, target, members=members, unpacked=result.draft.unpacked, count=lambda size: None
+        )
     for member in result.draft.splits.values():
         assert (target / member).read_bytes() == (root / member).read_bytes()
 
@@ -322,9 +329,9 @@ def test_changing_files(tmp_path: Path, out: Path, when: str, monkeypatch: pytes
 
     listed = package_module.list_members
 
-    def change(path: Path) -> list[package_module.Member]:
+    def change(paths: Iterable[Path]) -> list[package_module.Member]:
         """Let something change once all is listed."""
-        members = listed(path)
+        members = listed(paths)
         monkeypatch.undo()
         {
             "longer": lambda: chunk.write_bytes(old + b"x"),
@@ -468,8 +475,8 @@ def test_gzip(size: int, kind: str, library: str, monkeypatch: pytest.MonkeyPatc
 
 def test_large_members_and_long_names() -> None:
     """Sizes above 8 GiB and names above 100 bytes need headers of their own."""
-    member = package_module.Member("ü" * 120, Path("x"), 20 << 30, (0,))
-    header = io.BytesIO(member.header().tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
+    member = package_module.Member("ü" * 120, Path("x"), 20 << 30, (1,))
+    header = io.BytesIO(package_module.header(member).tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
     with tarfile.open(fileobj=header) as tar:
         info = tar.next()
     assert (info.name, info.size, info.mtime) == (member.name, 20 << 30, 0)

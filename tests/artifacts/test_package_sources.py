@@ -94,7 +94,7 @@ def test_no_task(tmp_path: Path) -> None:
 
 def test_description_of_a_grid(tmp_path: Path) -> None:
     item = describe(write_grid(tmp_path / "a_train.h5", fields=("u", "v")))
-    assert (item.kind, item.samples, item.resolution) == ("grid", 2, (2, 8, 4))
+    assert (item.kind, item.samples, item.times, item.grid) == ("grid", 2, 2, (8, 4))
     assert (item.fields, item.parameters, item.conversion) == (("u", "v"), (), "x")
 
 
@@ -104,7 +104,7 @@ def test_older_files_need_not_say_that_they_are_complete(tmp_path: Path) -> None
         file["coordinates/x"] = file["coordinates/y"] = np.arange(4, dtype="f4")
         file.create_group("metadata")
     item = describe(tmp_path / "a_train.h5")
-    assert (item.samples, item.resolution, item.record["format_version"]) == (1, (5, 4, 4), None)
+    assert (item.samples, item.times, item.grid, item.record["format_version"]) == (1, 5, (4, 4), None)
 
 
 def test_unfinished_and_broken_grids(tmp_path: Path) -> None:

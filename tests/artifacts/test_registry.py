@@ -73,9 +73,7 @@ def test_load(registry: Path) -> None:
 
 def test_unknown_name(registry: Path) -> None:
     loaded = load_registry(registry)
-    with pytest.raises(
-        ValueError, match=r"no data set 'burgers1d_subset_v2'; did you mean burgers1d_subset_v1"
-    ):
+    with pytest.raises(ValueError, match=r"no data set 'burgers1d_subset_v2', it has burgers1d_subset_v1 "):
         loaded["burgers1d_subset_v2"]
     with pytest.raises(ValueError, match="it has burgers1d_subset_v1, darcy"):
         loaded["x"]
@@ -105,10 +103,9 @@ WRONG = {
     "too many parts": ("someone/", "x/y/someone/", 3, "expected entity/project/name:version"),
     "artifact is a number": ("someone/sims/burgers1d-subset:v0", "7", 3, "artifact is 7, expected text"),
     "empty artifact": ("someone/sims/burgers1d-subset:v0", "''", 3, "artifact is ''"),
-    "unknown file system": ("s3://bucket", "s4://bucket", 11, "no file system is known for s4://"),
-    "no bucket": ("s3://bucket/", "s3:///", 11, "expected a bucket or host behind s3://"),
-    "relative file": ("s3://bucket/", "file://bucket/", 11, "expected an absolute path behind file://"),
-    "a folder": ("darcy.tar.gz", "", 11, "expected the URL of a file"),
+    "no bucket": ("s3://bucket/", "s3:///", 11, "expected a plain URL"),
+    "relative file": ("s3://bucket/", "file://bucket/", 11, "expected a plain URL"),
+    "a folder": ("darcy.tar.gz", "", 11, "expected a plain URL"),
     "dots": ("folder/", "../", 11, "expected a plain URL"),
     "a chain": ("s3://bucket/folder", "https://x/a::s3://b", 11, "expected a plain URL"),
     "a query": ("darcy.tar.gz", "darcy.tar.gz?token=1", 11, "expected a plain URL"),
@@ -228,7 +225,9 @@ def test_wrong_files(registry: Path, text: str, words: str) -> None:
 
 def test_not_text(registry: Path) -> None:
     registry.write_bytes(b"# \xc3\xbc\n# \xff\n")
-    assert check_registry(registry) == [f"{registry}:2: expected UTF-8 text; save it as UTF-8"]
+    assert check_registry(registry) == [
+        f"{registry}:2: not YAML: unacceptable character #xfffd: expected UTF-8; save it as UTF-8"
+    ]
 
 
 def test_comments_alone_are_a_registry(registry: Path) -> None:
@@ -246,9 +245,7 @@ def test_every_problem_at_once(registry: Path, capsys: pytest.CaptureFixture[str
     found = [line.removeprefix(f"{registry}:").split(":")[0] for line in printed.err.splitlines()]
     assert found == ["4", "6", "12", *["18"] * 6]
     registry.write_text(GOOD.replace("grid", "grids").replace(SHA, "x"))
-    with pytest.raises(
-        ValueError, match=r"yaml:4: .*\(1 more: python -m gust_torch.artifacts.registry check"
-    ):
+    with pytest.raises(ValueError, match=r"yaml:4: .*; .*yaml:6: "):
         load_registry(registry)["burgers1d_subset_v1"]
 
 
@@ -345,7 +342,7 @@ def test_a_registry_of_ups_is_told_what_to_write(registry: Path) -> None:
     registry.write_text("# theirs\n\n" + UPS)
     with pytest.raises(ValueError, match="yaml:3: data sets stand below 'datasets:'") as caught:
         load_registry(registry)
-    assert "splits: {train: burgers1d_train.h5, val: burgers1d_val.h5} and sha256, size" in str(caught.value)
+    assert "write splits: {train: TASK_train.h5} for train_split:" in str(caught.value)
     assert check_registry(registry) == [str(caught.value)]
     for text in ("datasets: {}", "datasets:\n  x: 1", "datasets:\n  " + GOOD.replace("\n", "\n  ")):
         registry.write_text(text)

@@ -130,7 +130,7 @@ def test_another_is_refused(registry: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (FIRST.replace("grid", "grids"), r"yaml:3: first: kind .*; correct that first"),
+        (FIRST.replace("grid", "grids"), r"yaml:3: first: kind .*: correct that first"),
         (FIRST + FIRST, "stands here again"),
         ("a: [\n", r"yaml:2: not YAML"),
         ("{}\n", "does not fit in here"),

@@ -141,26 +141,17 @@ def test_incomplete_folder_is_completed(
     assert stored.read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        "null",
-        "{}",
-        "[" * 5000,
-        '{"name": "n", "type": "t", "size": 5, "sha256": "0", "metadata": {}, "file": "../../passwd"}',
-        '{"name": "n", "type": "t", "size": 5, "sha256": "0", "file": "x"}',
-        '{"name": "n", "type": "t", "size": 5, "sha256": "0", "metadata": {}, "file": 3}',
-    ],
-)
-def test_damaged_description(tmp_path: Path, make_file: MakeFile, upload_of: UploadOf, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "[]", "null", "{}", "[" * 5000, '{"file": "../../passwd", "size": 5}'])
+def test_damaged_description_is_written_anew(
+    tmp_path: Path, make_file: MakeFile, upload_of: UploadOf, text: str
+) -> None:
     path = make_file(10)
     reference = put(tmp_path / "store", upload_of(path))
     description = Path(reference[-1].removeprefix("file://")).with_name("artifact.json")
+    good = description.read_text()
     description.write_text(text)
-    with pytest.raises(ValueError, match=r"artifact\.json is damaged; remove it and upload again"):
-        put(tmp_path / "store", upload_of(path))
+    assert put(tmp_path / "store", upload_of(path)) == reference
+    assert description.read_text() == good
 
 
 def test_places_that_take_nothing(tmp_path: Path) -> None:
@@ -183,11 +174,11 @@ def test_places_that_take_nothing(tmp_path: Path) -> None:
     [
         ("file:///nowhere/x.tar.gz", "no such file"),
         ("file:///etc", "is a folder"),
-        ("file://relative/x.tar.gz", "expected an absolute path"),
-        ("file:///data/../x.tar.gz", r"without '\.\.'"),
-        ("s3:///x.tar.gz", "expected a bucket or host"),
+        ("file://relative/x.tar.gz", "plain URL"),
+        ("file:///data/../x.tar.gz", "plain URL"),
+        ("s3:///x.tar.gz", "plain URL"),
         ("zzz://host/x.tar.gz", "zzz:// is unknown"),
-        ("filecache::s3://bucket/x", "'::'"),
+        ("filecache::s3://bucket/x", "plain URL"),
         ("https://host/x.tar.gz?token=abc", "plain URL"),
     ],
 )
@@ -306,7 +297,7 @@ def test_web_servers_that_read_ranges_and_that_have_no_end(tmp_path: Path, endle
         stored = open_reference(f"{url}/x.tar.gz")
         assert (stored.read is not None) == (not endless)
         if endless:
-            with pytest.raises(ValueError, match="more than its 10240 bytes came"):
+            with pytest.raises(ValueError, match="more than its 10240 bytes"):
                 stored.download(tmp_path / "copy")
             assert (tmp_path / "copy").stat().st_size < 20 << 20
         else:

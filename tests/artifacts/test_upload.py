@@ -156,7 +156,7 @@ def test_bad_names_and_files(
         (["--project", "flows"], "no W&B login"),
         (["--store", "zzz://host"], "zzz:// is unknown"),
         (["--store", "store"], "unknown store"),
-        (["--store", "file://store"], "expected an absolute path"),
+        (["--store", "file://store"], "plain URL"),
     ],
 )
 def test_bad_stores(

@@ -134,7 +134,7 @@ def test_a_new_version_asks_first(place: Place, run: Callable[..., str], refused
     run()
     newer = {**place.files, "burgers1d_train.h5": b"better"}
     place.add(files=newer)
-    assert f"belongs to another version of {place.name}; give --overwrite" in refused()
+    assert f"belongs to {place.name}; give --overwrite" in refused()
     assert run(place.name, "--overwrite").endswith("fetched\n")
     assert place.content() == newer
 
