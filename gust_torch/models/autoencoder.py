@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from gust_torch.models.blocks import BoundaryConv2d, ResBlock2d, SelfAttention2d, Upsample2d, group_norm
+from gust_torch.models.blocks import (
+    Boundary,
+    BoundaryConv2d,
+    ResBlock2d,
+    SelfAttention2d,
+    Upsample2d,
+    group_norm,
+)
 
 
-class Encoder2d(nn.Module):
-    """Fields (b, c, h, w) -> latents (b, d, h_l, w_l), each axis over patch * 2**(len(widths) - 1).
+@dataclass(frozen=True)
+class Layers:
+    """What encoder and decoder share.
 
-    A patch enters the first stage; every stage is residual blocks and, except for the last, a strided
-    convolution into the next. A flat axis, of one cell, stays one.
-
-    Args:
-        channels: Of the fields, c.
-        latent_channels: d.
-        boundary: `(x, y)` boundary types, each "periodic" or "wall".
-        flat: Per axis whether it is of one cell.
+    Attributes:
+        boundary: Of both axes.
+        flat: Which of the axes are of one cell; they stay so.
         patch_size: Cells along each side of a patch.
         widths: Channels of each stage, finest grid first.
         num_res_blocks: Residual blocks of each stage.
@@ -30,33 +34,53 @@ class Encoder2d(nn.Module):
         use_norm: GroupNorm in the residual blocks.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        latent_channels: int,
-        boundary: tuple[str, str],
-        flat: tuple[bool, bool],
-        *,
-        patch_size: int,
-        widths: Sequence[int],
-        num_res_blocks: Sequence[int],
-        attention_heads: int,
-        use_norm: bool,
-    ) -> None:
+    boundary: Boundary
+    flat: tuple[bool, bool]
+    patch_size: int
+    widths: Sequence[int]
+    num_res_blocks: Sequence[int]
+    attention_heads: int
+    use_norm: bool
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """Cells of a patch along each axis."""
+        return 1 if self.flat[0] else self.patch_size, 1 if self.flat[1] else self.patch_size
+
+    def stage(self, i: int) -> nn.Sequential:
+        """Build the residual blocks of stage i."""
+        width, num = self.widths[i], self.num_res_blocks[i]
+        return nn.Sequential(*(ResBlock2d(width, self.boundary, use_norm=self.use_norm) for _ in range(num)))
+
+    def attention(self) -> nn.Module:
+        """Build the self-attention on the coarsest grid, if any."""
+        if not self.attention_heads:
+            return nn.Identity()
+        return SelfAttention2d(self.widths[-1], num_heads=self.attention_heads, use_norm=self.use_norm)
+
+
+class Encoder2d(nn.Module):
+    """Fields (b, c, h, w) -> latents (b, d, h_l, w_l), each axis over patch * 2**(number of stages - 1).
+
+    A patch enters the first stage; every stage is residual blocks and, except for the last, a strided
+    convolution into the next.
+    """
+
+    def __init__(self, channels: int, latent_channels: int, layers: Layers) -> None:
         super().__init__()
-        self.patch = (1 if flat[0] else patch_size, 1 if flat[1] else patch_size)
-        self.in_conv = BoundaryConv2d(channels * math.prod(self.patch), widths[0], boundary)
+        self.patch, widths = layers.patch, layers.widths
+        self.in_conv = BoundaryConv2d(channels * math.prod(self.patch), widths[0], layers.boundary)
         self.stages = nn.ModuleList()
         self.downs = nn.ModuleList()
-        for i, (width, num) in enumerate(zip(widths, num_res_blocks, strict=True)):
-            self.stages.append(res_blocks(num, width, boundary, use_norm))
+        for i, width in enumerate(widths):
+            self.stages.append(layers.stage(i))
             if i + 1 < len(widths):
-                self.downs.append(BoundaryConv2d(width, widths[i + 1], boundary, stride=2))
-        self.attention = bottleneck(widths[-1], attention_heads, use_norm)
-        self.norm_out = group_norm(widths[-1], use_norm=use_norm)
+                self.downs.append(BoundaryConv2d(width, widths[i + 1], layers.boundary, stride=2))
+        self.attention = layers.attention()
+        self.norm_out = group_norm(widths[-1], use_norm=layers.use_norm)
         self.proj = nn.Conv2d(widths[-1], latent_channels, kernel_size=1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Encode normalized fields (b, c, h, w) into latents (b, d, h_l, w_l)."""
         y = self.in_conv(unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last))
         for i, stage in enumerate(self.stages):
@@ -67,35 +91,23 @@ class Encoder2d(nn.Module):
 
 
 class Decoder2d(nn.Module):
-    """Latents (b, d, h_l, w_l) -> fields (b, c, h, w): the mirror image of `Encoder2d`, and its arguments."""
+    """Latents (b, d, h_l, w_l) -> fields (b, c, h, w), the encoder's mirror image."""
 
-    def __init__(
-        self,
-        channels: int,
-        latent_channels: int,
-        boundary: tuple[str, str],
-        flat: tuple[bool, bool],
-        *,
-        patch_size: int,
-        widths: Sequence[int],
-        num_res_blocks: Sequence[int],
-        attention_heads: int,
-        use_norm: bool,
-    ) -> None:
+    def __init__(self, channels: int, latent_channels: int, layers: Layers) -> None:
         super().__init__()
-        self.patch = (1 if flat[0] else patch_size, 1 if flat[1] else patch_size)
+        self.patch, widths = layers.patch, layers.widths
         self.proj = nn.Conv2d(latent_channels, widths[-1], kernel_size=1)
-        self.attention = bottleneck(widths[-1], attention_heads, use_norm)
+        self.attention = layers.attention()
         self.stages = nn.ModuleList()
         self.ups = nn.ModuleList()
         for i in reversed(range(len(widths))):
-            self.stages.append(res_blocks(num_res_blocks[i], widths[i], boundary, use_norm))
+            self.stages.append(layers.stage(i))
             if i > 0:
-                self.ups.append(Upsample2d(widths[i], widths[i - 1], boundary, flat))
-        self.norm_out = group_norm(widths[0], use_norm=use_norm)
-        self.out_conv = BoundaryConv2d(widths[0], channels * math.prod(self.patch), boundary)
+                self.ups.append(Upsample2d(widths[i], widths[i - 1], layers.boundary, layers.flat))
+        self.norm_out = group_norm(widths[0], use_norm=layers.use_norm)
+        self.out_conv = BoundaryConv2d(widths[0], channels * math.prod(self.patch), layers.boundary)
 
-    def forward(self, f: torch.Tensor) -> torch.Tensor:
+    def forward(self, f: Tensor) -> Tensor:
         """Decode latents (b, d, h_l, w_l) into normalized fields (b, c, h, w)."""
         y = self.attention(self.proj(f))
         for i, stage in enumerate(self.stages):
@@ -105,23 +117,13 @@ class Decoder2d(nn.Module):
         return shuffle(self.out_conv(F.silu(self.norm_out(y))), self.patch)
 
 
-def res_blocks(num: int, width: int, boundary: tuple[str, str], use_norm: bool) -> nn.Sequential:
-    """One stage."""
-    return nn.Sequential(*(ResBlock2d(width, boundary, use_norm=use_norm) for _ in range(num)))
-
-
-def bottleneck(width: int, num_heads: int, use_norm: bool) -> nn.Module:
-    """Self-attention on the coarsest grid, or nothing."""
-    return SelfAttention2d(width, num_heads=num_heads, use_norm=use_norm) if num_heads else nn.Identity()
-
-
-def unshuffle(x: torch.Tensor, patch: tuple[int, int]) -> torch.Tensor:
+def unshuffle(x: Tensor, patch: tuple[int, int]) -> Tensor:
     """Patches of (b, c, h p, w q) as channels: (b, c p q, h, w), as F.pixel_unshuffle does for p = q."""
     y = x.unflatten(3, (-1, patch[1])).unflatten(2, (-1, patch[0]))
     return y.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
 
 
-def shuffle(y: torch.Tensor, patch: tuple[int, int]) -> torch.Tensor:
+def shuffle(y: Tensor, patch: tuple[int, int]) -> Tensor:
     """Inverse of `unshuffle`."""
     if patch[0] == patch[1]:
         return F.pixel_shuffle(y, patch[0])  # which keeps the memory layout

@@ -4,8 +4,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+Boundary = tuple[str, str]
+"""Along x and y, each "periodic" or "wall"."""
 Layer = TypeVar("Layer", bound=nn.Module)
 
 MAX_GROUPS = 32
@@ -16,7 +18,7 @@ class _PadOne(torch.autograd.Function):
     """See `pad_one`. F.pad(mode="circular") is five times slower: its backward visits every slice."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, wraps: tuple[bool, bool]) -> torch.Tensor:
+    def forward(ctx: Any, x: Tensor, wraps: tuple[bool, bool]) -> Tensor:
         """Copy the inside, then the rows, then the columns with their corners."""
         ctx.wraps = wraps
         b, c, h, w = x.shape
@@ -30,7 +32,7 @@ class _PadOne(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Add what each copy received to where it came from."""
         wrap_x, wrap_y = ctx.wraps
         rows = grad[:, :, 1:-1].clone(memory_format=layout(grad)) if wrap_x else grad[:, :, 1:-1]
@@ -44,34 +46,25 @@ class _PadOne(torch.autograd.Function):
         return inner, None
 
 
-def layout(x: torch.Tensor) -> torch.memory_format:
+def layout(x: Tensor) -> torch.memory_format:
     """Memory format that the strides of `x` (b, c, h, w) suggest, views included."""
     return torch.channels_last if x.stride(1) == 1 and x.shape[1] > 1 else torch.contiguous_format
 
 
-def pad_one(x: torch.Tensor, wraps: tuple[bool, bool]) -> torch.Tensor:
+def pad_one(x: Tensor, wraps: tuple[bool, bool]) -> Tensor:
     """Pad (b, c, h, w) to (b, c, h + 2, w + 2): with the opposite edge on axes that wrap, else with zeros."""
-    padded: torch.Tensor = _PadOne.apply(x, wraps)
+    padded: Tensor = _PadOne.apply(x, wraps)
     return padded
 
 
 class BoundaryConv2d(nn.Conv2d):
-    """3x3 convolution that wraps around on periodic axes and sees zeros beyond walls.
+    """3x3 convolution that wraps around on periodic axes and sees zeros beyond walls."""
 
-    Args:
-        in_channels: Input channels.
-        out_channels: Output channels.
-        boundary: `(x, y)` boundary types, each "periodic" or "wall".
-        stride: Stride on both axes.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, boundary: tuple[str, str], *, stride: int = 1
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, boundary: Boundary, *, stride: int = 1) -> None:
         self.wraps = (boundary[0] == "periodic", boundary[1] == "periodic")
         super().__init__(in_channels, out_channels, 3, stride=stride, padding=0 if any(self.wraps) else 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Convolve `x` (b, c, h, w) -> (b, c', ceil(h / stride), ceil(w / stride))."""
         return super().forward(pad_one(x, self.wraps) if any(self.wraps) else x)
 
@@ -91,14 +84,14 @@ def group_norm(channels: int, *, use_norm: bool = True) -> nn.Module:
 class ResBlock2d(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x)))))), the channel number unchanged."""
 
-    def __init__(self, channels: int, boundary: tuple[str, str], *, use_norm: bool = True) -> None:
+    def __init__(self, channels: int, boundary: Boundary, *, use_norm: bool = True) -> None:
         super().__init__()
         self.norm1 = group_norm(channels, use_norm=use_norm)
         self.conv1 = BoundaryConv2d(channels, channels, boundary)
         self.norm2 = group_norm(channels, use_norm=use_norm)
         self.conv2 = BoundaryConv2d(channels, channels, boundary)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map (b, c, h, w) to the same shape."""
         y = self.conv1(F.silu(self.norm1(x)))
         y = self.conv2(F.silu(self.norm2(y)))
@@ -138,7 +131,7 @@ class SelfAttention2d(nn.Module):
         self.to_qkv = nn.Conv2d(channels, 3 * channels, kernel_size=1)
         self.to_out = nn.Conv2d(channels, channels, kernel_size=1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map (b, c, h, w) to the same shape."""
         b, c, h, w = x.shape
         qkv = self.to_qkv(self.norm(x)).reshape(b, 3, self.num_heads, c // self.num_heads, h * w)
@@ -154,21 +147,17 @@ class Upsample2d(nn.Module):
     so four products replace nine and no fine copy of the input is made. Tap t of the 4-wide kernel joins
     fine cell o to coarse cell i when t = o + 1 - 2i.
 
-    Args:
-        in_channels: Input channels.
-        out_channels: Output channels.
-        boundary: `(x, y)` boundary types, each "periodic" or "wall".
-        flat: Per axis whether it keeps its length, 1.
+    A flat axis keeps its length, 1.
     """
 
-    fold_x: torch.Tensor
-    fold_y: torch.Tensor
+    fold_x: Tensor
+    fold_y: Tensor
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        boundary: tuple[str, str],
+        boundary: Boundary,
         flat: tuple[bool, bool] = (False, False),
     ) -> None:
         super().__init__()
@@ -179,7 +168,7 @@ class Upsample2d(nn.Module):
         for name, is_flat in zip(("fold_x", "fold_y"), flat, strict=True):
             self.register_buffer(name, torch.eye(3).flip(0) if is_flat else halves, persistent=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Map (b, c, h, w) to (b, c', 2h, 2w); flat axes stay."""
         kernel = torch.einsum("oiab,ta,sb->iots", self.conv.weight, self.fold_x, self.fold_y)
         padded = pad_one(x, self.conv.wraps)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from gust_torch.models.distributed import broadcast, reduce_and_gather
 from gust_torch.models.kmeans import as_rows, draw_far, kmeans
@@ -41,13 +41,13 @@ class EMACodebooks(nn.Module):
         decay: Decay g of the best-served scale.
     """
 
-    vectors: torch.Tensor
-    counts: torch.Tensor
-    sums: torch.Tensor
-    means: torch.Tensor
-    recent: torch.Tensor
-    _rates: torch.Tensor
-    _scale_of_row: torch.Tensor
+    vectors: Tensor
+    counts: Tensor
+    sums: Tensor
+    means: Tensor
+    recent: Tensor
+    _rates: Tensor
+    _scale_of_row: Tensor
 
     def __init__(self, sizes: Sequence[int], dim: int, tokens: Sequence[int], decay: float) -> None:
         super().__init__()
@@ -65,16 +65,16 @@ class EMACodebooks(nn.Module):
         self.register_buffer("_scale_of_row", rows, persistent=False)
         self.register_buffer("_rates", rates[rows], persistent=False)
 
-    def codebooks(self) -> list[torch.Tensor]:
+    def codebooks(self) -> list[Tensor]:
         """Return views (K_k, d) of each scale's codes."""
         return list(self.vectors.split(self.sizes))
 
-    def lookup(self, k: int, indices: torch.Tensor) -> torch.Tensor:
+    def lookup(self, k: int, indices: Tensor) -> Tensor:
         """Code vectors (b, d, h, w) of `indices` (b, h, w) at scale k."""
         return F.embedding(indices, self.codebooks()[k]).permute(0, 3, 1, 2)
 
     @torch.no_grad()
-    def nearest(self, k: int, u: torch.Tensor) -> torch.Tensor:
+    def nearest(self, k: int, u: Tensor) -> Tensor:
         """Return indices (b, h, w) of the codes of scale k nearest to u (b, d, h, w): argmin ½|e|²
         − <u, e>."""
         codes = self.codebooks()[k]
@@ -83,7 +83,7 @@ class EMACodebooks(nn.Module):
         return scores.argmin(1).reshape(u.shape[0], *u.shape[-2:])
 
     @torch.no_grad()
-    def initialize(self, k: int, u: torch.Tensor, *, batch_size: int, generator: torch.Generator) -> None:
+    def initialize(self, k: int, u: Tensor, *, batch_size: int, generator: torch.Generator) -> None:
         """Set scale k to the k-means centers of u (n, d, h, w), which must be the same on all processes.
 
         Counts start at what a step with `batch_size` frames on all processes together would give.
@@ -100,7 +100,7 @@ class EMACodebooks(nn.Module):
             broadcast(buffer)
 
     @torch.no_grad()
-    def update(self, indices: Sequence[torch.Tensor], vectors: Sequence[torch.Tensor], *, step: int) -> None:
+    def update(self, indices: Sequence[Tensor], vectors: Sequence[Tensor], *, step: int) -> None:
         """One moving-average step.
 
         Args:
@@ -119,7 +119,7 @@ class EMACodebooks(nn.Module):
         torch.div(self.sums, self.counts.clamp(min=SMALLEST_COUNT)[:, None], out=self.vectors)
         self.recent.copy_(torch.cat([self.recent, candidates.transpose(0, 1)], dim=1)[:, -RECENT_FRAMES:])
 
-    def _follow_mean(self, received: torch.Tensor) -> None:
+    def _follow_mean(self, received: Tensor) -> None:
         """Shift all codes of a scale by what its moving mean vector moves; received: (Σ K_k, d + 1)."""
         totals = torch.stack([part.sum(0) for part in received.split(self.sizes)])
         shifts = MEAN_RATE * (totals[:, :-1] / totals[:, -1:] - self.means)
@@ -154,7 +154,7 @@ class EMACodebooks(nn.Module):
         return replaced
 
 
-def _candidates(vectors: Sequence[torch.Tensor], step: int) -> torch.Tensor:
+def _candidates(vectors: Sequence[Tensor], step: int) -> Tensor:
     """One vector of each frame and scale, its place changing from step to step: (b, S, d)."""
     flat = [u.flatten(2) for u in vectors]
     return torch.stack([u[..., (PLACE_STRIDE * step) % u.shape[-1]] for u in flat], dim=1)

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gust_torch.models.blocks import BoundaryConv2d, zeroed
+from gust_torch.models.blocks import Boundary, BoundaryConv2d, zeroed
 from gust_torch.models.kmeans import as_rows, kmeans
 from gust_torch.models.lapped import lapped_matrix
 from gust_torch.models.scales import Scale
@@ -56,7 +56,7 @@ class LappedScale(nn.Module):
         self,
         sketch: Scale,
         channels: int,
-        boundary: tuple[str, str],
+        boundary: Boundary,
         scale: Scale,
         *,
         size: int,
@@ -127,15 +127,7 @@ class LappedScale(nn.Module):
 class ConditionalQuantizer(nn.Module):
     """All scales, see the module's text; never in half precision.
 
-    Args:
-        sketch: Grid of the sketch (h, w).
-        channels: Fields c.
-        boundary: Of both axes.
-        scales: Token grids, coarse to fine; each divides the sketch.
-        sizes: Codes of each scale.
-        dims: Coefficients kept at each scale.
-        context_dims: Coefficients of f_{k-1} that each scale's network sees; the first one's is not used.
-        width: Of the networks.
+    Sizes and dimensions are those of `LappedScale`, one per scale; the first scale has no context.
     """
 
     levels: Sequence[LappedScale]
@@ -144,7 +136,7 @@ class ConditionalQuantizer(nn.Module):
         self,
         sketch: Scale,
         channels: int,
-        boundary: tuple[str, str],
+        boundary: Boundary,
         scales: Sequence[Scale],
         *,
         sizes: Sequence[int],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 from torch import distributed as dist
 
 
@@ -12,14 +13,14 @@ def _is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def all_reduce_sum(x: torch.Tensor) -> torch.Tensor:
+def all_reduce_sum(x: Tensor) -> Tensor:
     """Sum `x` over all processes, in place."""
     if _is_distributed():
         dist.all_reduce(x)
     return x
 
 
-def reduce_and_gather(total: torch.Tensor, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def reduce_and_gather(total: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
     """Sum `total` over all processes and join their `batch` (b, ...) in rank order, in one all-reduce.
 
     Each process puts its batch into its own slot of zeros, so that the sum joins them.
@@ -34,7 +35,7 @@ def reduce_and_gather(total: torch.Tensor, batch: torch.Tensor) -> tuple[torch.T
     return summed.view_as(total), joined.view_as(slots).flatten(0, 1)
 
 
-def gather_batch(x: torch.Tensor) -> torch.Tensor:
+def gather_batch(x: Tensor) -> Tensor:
     """Join `x` (b, ...) of all processes along the first axis, in rank order; every b must be equal.
 
     The order is that of one process holding the joint batch.
@@ -46,12 +47,12 @@ def gather_batch(x: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def broadcast(x: torch.Tensor) -> None:
+def broadcast(x: Tensor) -> None:
     """Overwrite `x` in place with the first process's values."""
     if _is_distributed():
         dist.broadcast(x, src=0)
 
 
-def touch(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
+def touch(parameters: Iterable[Tensor]) -> Tensor:
     """0 with a gradient path to the parameters, so that DDP finds all of them in use."""
     return 0.0 * sum((p.sum() for p in parameters), start=torch.zeros(()))

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 LLOYD_ITERATIONS = 10
 VECTORS_PER_CENTER = 32
 
 
-def as_rows(u: torch.Tensor) -> torch.Tensor:
+def as_rows(u: Tensor) -> Tensor:
     """(b, d, h, w) -> (b h w, d), samples first."""
     return u.permute(0, 2, 3, 1).reshape(-1, u.shape[1])
 
 
-def squared_distances(x: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
+def squared_distances(x: Tensor, centers: Tensor) -> Tensor:
     """Squared Euclidean distances between rows: (n, d), (k, d) -> (n, k), clamped at 0."""
     cross = torch.addmm(centers.square().sum(1), x, centers.T, alpha=-2.0)
     return cross.add_(x.square().sum(1, keepdim=True)).clamp_(min=0.0)
 
 
-def kmeans(
-    x: torch.Tensor, num_centers: int, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def kmeans(x: Tensor, num_centers: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Cluster rows of `x`.
 
     Seeding draws each center with probability proportional to the squared distance from those drawn
@@ -50,9 +49,7 @@ def kmeans(
     return centers, torch.bincount(nearest, minlength=num_centers).to(x.dtype) / x.shape[0]
 
 
-def draw_far(
-    x: torch.Tensor, num: int, generator: torch.Generator, *, centers: torch.Tensor | None = None
-) -> torch.Tensor:
+def draw_far(x: Tensor, num: int, generator: torch.Generator, *, centers: Tensor | None = None) -> Tensor:
     """Draw rows of x (n, d), each with probability proportional to its squared distance from what is there.
 
     Args:
@@ -80,6 +77,6 @@ def draw_far(
     return x[torch.tensor(chosen, device=x.device)]
 
 
-def _distances_from(x: torch.Tensor, squares: torch.Tensor, row: int) -> torch.Tensor:
+def _distances_from(x: Tensor, squares: Tensor, row: int) -> Tensor:
     """Squared distances (n,) of rows of x (n, d), whose squared norms are given, from one of them."""
     return (squares - 2.0 * (x @ x[row]) + squares[row]).clamp_(min=0.0)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gust_torch.models.blocks import BoundaryConv2d, ResBlock2d, channels_last, zeroed
+from gust_torch.models.blocks import Boundary, BoundaryConv2d, ResBlock2d, channels_last, zeroed
 from gust_torch.models.conditional import ConditionalQuantizer, LappedScale
 from gust_torch.models.distributed import gather_batch, touch
 from gust_torch.models.lapped import sketch_matrix
@@ -44,14 +44,7 @@ class SketchDecoder(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        num_scales: int,
-        boundary: tuple[str, str],
-        *,
-        width: int,
-        num_blocks: int,
-        patch: int,
+        self, channels: int, num_scales: int, boundary: Boundary, *, width: int, num_blocks: int, patch: int
     ) -> None:
         super().__init__()
         self.patch = patch

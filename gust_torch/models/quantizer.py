@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from gust_torch.models.blocks import BoundaryConv2d
+from gust_torch.models.blocks import Boundary, BoundaryConv2d
 from gust_torch.models.codebook import EMACodebooks
 from gust_torch.models.distributed import gather_batch, touch
 from gust_torch.models.scales import Scale, down, up
@@ -33,14 +33,14 @@ MIN_INIT_FRAMES, MAX_INIT_FRAMES = 64, 1024
 class Phi(nn.Module):
     """φ(v) = (1 − ρ) v + ρ conv3x3(v), the identity when new."""
 
-    def __init__(self, dim: int, boundary: tuple[str, str], rho: float) -> None:
+    def __init__(self, dim: int, boundary: Boundary, rho: float) -> None:
         super().__init__()
         self.rho = rho
         self.conv = BoundaryConv2d(dim, dim, boundary)
         nn.init.dirac_(self.conv.weight)
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
-    def forward(self, v: torch.Tensor) -> torch.Tensor:
+    def forward(self, v: Tensor) -> Tensor:
         """Map (b, d, h, w) to the same shape."""
         return (1.0 - self.rho) * v + self.rho * self.conv(v)
 
@@ -53,9 +53,9 @@ class MultiScaleQuantizer(nn.Module):
 
     Args:
         dim: Latent channels d.
-        scales: Token grids, the last being the latent grid (checked by the caller).
+        scales: Token grids, the last being the latent grid.
         sizes: Codebook sizes K_k.
-        boundary: `(x, y)` boundary types, each "periodic" or "wall".
+        boundary: Of both axes.
         rho: Weight of the convolution in φ_k.
         commitment_weight: β of the loss.
         decay: Moving-average decay of the best-served scale.
@@ -68,13 +68,13 @@ class MultiScaleQuantizer(nn.Module):
         dim: int,
         scales: Sequence[Scale],
         sizes: Sequence[int],
-        boundary: tuple[str, str],
+        boundary: Boundary,
         *,
-        rho: float = 0.5,
-        commitment_weight: float = 0.25,
-        decay: float = 0.99,
-        autoencoder_steps: int = 100,
-        replace_every: int = 50,
+        rho: float,
+        commitment_weight: float,
+        decay: float,
+        autoencoder_steps: int,
+        replace_every: int,
     ) -> None:
         super().__init__()
         self.scales = tuple(scales)
@@ -86,23 +86,23 @@ class MultiScaleQuantizer(nn.Module):
         self.phi = nn.ModuleList(Phi(dim, boundary, rho) for _ in scales)
         self.step = 0
         self.initialized = False
-        self._reservoir: list[torch.Tensor] = []
+        self._reservoir: list[Tensor] = []
 
     @property
-    def codebooks(self) -> list[torch.Tensor]:
+    def codebooks(self) -> list[Tensor]:
         """Codes (K_k, d) of each scale."""
         return self.ema.codebooks()
 
-    def lookup(self, indices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def lookup(self, indices: Sequence[Tensor]) -> list[Tensor]:
         """Code vectors (b, d, h_k, w_k) of indices (b, h_k, w_k), scale by scale."""
         return [self.ema.lookup(k, index) for k, index in enumerate(indices)]
 
-    def add_scale(self, f: torch.Tensor | None, k: int, vectors: torch.Tensor) -> torch.Tensor:
+    def add_scale(self, f: Tensor | None, k: int, vectors: Tensor) -> Tensor:
         """f_k = f_{k−1} + φ_k(Up(vectors)); `f` is None before the first scale."""
         step = self.phi[k](up(vectors, self.scales[-1]))
         return step if f is None else f + step
 
-    def accumulate(self, indices: Sequence[torch.Tensor]) -> torch.Tensor:
+    def accumulate(self, indices: Sequence[Tensor]) -> Tensor:
         """Latent f_S (b, d, h, w) of indices (b, h_k, w_k)."""
         f = None
         with torch.autocast(indices[0].device.type, enabled=False):
@@ -111,7 +111,7 @@ class MultiScaleQuantizer(nn.Module):
         assert f is not None
         return f
 
-    def quantize(self, z: torch.Tensor) -> QuantizerOutput:
+    def quantize(self, z: Tensor) -> QuantizerOutput:
         """Quantize z (b, d, h, w) with the codebooks as they are; see the module's text.
 
         Returns:
@@ -121,7 +121,7 @@ class MultiScaleQuantizer(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             return self._quantize(z.float())[0]
 
-    def forward(self, z: torch.Tensor) -> QuantizerOutput:
+    def forward(self, z: Tensor) -> QuantizerOutput:
         """Quantize z (b, d, h, w); in training mode also update the codebooks or pass z through."""
         if not self.training:
             return self.quantize(z)
@@ -139,7 +139,7 @@ class MultiScaleQuantizer(nn.Module):
                 self.ema.replace_dead(torch.Generator().manual_seed(self.step))
             return output
 
-    def _quantize(self, z: torch.Tensor) -> tuple[QuantizerOutput, list[torch.Tensor]]:
+    def _quantize(self, z: Tensor) -> tuple[QuantizerOutput, list[Tensor]]:
         """Quantize; also return the u_k (b, d, h_k, w_k) that the codes stand for."""
         target = z.detach()
         f = None
@@ -156,19 +156,17 @@ class MultiScaleQuantizer(nn.Module):
         return QuantizerOutput(f + (z - target), indices, loss / len(self.scales)), residuals
 
     def _frames_wanted(self) -> int:
-        codes_per_token = max(
-            size / (h * w) for size, (h, w) in zip(self.vocab_sizes, self.scales, strict=True)
-        )
-        return min(MAX_INIT_FRAMES, max(MIN_INIT_FRAMES, int(FRAMES_PER_COARSE_CODE * codes_per_token)))
+        most = max(size / (h * w) for size, (h, w) in zip(self.vocab_sizes, self.scales, strict=True))
+        return min(MAX_INIT_FRAMES, max(MIN_INIT_FRAMES, int(FRAMES_PER_COARSE_CODE * most)))
 
-    def _fill_reservoir(self, z: torch.Tensor) -> None:
+    def _fill_reservoir(self, z: Tensor) -> None:
         """Keep the newest latents of all processes, as many batches as the codebooks will want."""
         batches_wanted = -(-self._frames_wanted() // max(1, z.shape[0]))
         if self.step > self.autoencoder_steps - batches_wanted:
             self._reservoir.append(gather_batch(z))
 
     @torch.no_grad()
-    def _initialize(self, z: torch.Tensor) -> None:
+    def _initialize(self, z: Tensor) -> None:
         """Set each scale's codebook by k-means on what the scales before leave over."""
         batch = gather_batch(z)
         frames = torch.cat([*self._reservoir, batch])[-self._frames_wanted() :]

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 Scale = tuple[int, int]
 
@@ -39,15 +40,13 @@ def check_scales(scales: Sequence[Sequence[int]], latent: Scale) -> tuple[Scale,
     Raises:
         ValueError: If a scale is not a pair of positive integers, shrinks, or the last is not `latent`.
     """
-    remedy = f"use scales {[list(s) for s in suggest_scales(latent)]}"
-    if not scales or any(len(scale) != 2 or min(scale) < 1 for scale in scales):
-        raise ValueError(f"scales must be pairs of positive integers, got {list(scales)}; {remedy}")
-    pairs = tuple((int(scale[0]), int(scale[1])) for scale in scales)
+    pairs = tuple((int(scale[0]), int(scale[-1])) for scale in scales if len(scale) == 2 and min(scale) > 0)
     grows = all(a[0] <= b[0] and a[1] <= b[1] and a != b for a, b in pairwise(pairs))
-    if not grows or pairs[-1] != latent:
+    if not grows or len(pairs) < len(scales) or pairs[-1:] != (latent,):
         raise ValueError(
-            f"scales {[list(s) for s in pairs]} do not fit the {latent[0]}x{latent[1]} latent grid of these "
-            f"data: they must grow and end at [{latent[0]}, {latent[1]}]; {remedy}"
+            f"scales {[list(s) for s in scales]} must be pairs of positive integers that grow and end at the "
+            f"{latent[0]}x{latent[1]} latent grid; use scales "
+            f"{[list(s) for s in suggest_scales(latent)]}"
         )
     return pairs
 
@@ -102,7 +101,7 @@ def one_each(value: int | Sequence[int], num: int, name: str, *, least: int = 1)
     return values
 
 
-def up(v: torch.Tensor, size: Scale) -> torch.Tensor:
+def up(v: Tensor, size: Scale) -> Tensor:
     """Copy (b, d, m_h, m_w) onto the finer grid `size`: (b, d, h, w), see the module's text."""
     if tuple(v.shape[-2:]) == size:
         return v
@@ -110,14 +109,12 @@ def up(v: torch.Tensor, size: Scale) -> torch.Tensor:
         m = v.shape[axis]
         if m == 1:
             v = v.expand(*v.shape[:2], *((n, v.shape[-1]) if axis == -2 else (v.shape[-2], n)))
-        elif n % m == 0:
-            v = v.repeat_interleave(n // m, dim=axis)
         else:
             v = v.index_select(axis, torch.arange(n, device=v.device) * m // n)
     return v
 
 
-def down(r: torch.Tensor, size: Scale) -> torch.Tensor:
+def down(r: Tensor, size: Scale) -> Tensor:
     """Average (b, d, h, w) over the cells that `up` copies to: (b, d, m_h, m_w)."""
     h, w = r.shape[-2:]
     if (h, w) == size:
@@ -128,7 +125,7 @@ def down(r: torch.Tensor, size: Scale) -> torch.Tensor:
     return rows @ r @ columns.T
 
 
-def _averaging_matrix(m: int, n: int, like: torch.Tensor) -> torch.Tensor:
+def _averaging_matrix(m: int, n: int, like: Tensor) -> Tensor:
     """(m, n) matrix of bin averages, bin of cell i being floor(i m / n)."""
     bins = torch.arange(n, device=like.device) * m // n
     member = F.one_hot(bins, m).T.to(like.dtype)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from gust_torch.models.autoencoder import Decoder2d, Encoder2d
+from gust_torch.models.autoencoder import Decoder2d, Encoder2d, Layers
 from gust_torch.models.blocks import channels_last
 from gust_torch.models.points import check_fields
 from gust_torch.models.quantizer import MultiScaleQuantizer
@@ -73,20 +73,17 @@ class VQVAE2d(TokenModel):
         num_res_blocks = one_each(num_res_blocks, len(channel_mult), "num_res_blocks", least=0)
         super().__init__(spec, locals())
         self.latent_grid, self.scales, self.vocab_sizes = latent, scales, vocab_size
-        self.encoder, self.decoder = (
-            network(
-                spec.num_channels,
-                codebook_dim,
-                spec.boundary,
-                (spec.grid[0] == 1, spec.grid[1] == 1),
-                patch_size=patch_size,
-                widths=[base_channels * mult for mult in channel_mult],
-                num_res_blocks=num_res_blocks,
-                attention_heads=attention_heads if use_attention else 0,
-                use_norm=use_norm,
-            )
-            for network in (Encoder2d, Decoder2d)
+        layers = Layers(
+            boundary=spec.boundary,
+            flat=(spec.grid[0] == 1, spec.grid[1] == 1),
+            patch_size=patch_size,
+            widths=[base_channels * mult for mult in channel_mult],
+            num_res_blocks=num_res_blocks,
+            attention_heads=attention_heads if use_attention else 0,
+            use_norm=use_norm,
         )
+        self.encoder = Encoder2d(spec.num_channels, codebook_dim, layers)
+        self.decoder = Decoder2d(spec.num_channels, codebook_dim, layers)
         self.quantizer = MultiScaleQuantizer(
             codebook_dim,
             scales,
@@ -111,11 +108,11 @@ class VQVAE2d(TokenModel):
         self.quantizer.autoencoder_steps = min(self.quantizer.autoencoder_steps, steps)
 
     @property
-    def codebooks(self) -> list[torch.Tensor]:
+    def codebooks(self) -> list[Tensor]:
         """Codes (K_k, d) of each scale."""
         return self.quantizer.codebooks
 
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
+    def encode(self, x: Tensor) -> Tensor:
         """Physical fields (b, c, h, w) to latents z (b, d, h_l, w_l).
 
         Raises:
@@ -123,11 +120,11 @@ class VQVAE2d(TokenModel):
         """
         return self.encoder(self.normalize(check_fields(x, self.spec)))
 
-    def decode_latent(self, quantized: torch.Tensor) -> torch.Tensor:
+    def decode_latent(self, quantized: Tensor) -> Tensor:
         """Latents (b, d, h_l, w_l) to physical fields (b, c, h, w)."""
         return self.decoder(quantized) * self.std + self.mean
 
-    def forward(self, x: torch.Tensor) -> VQVAEOutput:
+    def forward(self, x: Tensor) -> VQVAEOutput:
         """Reconstruct x (b, c, h, w) and return the training losses; in training mode codebooks move."""
         codes = self.quantizer(self.encode(x))
         y = self.decoder(codes.quantized)

@@ -12,9 +12,9 @@ SIZES = (4, 5, 6, 7)
 
 def quantizer(*, boundary=("periodic", "wall"), autoencoder_steps=0, replace_every=50, sizes=SIZES):
     torch.manual_seed(0)
-    return MultiScaleQuantizer(
-        3, SCALES, sizes, boundary, autoencoder_steps=autoencoder_steps, replace_every=replace_every
-    )
+    weights = {"rho": 0.5, "commitment_weight": 0.25, "decay": 0.99}
+    steps = {"autoencoder_steps": autoencoder_steps, "replace_every": replace_every}
+    return MultiScaleQuantizer(3, SCALES, sizes, boundary, **weights, **steps)
 
 
 def latents(num=6, seed=1):

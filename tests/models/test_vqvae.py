@@ -106,10 +106,7 @@ def test_architecture_rebuilds_the_model():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"channel_mult": (1,) * 6},
-            r"32x16 is not divisible.*= 64; give channel_mult 4 entries",
-        ),
+        ({"channel_mult": (1,) * 6}, r"32x16 is not divisible.*= 64; give channel_mult 4 entries"),
         ({"patch_size": 3}, "patch_size must be 1, 2, 4, 8 or 16"),
         ({"scales": ((1, 1), (2, 2))}, r"4x2 latent grid.*use scales \[\[1, 1\], \[2, 1\], \[4, 2\]\]"),
         ({"attention_heads": 3}, r"attention_heads=3 does not divide the 8 channels"),
