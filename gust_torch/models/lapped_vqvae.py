@@ -241,11 +241,11 @@ class LappedVQVAE2d(TokenModel):
     def _window_errors(self, difference: Tensor, level: LappedScale) -> Tensor:
         """Mean squares (b, h_k, w_k) of a sketch (b, c, h, w) in the window around each token."""
         squares = difference.square().sum(1, keepdim=True)
-        (_, *block), modes = level.cell, {"periodic": "circular", "wall": "constant"}
-        (m, n), (kind_h, kind_w) = (side // 2 for side in block), self.spec.boundary
-        squares = F.pad(squares, (0, 0, m, m), mode=modes[kind_h])
-        squares = F.pad(squares, (n, n, 0, 0), mode=modes[kind_w])
-        return F.avg_pool2d(squares, (block[0] + 2 * m, block[1] + 2 * n), block)[:, 0]
+        _, h, w = level.cell
+        modes = ["circular" if kind == "periodic" else "constant" for kind in self.spec.boundary]
+        squares = F.pad(squares, (0, 0, h // 2, h // 2), mode=modes[0])
+        squares = F.pad(squares, (w // 2, w // 2, 0, 0), mode=modes[1])
+        return F.avg_pool2d(squares, (h + 2 * (h // 2), w + 2 * (w // 2)), (h, w))[:, 0]
 
     def get_extra_state(self) -> dict[str, Any]:
         """Training state besides the weights: calls so far, whether codes are set, collected sketches."""

@@ -140,8 +140,11 @@ def latent_grid(grid: Scale, num_stages: int, patch_size: int) -> Scale:
     Raises:
         ValueError: If an axis is not divisible by that, or the patch size is not a power of two.
     """
-    if patch_size not in (1, 2, 4, 8, 16):
-        raise ValueError(f"patch_size must be 1, 2, 4, 8 or 16, got {patch_size}")
+    if patch_size not in (1, 2, 4, 8, 16) or not num_stages:
+        raise ValueError(
+            f"patch_size must be 1, 2, 4, 8 or 16 and channel_mult have entries, got {patch_size} and "
+            f"{num_stages} entries"
+        )
     factors = [patch_size * 2**stage for stage in range(num_stages)]
     fitting = sum(all(n == 1 or n % factor == 0 for n in grid) for factor in factors)
     if fitting < num_stages:

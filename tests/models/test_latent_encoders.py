@@ -12,7 +12,6 @@ from gust_torch.graph_spec import GraphSpec
 from gust_torch.metrics.errors import point_vrmse, vrmse
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.points import grid_coordinates, grid_points, pad
-from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.spec import FieldSpec
 
 KINDS = ("grid", "mesh", "particles")
@@ -179,16 +178,6 @@ def test_a_model_comes_back_from_its_file_alone(kind, tmp_path):
         assert torch.equal(again.reconstruct(batch), model.eval().reconstruct(batch))
     with pytest.raises(ValueError, match="holds a LatentAutoencoder, expected a VQVAE2d"):
         load_model(tmp_path / "model.ckpt")
-
-
-def test_a_vqvae_is_not_a_latent_autoencoder(tmp_path):
-    spec = FieldSpec(names=("vorticity",), grid=(8, 8))
-    model = VQVAE2d(
-        spec, base_channels=8, channel_mult=(1, 1), scales=((1, 1), (2, 2)), attention_heads=2, vocab_size=4
-    )
-    save_model(model, tmp_path / "model.ckpt")
-    with pytest.raises(ValueError, match="holds a VQVAE2d, expected a LatentAutoencoder"):
-        load_model(tmp_path / "model.ckpt", LatentAutoencoder)
 
 
 def test_grid_points_are_rows_of_the_field_at_its_coordinates():
