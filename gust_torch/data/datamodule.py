@@ -168,11 +168,7 @@ class FieldDataModule(LightningDataModule):
 
 
 def _check_distinct(dataset: HDF5Dataset, train: np.ndarray, val: np.ndarray) -> None:
-    """Compare a few frames of all trajectories, where that costs little; warn of common first frames.
-
-    Raises:
-        ValueError: Two trajectories are copies: validation would see what was trained on.
-    """
+    """Refuse copies among the trajectories, where a look costs little; warn of common first frames."""
     ids = dataset.trajectories
     trained, held_out = set(ids[train].tolist()), set(ids[val].tolist())
     most = MAX_COMPARED if dataset.is_local else MAX_COMPARED_REMOTE
@@ -190,9 +186,8 @@ def _check_distinct(dataset: HDF5Dataset, train: np.ndarray, val: np.ndarray) ->
         # Periodic motions may agree in these frames, not in all.
         others = alike.setdefault((count, hashlib.sha256(frames.tobytes()).digest()), [])
         for other in others:
-            if all(
-                np.array_equal(*dataset.first_frames(np.array(pair))) for pair in zip(own, other, strict=True)
-            ):
+            pairs = np.stack([own, other], axis=1)
+            if all(np.array_equal(*dataset.first_frames(pair)) for pair in pairs):
                 raise ValueError(
                     f"{dataset.where(own[0])}: trajectory {trajectory} repeats trajectory {ids[other[0]]}, "
                     f"which is in {dataset.where(other[0])}: validation would see what was trained on; leave "
@@ -202,9 +197,7 @@ def _check_distinct(dataset: HDF5Dataset, train: np.ndarray, val: np.ndarray) ->
     known = {starts[trajectory] for trajectory in trained & starts.keys()}
     if shared := sum(starts.get(trajectory) in known for trajectory in held_out):
         logger.warning(
-            "%d of %d validation trajectories start with the same frame as one that is trained on: a sweep "
-            "over parameters from common initial conditions? They are not independent; split them by initial "
-            "condition, as the converter does, and give training and validation files apart",
-            shared,
-            len(held_out),
+            f"{shared} of {len(held_out)} validation trajectories start with the same frame as one that is "
+            "trained on: a sweep over parameters from common initial conditions? They are not independent; "
+            "split them by initial condition, as the converter does, and give training and validation apart"
         )

@@ -44,19 +44,11 @@ class Channel:
 
 @dataclasses.dataclass(frozen=True)
 class SourceFile:
-    """Header of one file.
+    """Header of one file, for the chosen channels.
 
-    Attributes:
-        path: Path or URL.
-        channels: The chosen channels, in the order of the dataset's.
-        spec: The file's spec for these channels.
-        time: (n,) float64; NaN where the file has no times.
-        trajectory: (n,) int64; zeros where the file has none.
-        parameters: Name -> (n_trajectories,) float64, indexed by trajectory; empty where the file has none.
-        places: Field -> where its frames lie, of those that can be read without HDF5.
-        fills: Field -> values that its attributes call missing.
-        stamp: What changes when somebody writes to the file; None for a URL.
-        allow_external: Whether links to other files were followed.
+    `time` (n,) is NaN and `trajectory` (n,) 0 where the file has none; `parameters` are indexed by
+    trajectory. `places` are of the fields that can be read without HDF5, `fills` the values that a field's
+    attributes call missing. `stamp` changes when somebody writes to the file; a URL has none.
     """
 
     path: str
@@ -82,11 +74,7 @@ class SourceFile:
 
 
 def expand_paths(data_path: PathLike | Sequence[PathLike]) -> list[str]:
-    """Paths and URLs that a path, a glob, or a list of them stands for; a glob's matches are sorted.
-
-    Raises:
-        ValueError: Nothing matches, a path is a folder, or two are the same file.
-    """
+    """Distinct paths and URLs that a path, a glob (sorted), or a list of them stands for."""
     paths: list[str] = []
     for given in [data_path] if isinstance(data_path, (str, os.PathLike)) else data_path:
         entry = os.fspath(given)
@@ -138,11 +126,7 @@ def close_remote_files() -> None:
 
 
 def open_source(path: str) -> h5py.File:
-    """Open a local or remote file for reading.
-
-    Raises:
-        ValueError: The file is missing, truncated or cannot be opened; with the remedy.
-    """
+    """Open a local or remote file for reading; a ValueError says why it cannot be, and the remedy."""
     if not is_url(path):
         return open_hdf5(path)
     try:
@@ -156,17 +140,13 @@ def open_source(path: str) -> h5py.File:
 
 
 def file_stamp(file: int | str) -> Stamp:
-    """Return what changes when somebody writes to a file, given by descriptor or path."""
+    """Device, inode, size and time of a file, given by descriptor or path."""
     status = os.stat(file)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def read_header(path: str, fields: str | Sequence[str] | None, *, allow_external: bool = False) -> SourceFile:
-    """Read a file's header, times and trajectories; no frame is read, no other field looked at.
-
-    Raises:
-        ValueError: The file cannot be opened, lacks a field or frames, or its arrays do not fit together.
-    """
+    """Read a file's header, times and trajectories; no frame is read, no other field looked at."""
     stamp = None if is_url(path) or not os.path.exists(path) else file_stamp(path)
     try:
         with open_source(path) as file:
@@ -237,9 +217,6 @@ def select_channels(contents: Contents, fields: str | Sequence[str] | None) -> t
     """Channels that names of fields or components stand for; all of the file, in its order, for None.
 
     A dataset that has two names (a link) is one channel.
-
-    Raises:
-        ValueError: A field or component is not in the file, or two fields stand for one channel.
     """
     available = contents.names(schema.FIELDS)
     names = available if fields is None else [fields] if isinstance(fields, str) else fields
@@ -264,11 +241,10 @@ def _channels_named(contents: Contents, wanted: str, available: Sequence[str]) -
     same = [field for field in available if canonical_name(field) == canonical_name(wanted)]
     if same:
         return _channels_of(contents, wanted if wanted in same else same[0])
-    for field in available:
-        if wanted.startswith(f"{canonical_name(field)}_"):
-            for channel in _channels_of(contents, field):
-                if channel.name == wanted:
-                    return [channel]
+    vectors = [field for field in available if wanted.startswith(f"{canonical_name(field)}_")]
+    for channel in (channel for field in vectors for channel in _channels_of(contents, field)):
+        if channel.name == wanted:
+            return [channel]
     raise ValueError(f"{contents.path}: no field {wanted!r}; available: {', '.join(available) or 'none'}")
 
 
@@ -340,11 +316,7 @@ def _parameters(contents: Contents, num_trajectories: int) -> dict[str, np.ndarr
 
 
 def common_spec(sources: Sequence[SourceFile]) -> FieldSpec:
-    """Return the spec that all files share; a forcing wavenumber that they don't share is None.
-
-    Raises:
-        ValueError: A file differs in channels, grid, boundaries or lengths.
-    """
+    """Return the spec that all files must share; a forcing wavenumber that they don't share is None."""
     first = sources[0].spec
     for source in sources[1:]:
         if changed := first.differences(source.spec):
@@ -356,18 +328,13 @@ def common_spec(sources: Sequence[SourceFile]) -> FieldSpec:
 
 
 def common_parameters(sources: Sequence[SourceFile]) -> dict[str, np.ndarray]:
-    """Parameters of all files, by name in the order of the first, indexed by the ids of
-    `samples.concatenate_trajectories`; NaN at ids that no frame has.
-
-    Raises:
-        ValueError: The files have different parameters, or a trajectory has none.
-    """
-    names = list(sources[0].parameters)
+    """Parameters of all files, by the ids of `concatenate_trajectories`; NaN at ids without frames."""
+    names = sources[0].parameters.keys()
     ids = concatenate_trajectories([source.trajectory for source in sources])
     merged = {name: np.full(int(ids.max()) + 1, np.nan) for name in names}
     start = 0
     for source in sources:
-        if set(source.parameters) != set(names):
+        if source.parameters.keys() != names:
             raise ValueError(
                 f"{source.name} has the parameters {sorted(source.parameters)}, {sources[0].name} has "
                 f"{sorted(names)}; load them apart"
@@ -377,8 +344,8 @@ def common_parameters(sources: Sequence[SourceFile]) -> dict[str, np.ndarray]:
         for name, values in source.parameters.items():
             if own.max() >= len(values):
                 raise ValueError(
-                    f"{source.name}: parameters/{name} has {len(values)} values, expected one for each of "
-                    f"the trajectories {own.min()} to {own.max()}; write the file again"
+                    f"{source.name}: parameters/{name} has {len(values)} values, the largest trajectory is "
+                    f"{own.max()}; write the file again"
                 )
             merged[name][shifted] = values[own]
     return merged

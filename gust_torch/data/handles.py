@@ -3,8 +3,8 @@
 import dataclasses
 import errno
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from io import FileIO
 
 import h5py
@@ -20,24 +20,20 @@ MAX_OPEN_FILES = 128
 
 
 class OpenFile:
-    """One file: plainly stored fields share a descriptor, all others HDF5's handle."""
+    """One file: plainly stored fields share a descriptor, all others HDF5's handle.."""
 
     def __init__(self, source: SourceFile) -> None:
-        """Open the file.
-
-        Raises:
-            ValueError: It cannot be opened, or has become another one.
-        """
-        self.raw: FileIO | None = None
+        """Open the file; a ValueError says why it cannot be, or that it has become another one."""
+        self._raw: FileIO | None = None
         self.file: h5py.File | None = None
         try:
             if source.places:
-                self.raw = FileIO(source.path)
-                if file_stamp(self.raw.fileno()) != source.stamp:
+                self._raw = FileIO(source.path)
+                if file_stamp(self._raw.fileno()) != source.stamp:
                     source = _read_again(source)
         except OSError as error:
             raise open_error(source.path, error) from error
-        self.source = source
+        self._source = source
         self._datasets = {}
         for field in {channel.field for channel in source.channels} - set(source.places):
             self.file = self.file or open_source(source.path)
@@ -50,24 +46,18 @@ class OpenFile:
             OSError: The file is truncated or damaged there.
             ValueError: Values beyond float32.
         """
-        for i, channel in enumerate(self.source.channels):
-            if self.raw and channel.field in self.source.places:
-                self.source.places[channel.field].read(self.raw.fileno(), frames, rows, out[:, i])
+        channels = list(enumerate(self._source.channels))
+        for i, channel in channels:
+            if self._raw and channel.field in self._source.places:
+                self._source.places[channel.field].read(self._raw.fileno(), frames, rows, out[:, i])
         for field, dataset in self._datasets.items():
             for start, stop in runs(frames):
-                where = f"{self.source.name}: /fields/{field}, frames {frames[start]} to {frames[stop - 1]}"
+                where = f"{self._source.name}: /fields/{field}, frames {frames[start]} to {frames[stop - 1]}"
                 block = check_float32(dataset[frames[start] : frames[stop - 1] + 1], where)
-                for i, channel in enumerate(self.source.channels):
+                for i, channel in channels:
                     if channel.field == field:
                         part = block if channel.component is None else block[..., channel.component]
                         out[rows[start:stop], i] = part
-
-    def close(self) -> None:
-        """Close what is open."""
-        self._datasets = {}
-        for handle in (self.raw, self.file):
-            if handle is not None:
-                handle.close()
 
 
 def _read_again(source: SourceFile) -> SourceFile:
@@ -83,48 +73,34 @@ def _read_again(source: SourceFile) -> SourceFile:
 
 
 class FileHandles:
-    """The open files of a dataset, for the process that asks.
+    """The latest files that a dataset used, open, for the process that asks.
 
     HDF5 handles must cross neither a fork nor a pickle: a child that finds its parent's handles drops them
-    and opens its own, and pickling (spawned workers) leaves them out. The least recently used file is closed
-    when more than `MAX_OPEN_FILES` are open, or as many as the system allows.
+    and opens its own, and pickling (spawned workers) leaves them out.
     """
 
     def __init__(self, sources: Sequence[SourceFile]) -> None:
         """Args: sources: The files; none is opened yet."""
-        self._sources = sources
-        self._open: OrderedDict[int, OpenFile] = OrderedDict()
-        self._pid = os.getpid()
-        self._limit = MAX_OPEN_FILES
+        self._sources, self._pid = sources, os.getpid()
+        self._open = lru_cache(MAX_OPEN_FILES)(lambda index: OpenFile(sources[index]))
 
     def file(self, index: int) -> OpenFile:
-        """Return file `index`, open.
-
-        Raises:
-            ValueError: The file cannot be opened (any more).
-        """
+        """Return file `index`, open; a ValueError says why it cannot be opened (any more)."""
         if self._pid != os.getpid():
             self.close()
             self._pid = os.getpid()
-        while index not in self._open:
-            self.close(keep=min(self._limit, MAX_OPEN_FILES) - 1)
-            try:
-                self._open[index] = OpenFile(self._sources[index])
-            except ValueError as error:
-                # Where the process has no descriptor left, some of ours are given back first.
-                if (
-                    getattr(error.__cause__, "errno", None) not in (errno.EMFILE, errno.ENFILE)
-                    or not self._open
-                ):
-                    raise
-                self._limit = max(1, len(self._open) // 2)
-        self._open.move_to_end(index)
-        return self._open[index]
+        try:
+            return self._open(index)
+        except ValueError as error:
+            full = getattr(error.__cause__, "errno", None) in (errno.EMFILE, errno.ENFILE)
+            if not full or not self._open.cache_info().currsize:
+                raise
+        self.close()  # the process has no descriptor left: ours are given back
+        return self._open(index)
 
-    def close(self, keep: int = 0) -> None:
-        """Close all files but the latest; they open again when needed."""
-        while len(self._open) > keep:
-            self._open.popitem(last=False)[1].close()
+    def close(self) -> None:
+        """Close all files; they open again when needed."""
+        self._open.cache_clear()
 
     def __reduce__(self) -> tuple[type["FileHandles"], tuple[Sequence[SourceFile]]]:
         """Leave the open files out."""

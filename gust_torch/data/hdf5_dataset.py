@@ -113,10 +113,7 @@ class HDF5Dataset(Dataset[Tensor]):
     def parameters(self) -> dict[str, np.ndarray]:
         """Physical parameters, name -> (num_trajectories,) float64; `[trajectories]` gives each item's.
 
-        Empty where the files have none; NaN at ids that no frame has.
-
-        Raises:
-            ValueError: The files have different parameters, or a trajectory has none.
+        Empty where the files have none; NaN at ids that no frame has. ValueError where the files differ.
         """
         return common_parameters(self._sources)
 
@@ -131,13 +128,9 @@ class HDF5Dataset(Dataset[Tensor]):
         return self.statistics()[1]
 
     def statistics(self, samples: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation over (evenly spaced ones of) some samples, all of them by default.
+        """Mean and standard deviation, (c, 1, 1) float32, of at most 256 evenly spaced samples.
 
-        Args:
-            samples: Indices of samples, for instance of a training split. Of a window its first frame counts.
-
-        Returns:
-            mean, std: (c, 1, 1) float32.
+        Of all by default, else of some indices, such as a training split; of a window its first frame.
         """
         if samples is None and self._statistics is not None:
             return self._statistics
@@ -255,10 +248,8 @@ class HDF5Dataset(Dataset[Tensor]):
                 if self.spec.boundary[axis] != "periodic" or len(values) < 4 or np.ptp(values[:2]) == 0:
                     continue
                 if abs(values[-1] - values[0]).max() < SAME_ENDS * abs(values[1] - values[0]).max():
-                    logger.warning(
-                        "%s: along %s, which is periodic, the last grid points repeat the first; leave them "
-                        "out, or the domain is a cell too long (%g)",
-                        self._sources[0].name,
-                        name,
-                        self.spec.lengths[axis],
+                    where, length = self._sources[0].name, self.spec.lengths[axis]
+                    text = (
+                        "%s: along %s, which is periodic, the last grid points repeat the first; leave them"
                     )
+                    logger.warning(f"{text} out, or the domain is a cell too long (%g)", where, name, length)

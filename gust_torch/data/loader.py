@@ -23,7 +23,6 @@ class FrameBatch(list[Tensor]):
     """Items of one batch that are views of one tensor, `stacked`: (b, c, h, w) or (b, t, c, h, w)."""
 
     def __init__(self, stacked: Tensor) -> None:
-        """Args: stacked: as above."""
         super().__init__(stacked.unbind(0))
         self.stacked = stacked
 
@@ -44,31 +43,17 @@ class BlockShuffleSampler(DistributedSampler[int]):
 
     Within a block samples keep their order, so a batch is read in `batch_size / block_size` sequential reads.
     Where the cuts fall changes with the epoch too. Each rank gets an equal, contiguous part of the shuffled
-    order: no sample goes to two ranks, and all are used but the last `count % world_size`.
-    `block_size=1` is a plain shuffle.
+    order: no sample goes to two ranks, and all are used but the last `count % world_size`. The next iteration
+    skips the first `position` samples of this rank.
 
     A `DistributedSampler`, because Lightning replaces every sampler that is not one when it trains on several
     devices.
-
-    Attributes:
-        position: Samples of this rank to skip at the next iteration.
     """
 
     def __init__(
         self, count: int, *, block_size: int = 1, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> None:
-        """Start with epoch 0.
-
-        Args:
-            count: Samples of the dataset.
-            block_size: Neighboring samples that stay together.
-            seed: Of the order, together with the epoch.
-            rank: This process, 0 .. world_size - 1.
-            world_size: Processes that share the samples.
-
-        Raises:
-            ValueError: A number out of range, or fewer samples than ranks.
-        """
+        """Start with epoch 0 of a dataset of `count` samples, which `world_size` processes share."""
         if block_size < 1:
             raise ValueError(f"expected block_size >= 1, got {block_size}")
         if count < world_size:
@@ -109,11 +94,7 @@ class BlockShuffleSampler(DistributedSampler[int]):
         return {**self._settings, "epoch": self.epoch, "position": self.position}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continue from a state at the next iteration.
-
-        Raises:
-            ValueError: The state is of another order.
-        """
+        """Continue from a state at the next iteration; ValueError where it is of another order."""
         now = self._settings
         if changed := [
             f"{name} was {state[name]}, is {now[name]} now" for name in now if state[name] != now[name]
@@ -180,16 +161,8 @@ def shuffled_loader(
 ) -> DataLoader[Any]:
     """Shuffled blocks of a training set, this rank's share; resumable within an epoch.
 
-    With `trainer.overfit_batches` the set in order, as Lightning asks for.
-
-    Args:
-        dataset: The training set.
-        trainer: Knows rank, epoch and finished batches; None outside of one.
-        batch_size: Samples in a batch, on each device.
-        block_size: Neighboring samples that stay together.
-        num_workers: Processes that load ahead; once started, they live as long as the loader.
-        seed: Of the shuffling.
-        collate: Makes a batch of what the dataset gives.
+    With `trainer.overfit_batches` the set in order, as Lightning asks for. The trainer, if any, knows rank,
+    epoch and finished batches. Workers, once started, live as long as the loader.
     """
     if trainer and trainer.overfit_batches:  # type: ignore[attr-defined]
         return ordered_loader(dataset, batch_size=batch_size, num_workers=num_workers, collate=collate)

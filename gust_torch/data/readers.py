@@ -17,7 +17,6 @@ from h5py import h5d, h5p
 
 from solvers.common.hdf5.storage import chunk_addresses
 
-FLOAT32 = np.dtype("<f4")
 MAX_CHUNK_CACHE_BYTES = 64 << 20
 # Of one preadv call: POSIX allows 1024 buffers, Linux 2 GiB.
 MAX_BUFFERS = 512
@@ -35,13 +34,7 @@ def runs(numbers: Sequence[int], step: int = 1, longest: int | None = None) -> l
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """Where the frames of an unfiltered float32 field lie in the file, in bytes.
-
-    Attributes:
-        addresses: Position of each chunk.
-        frames_per_chunk: Frames in a chunk.
-        frame_bytes: Size of a frame.
-    """
+    """Where the frames of an unfiltered float32 field lie in the file: position of each chunk, in bytes."""
 
     addresses: np.ndarray
     frames_per_chunk: int
@@ -53,15 +46,11 @@ class Places:
         if not _lies_plainly(file, dataset):
             return None
         frames_per_chunk = dataset.shape[0] if dataset.chunks is None else dataset.chunks[0]
-        frame_bytes = FLOAT32.itemsize * math.prod(dataset.shape[1:])
+        frame_bytes = dataset.dtype.itemsize * math.prod(dataset.shape[1:])
         return cls(chunk_addresses(dataset), frames_per_chunk, frame_bytes)
 
     def read(self, descriptor: int, frames: list[int], rows: list[int], out: np.ndarray) -> None:
-        """Read frames, in increasing order, into rows of `out` (n, h, w); neighbors in the file at once.
-
-        Raises:
-            OSError: The file ends before the frames do.
-        """
+        """Read frames, in increasing order, into rows of `out` (n, h, w); neighbors in the file at once."""
         size, numbers = self.frame_bytes, np.asarray(frames)
         chunks = self.addresses[numbers // self.frames_per_chunk]
         places: list[int] = (chunks + numbers % self.frames_per_chunk * size).tolist()
@@ -80,8 +69,7 @@ def _lies_plainly(file: h5py.File, dataset: h5py.Dataset) -> bool:
         and file.driver == "sec2"
         and file.userblock_size == 0
         and dataset.ndim == 3
-        and dataset.dtype == FLOAT32
-        and np.dtype(np.float32) == FLOAT32
+        and dataset.dtype == np.float32
     ):
         return False
     if h5py.h5o.get_info(dataset.id).fileno != h5py.h5o.get_info(file.id).fileno:
@@ -93,10 +81,9 @@ def _lies_plainly(file: h5py.File, dataset: h5py.Dataset) -> bool:
 
 
 def with_chunk_cache(dataset: h5py.Dataset) -> h5py.Dataset:
-    """Return the same dataset with a chunk cache that fits its chunks.
+    """Return the same dataset with a cache of the chunks that one frame touches, up to 64 MiB.
 
-    Chunks of one whole frame are used once and bypass the cache, which saves a copy. Foreign files may have
-    chunks that span many frames: then the cache holds those that one frame touches, up to 64 MiB.
+    Chunks of one whole frame are used once and bypass the cache, which saves a copy.
     """
     if dataset.chunks is None:
         return dataset

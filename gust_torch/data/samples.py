@@ -24,23 +24,10 @@ def concatenate_trajectories(trajectories: Sequence[np.ndarray]) -> np.ndarray:
 def window_frames(
     trajectories: np.ndarray, n_steps: int, stride: int, start: int, stop: int | None, *, where: str
 ) -> np.ndarray:
-    """Frames of every window that stays within one trajectory and within a range of frames.
+    """Frames of every window that stays within one trajectory and a range of frames, sorted by first frame.
 
-    The frames of a trajectory need not be adjacent in the file; a window goes by the trajectory's own order.
-
-    Args:
-        trajectories: (n,) trajectory of each frame.
-        n_steps: Frames in a window.
-        stride: Frames of the trajectory from one of a window's frames to the next.
-        start: First frame of the range.
-        stop: End of the range, exclusive; at most n counts, None is n.
-        where: The data, for messages.
-
-    Returns:
-        (num_windows, n_steps) int64, sorted by first frame.
-
-    Raises:
-        ValueError: The range is empty or no trajectory is long enough.
+    The frames of a trajectory need not be adjacent in the file; a window goes by the trajectory's own order,
+    in steps of `stride`. `trajectories` (n,) has each frame's; returns (num_windows, n_steps) int64.
     """
     total = len(trajectories)
     end = total if stop is None else min(stop, total)
@@ -67,11 +54,7 @@ def window_frames(
 
 
 def check_times(times: np.ndarray, *, where: str) -> np.ndarray:
-    """Which windows, times (n, n_steps), go forward throughout, (n,) bool; warns of others and uneven steps.
-
-    Raises:
-        ValueError: Time steps back in every window.
-    """
+    """Which windows, times (n, n_steps), go forward throughout, (n,) bool; warns of others and of uneven."""
     steps = np.diff(times, axis=1)
     goes_back = np.any(steps <= 0, axis=1)
     if goes_back.any():
@@ -89,7 +72,7 @@ def check_times(times: np.ndarray, *, where: str) -> np.ndarray:
 def split_samples(
     trajectories: np.ndarray, val_fraction: float, *, span: int, gap: int | None, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return indices of training and validation samples.
+    """Return increasing indices of training and validation samples.
 
     Several trajectories: ``ceil(val_fraction n)`` of the n trajectories, drawn with the seed, are held out
     whole. One: its last ``ceil(val_fraction n)`` samples are held out, and a gap of samples before them is
@@ -98,16 +81,9 @@ def split_samples(
     Args:
         trajectories: (n,) trajectory of each sample.
         val_fraction: Part to hold out, 0 <= val_fraction < 1; 0 holds out nothing.
-        span: Frames from a sample's first to its last, ``(n_steps - 1) stride``; training samples must not
-            reach into the gap with any of their frames.
+        span: Frames from a sample's first to its last, none of which may reach into the gap in training.
         gap: Frames between the blocks. None: half as many as are held out, at least 1 and at most 256.
         seed: Of the draw of trajectories.
-
-    Returns:
-        train, val: Increasing indices.
-
-    Raises:
-        ValueError: A value out of range, or nothing left to train on.
     """
     if not 0 <= val_fraction < 1 or (gap or 0) < 0:
         raise ValueError(f"expected 0 <= val_fraction < 1 and gap >= 0, got {val_fraction} and {gap}")

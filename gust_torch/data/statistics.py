@@ -17,16 +17,9 @@ CONSTANT_TOLERANCE = 1e-6
 def channel_statistics(blocks: Iterable[np.ndarray], names: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over all points of all blocks, accumulated in float64.
 
-    Blocks are merged by the pairwise update of Chan, Golub & LeVeque (1983), eq. 2.1, which does not cancel
-    when the mean is large. A constant channel gets the standard deviation 1, so that dividing by it is
-    harmless, and a warning.
-
-    Args:
-        blocks: (c, points) or (c, h, w) each.
-        names: Channel names.
-
-    Returns:
-        mean, std: (c,) float32.
+    Blocks, (c, points) or (c, h, w), are merged by the pairwise update of Chan, Golub & LeVeque (1983), eq.
+    2.1, which does not cancel when the mean is large. A constant channel gets the standard deviation 1, so
+    that dividing by it is harmless, and a warning. Returns mean and std, (c,) float32.
     """
     count = 0
     mean = np.zeros(len(names))

@@ -29,14 +29,7 @@ PREFIXES = ("edge_", "cell_")
 
 @dataclass(frozen=True)
 class GraphStatistics:
-    """Over the nodes of many items.
-
-    Attributes:
-        mean: (c,) float32.
-        std: (c,) float32; 1 for constant channels.
-        lower: Corner of the box of all positions, (d,) float32.
-        upper: The opposite corner.
-    """
+    """Over the nodes of many items: `mean`, `std` (c,), corners `lower`, `upper` (d,) of all positions."""
 
     mean: Tensor
     std: Tensor
@@ -45,15 +38,9 @@ class GraphStatistics:
 
 
 def graph_spec(item: "Data", fields: list[str] | None = None) -> GraphSpec:
-    """Spec of the node fields of an item.
+    """Spec of some node fields of an item; by default all that are floating-point.
 
-    Args:
-        item: Any item of the dataset.
-        fields: Names of node fields; by default all that are floating-point. Items with `positions` are
-            moving, and their fields are those with a time axis.
-
-    Raises:
-        ValueError: A field is not there, or there is none at all.
+    Items with `positions` are moving, and their fields are those with a time axis.
     """
     moving = "positions" in item
     lead = item.positions.shape[:2] if moving else (item.num_nodes,)
@@ -152,11 +139,7 @@ class GraphDataModule(LightningDataModule):
         self._datasets: dict[str, GraphZarrDataset] = {}
 
     def dataset(self, split: Literal["train", "val", "test"]) -> GraphZarrDataset:
-        """Return the samples of a split.
-
-        Raises:
-            ValueError: No path was given for it, or the store cannot be read.
-        """
+        """Return the samples of a split; ValueError where it has no path or its store cannot be read."""
         path = self.paths[split]
         if path is None:
             raise ValueError(f"no {split} store: give {split}_path")
@@ -193,12 +176,10 @@ class GraphDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Open the stores, so that bad ones stop a run before it starts."""
-        if stage == "fit":
-            self.dataset("train")
-        if stage in ("fit", "validate") and self.paths["val"] is not None:
-            self.dataset("val")
-        if stage in ("test", "predict"):
-            self.dataset("test")
+        splits: Any = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ("test",))
+        for split in splits:
+            if split != "val" or self.paths["val"] is not None:
+                self.dataset(split)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training samples; this rank's share."""
@@ -210,7 +191,7 @@ class GraphDataModule(LightningDataModule):
             block_size=min(self.block_size, len(dataset)),
             num_workers=self.num_workers,
             seed=self.seed,
-            collate=_collater(dataset),
+            collate=require("torch_geometric.data").Batch.from_data_list,
         )
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
@@ -221,20 +202,12 @@ class GraphDataModule(LightningDataModule):
         """The test set in order."""
         return self._ordered("test")
 
-    def predict_dataloader(self) -> DataLoader[Any]:
-        """Return the test set in order."""
-        return self._ordered("test")
+    predict_dataloader = test_dataloader
 
     def _ordered(self, split: Literal["val", "test"]) -> DataLoader[Any]:
         return ordered_loader(
             self.dataset(split),
             batch_size=self.batch_size,
             num_workers=self.num_workers,
-            collate=_collater(self.dataset(split)),
+            collate=require("torch_geometric.data").Batch.from_data_list,
         )
-
-
-def _collater(dataset: GraphZarrDataset) -> Callable[[list[Any]], Any]:
-    """Return what makes a torch_geometric batch of items."""
-    collater: Callable[[list[Any]], Any] = require("torch_geometric.loader.dataloader").Collater(dataset)
-    return collater

@@ -9,24 +9,17 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from gust_torch.data.graphs import require
-from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind, Sample, Schema, describe
+from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind
 from gust_torch.data.graphs.stores import Reader, open_reader
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
 
 CACHE_BYTES = 64 << 20
-# Arrays that items do not show: the edges say the same.
-UNUSED = {MESH.name: frozenset[str](), PARTICLES.name: frozenset(PARTICLES.csr)}
 
 
 class GraphZarrDataset(Dataset["Data"]):
-    """What both datasets share: lazy, each process opens the store itself, chunks are cached.
-
-    Attributes:
-        path: Folder or URL of the store.
-        group: Group that holds the samples.
-    """
+    """What both datasets share: lazy, each process opens the store itself, chunks are cached."""
 
     kind: ClassVar[Kind]
 
@@ -71,35 +64,23 @@ class GraphZarrDataset(Dataset["Data"]):
 
     def numbers(self) -> dict[str, np.ndarray]:
         """Return the numbers that each sample has (`dt`, `radius`, ...): name -> (num_samples,) float64."""
-        schema = self._describe(self.reader.read(0))
+        _, schema = self.reader.described(0)
         others = frozenset(name for name, column in schema.items() if column.axis != "sample")
-        names = schema.keys() - others
+        names = sorted(schema.keys() - others)
         rows = [self.reader.read(index, others) for index in range(len(self) if names else 0)]
-        return {name: np.array([float(row[name]) for row in rows]) for name in sorted(names)}
+        return {name: np.array([float(row[name]) for row in rows]) for name in names}
 
     def __len__(self) -> int:
         """Return the number of samples."""
         return self._length
 
     def __getitem__(self, index: int) -> "Data":
-        """One sample, see `items.make_item`; negative indices count from the end.
-
-        Raises:
-            IndexError: Out of range.
-            ValueError: The store is damaged.
-        """
+        """One sample, see `items.make_item`; negative indices count from the end."""
         from gust_torch.data.graphs.items import make_item
 
-        arrays = self.reader.read(self._position(index), UNUSED[self.kind.name])
-        item = make_item(self.kind, arrays, self._describe(arrays))
+        unused = frozenset(PARTICLES.csr if self.kind is PARTICLES else ())  # the edges say the same
+        item = make_item(self.kind, *self.reader.described(self._position(index), unused))
         return item if self.transform is None else self.transform(item)
-
-    def _describe(self, arrays: Sample) -> Schema:
-        """Axes of the fields: those of a ragged store are recorded, others follow from the shapes."""
-        try:
-            return self.reader.schema or describe(self.kind, arrays)
-        except ValueError as error:
-            raise ValueError(f"{self.path}: group {self.group!r}: {error}") from error
 
     def _position(self, index: int) -> int:
         if not -self._length <= index < self._length:

@@ -21,7 +21,6 @@ class Laplacian:
     """A sparse CSR matrix (n, n): a call gives the tensor, whose attributes and products it has itself."""
 
     def __init__(self, matrix: Tensor) -> None:
-        """Args: matrix: Sparse CSR."""
         self._matrix = matrix
 
     def __call__(self) -> Tensor:
@@ -95,19 +94,13 @@ torch.serialization.add_safe_globals(
 
 
 def make_item(kind: Kind, arrays: Sample, schema: Schema) -> GraphData:
-    """Return the item of a sample.
+    """Return the item of a sample of some schema; the CSR matrix of particles is not needed.
 
-    Args:
-        kind: Mesh or particles.
-        arrays: Its arrays; the CSR matrix of particles, which says the same as the edges, is not needed.
-        schema: `describe(kind, arrays)`.
-
-    Returns:
-        `pos` (n, d), `edge_index` (2, e') int64 with each pair both ways, and the fields under their names:
-        (n, ...) for node fields, (n, times, ...) for time-dependent ones, (e', ...) for edges, of which both
-        ways have the same, (cells, ...) for cells, int64 for lists of nodes, (1,) for scalars. Meshes have
-        `face` (3 or 4, cells) int64 and `laplacian` (n, n) sparse CSR; particles have `positions` and
-        `velocities` (n, times, d), and `pos` is the position at time 0.
+    It has `pos` (n, d), `edge_index` (2, e') int64 with each pair both ways, and the fields by their names:
+    (n, ...) for node fields, (n, times, ...) for time-dependent ones, (e', ...) for edges, of which both ways
+    have the same, (cells, ...) for cells, int64 for lists of nodes, (1,) for scalars. Meshes have `face`
+    (3 or 4, cells) int64 and `laplacian` (n, n) sparse CSR; particles have `positions` and `velocities`
+    (n, times, d), and `pos` is the position at time 0.
     """
     if kind is MESH:
         item = GraphData(
@@ -139,15 +132,10 @@ def make_item(kind: Kind, arrays: Sample, schema: Schema) -> GraphData:
 
 
 def both_ways(edges: np.ndarray, num_nodes: int) -> tuple[Tensor, Tensor | None]:
-    """Every pair in both directions, once each.
+    """Every pair of `edges` (e, 2) in both directions, once each: (2, e') int64.
 
-    Args:
-        edges: (e, 2), pairs in any order; the sorted pairs i < j of the shards take the short way.
-        num_nodes: n.
-
-    Returns:
-        (2, e') int64, and (e',) int64: the row of `edges` that each of them comes from, that of the given
-        direction before that of the other. None where that is all of them, and all of them again.
+    And (e',) int64: the row of `edges` that each of them comes from, that of the given direction before that
+    of the other; None where that is all of them, and all of them again (sorted pairs i < j, as in shards).
     """
     pairs = _indices(edges).T
     codes = edges[:, 0].astype(np.int64) * num_nodes + edges[:, 1]

@@ -39,11 +39,7 @@ class PoissonField:
         self.seed, self.lumped_mass = seed, lumped_mass
 
     def __call__(self, data: "Data") -> "Data":
-        """Add both fields to the item.
-
-        Raises:
-            ValueError: There is no interior node, or L is singular on the interior.
-        """
+        """Add both fields to the item; ValueError where no node is inside, or L is singular there."""
         laplacian = scipy_laplacian(data)
         coordinates = data.pos.double().numpy()
         cells = data.face.T.numpy()
@@ -60,7 +56,6 @@ class PoissonField:
         return data
 
     def __repr__(self) -> str:
-        """As the constructor's call."""
         return f"PoissonField(seed={self.seed}, lumped_mass={self.lumped_mass})"
 
 
@@ -74,9 +69,7 @@ def scipy_laplacian(data: "Data") -> Any:
 def boundary_nodes(cells: np.ndarray, num_nodes: int) -> np.ndarray:
     """(n,) bool: nodes of sides (edges of triangles, faces of tetrahedra) of one cell only, or of no cell.
 
-    Args:
-        cells: (m, 3) or (m, 4).
-        num_nodes: n.
+    Cells are (m, 3) or (m, 4).
     """
     corners = cells.shape[1]
     sides = np.sort(np.concatenate([cells[:, list(s)] for s in combinations(range(corners), corners - 1)]))
@@ -88,12 +81,7 @@ def boundary_nodes(cells: np.ndarray, num_nodes: int) -> np.ndarray:
 
 
 def lumped_mass(coordinates: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Return a third of the area of each node's triangles, (n,), in squared units of the coordinates (n, 2 or
-    3).
-
-    Raises:
-        ValueError: The cells are not triangles.
-    """
+    """Return a third of the area of each node's triangles, (n,), in squared units of the coordinates."""
     if cells.shape[1] != 3:
         raise ValueError("lumped masses are those of triangles; set lumped_mass=False for other cells")
     a, b = (coordinates[cells[:, i]] - coordinates[cells[:, 0]] for i in (1, 2))
@@ -113,5 +101,4 @@ def smooth_field(coordinates: np.ndarray, seed: int) -> np.ndarray:
     lower, upper = coordinates.min(0), coordinates.max(0)
     unit = (coordinates - lower) / np.where(upper > lower, upper - lower, 1.0)
     modes = amplitudes * np.cos(2 * np.pi * unit @ k.T + phases)
-    field: np.ndarray = modes.sum(1) / np.sqrt((amplitudes**2).sum() / 2)
-    return field
+    return np.asarray(modes.sum(1) / np.sqrt((amplitudes**2).sum() / 2))

@@ -33,16 +33,7 @@ class RaggedWriter:
     """
 
     def __init__(self, path: str | Path, kind: Kind, *, attributes: Mapping[str, Any] | None = None) -> None:
-        """Create the store.
-
-        Args:
-            path: Folder of the store, which must not exist.
-            kind: Mesh or particles.
-            attributes: Further attributes of the group.
-
-        Raises:
-            ValueError: zarr is not installed.
-        """
+        """Create the store, a folder that must not exist; its group gets further attributes."""
         self.kind = kind
         self.num_samples = 0
         self._schema: Schema | None = None
@@ -54,15 +45,10 @@ class RaggedWriter:
         self._group = root.create_group(kind.group, attributes={**(attributes or {}), **layout})
 
     def append(self, arrays: Sample, *, source: str, schema: Schema | None = None) -> None:
-        """Add one sample.
+        """Add one sample, its arrays under the names of the source, which is recorded.
 
-        Args:
-            arrays: Its arrays under the names of the source.
-            source: Name of its source, for the record.
-            schema: `describe(kind, arrays)` where the caller has it.
-
-        Raises:
-            ValueError: Arrays that are not those of the samples before it.
+        `schema` is `describe(kind, arrays)` where the caller has it. A ValueError says which arrays are not
+        those of the samples before it.
         """
         schema = describe(self.kind, arrays) if schema is None else schema
         if schema != (self._schema or schema):
@@ -84,11 +70,7 @@ class RaggedWriter:
         self.num_samples += 1
 
     def close(self) -> None:
-        """Write what is buffered, the offsets and the attributes that make the store readable.
-
-        Raises:
-            ValueError: No sample was appended.
-        """
+        """Write what is buffered, the offsets and the attributes that make the store readable."""
         if self._schema is None:
             raise ValueError("a store needs at least one sample; append one before closing")
         for column in self._columns.values():
@@ -117,7 +99,6 @@ class _Growing:
     """One growing array, written a whole shard at a time."""
 
     def __init__(self, group: Any, name: str, column: Column) -> None:
-        """Args: as of the array; it starts with no rows."""
         row_bytes = np.dtype(column.dtype).itemsize * int(np.prod(column.trailing))
         rows = max(1, CHUNK_BYTES // max(1, row_bytes))
         self._shard_rows = rows * SHARD_CHUNKS

@@ -46,14 +46,10 @@ class Required:
 
 @dataclass(frozen=True)
 class Kind:
-    """What a store holds.
+    """What a store holds, in a group of samples with some required arrays.
 
-    Attributes:
-        name: "mesh" or "particles".
-        group: Group that holds the samples.
-        geometry: The array that gives the number of nodes, on its second to last axis.
-        csr: Names of the row pointers and column indices of the CSR matrix.
-        arrays: The required arrays.
+    `geometry` gives the number of nodes, on its second to last axis; `csr` names the row pointers and column
+    indices of the CSR matrix.
     """
 
     name: str
@@ -131,10 +127,7 @@ def describe(kind: Kind, arrays: Sample) -> Schema:
     """Axis, type and row shape of every array of a sample whose required arrays are sound.
 
     Further arrays are fields, by their leading dimensions: nodes, (times, nodes), edges, cells, or none for a
-    scalar; or lists of nodes, by their names (`is_node_list`).
-
-    Raises:
-        ValueError: Every array that fits no axis or whose name is taken, in one line without the file.
+    scalar; or lists of nodes, by their names (`is_node_list`). A ValueError names all that fit no axis.
     """
     nodes = arrays[kind.geometry].shape[-2]
     times = len(arrays[kind.geometry]) if arrays[kind.geometry].ndim == 3 else None
@@ -169,52 +162,41 @@ def _field_axis(name: str, array: np.ndarray, arrays: Sample, nodes: int, times:
     if array.dtype.kind in "iu" and is_node_list(name, array.ndim):
         return name
     sizes = {axis: len(arrays[key]) for key, axis in (("edges", "edge"), ("cells", "cell")) if key in arrays}
-    on_rows = [axis for axis, size in sizes.items() if shape[0] == size]
+    rows = [axis for axis, size in sizes.items() if shape[0] == size]
     # Where there are as many edges as nodes, the name decides.
-    if named := [axis for axis in on_rows if name.startswith(f"{axis}_")]:
+    if named := [axis for axis in rows if name.startswith(f"{axis}_")]:
         return named[0]
-    on_nodes = shape[0] == nodes
     over_time = len(shape) > 1 and shape[1] == nodes and times in (None, shape[0])
-    if on_nodes and over_time:
-        raise ValueError(
-            f"array {name!r} of shape {shape} may be {nodes} nodes or {shape[0]} times by {nodes} nodes; "
-            "give it a shape that fits only one of them"
-        )
-    if on_nodes or over_time:
-        return "node" if on_nodes else "step"
-    if on_rows:
-        return on_rows[0]
+    fits = ["node"] * (shape[0] == nodes) + ["step"] * over_time or rows[:1]
+    if len(fits) == 1:
+        return fits[0]
     expected = [f"({nodes}, ...)", f"({times or 'times'}, {nodes}, ...)"]
     expected += [f"({size}, ...) as the {axis}s" for axis, size in sizes.items()]
     raise ValueError(
-        f"array {name!r} has shape {shape}, expected {', '.join(expected)} or a scalar; leave it out, or "
-        "call it ..._nodes if it holds numbers of nodes"
+        f"array {name!r} has shape {shape}, expected one alone of {', '.join(expected)} or a scalar; leave "
+        "it out, or call it ..._nodes if it holds numbers of nodes"
     )
 
 
 def differences(expected: Schema, found: Schema) -> list[str]:
     """Return what keeps a sample out of a store of other samples, one phrase each."""
-    phrases = [f"array {name!r} is missing, earlier shards have it" for name in expected if name not in found]
-    phrases += [f"array {name!r} is new, earlier shards lack it" for name in found if name not in expected]
-    for name, column in expected.items():
-        if (other := found.get(name, column)) != column:
-            now, there = (f"{c.dtype} rows of shape {c.trailing} along {c.axis!r}" for c in (other, column))
-            phrases.append(f"array {name!r} is {now}, earlier shards have {there}")
-    return phrases
+    now, there = (
+        {name: f"{c.dtype} rows of shape {c.trailing} along {c.axis!r}" for name, c in schema.items()}
+        for schema in (found, expected)
+    )
+    return [
+        f"array {name!r} is {now.get(name, 'missing')}, earlier shards have {there.get(name, 'none')}"
+        for name in there | now
+        if now.get(name) != there.get(name)
+    ]
 
 
 def faults(
     kind: Kind, arrays: Sample, known: Collection[str] = ()
 ) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Find everything that is wrong with a sample.
+    """Return phrases for all that is wrong with a sample, and its arrays of right types and shapes.
 
-    Args:
-        kind: Mesh or particles.
-        arrays: Its arrays under the names of the source.
-        known: Arrays that are not there, which is known.
-
-    Returns:
-        A phrase for each fault, and the arrays without those of a wrong type or shape.
+    That the `known` arrays are missing is no fault.
     """
     reasons = [f"key {name!r} is missing" for name in kind.arrays if name not in arrays and name not in known]
     sound = dict(arrays)
