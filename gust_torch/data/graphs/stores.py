@@ -9,7 +9,7 @@ Any other store or codec goes through zarr, a whole chunk at a time. Either way 
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from io import FileIO
@@ -120,37 +120,60 @@ class RaggedReader(Reader):
         """Open every array of a zarr group, in a local `folder` or elsewhere, and read the offsets."""
         super().__init__(kind, where)
         axes: dict[str, str] = dict(node.attrs["axes"])
-        self._schema = {n: Column(axis, node[n].dtype.name, node[n].shape[1:]) for n, axis in axes.items()}
+        stored = {name: node[name] for name in (*axes, SOURCE)}
+        self._schema = {
+            n: Column(axis, stored[n].dtype.name, stored[n].shape[1:]) for n, axis in axes.items()
+        }
+        self._columns = {**self._schema, SOURCE: Column(SOURCE, "uint8", ())}
         self.num_samples = node.attrs["num_samples"]
-        self._axes = {**axes, SOURCE: SOURCE}
-        tables = {*self._axes.values(), "node"} - {"sample"}
-        self._offsets = {axis: _read_offsets(node, axis, self.num_samples) for axis in sorted(tables)}
+        tables = {column.axis for column in self._columns.values()} | {"node"}
+        self._offsets = {
+            axis: _read_offsets(node, axis, self.num_samples) for axis in sorted(tables - {"sample"})
+        }
         self._offsets["sample"] = np.arange(self.num_samples + 1)
-        share = cache_bytes // len(self._axes)
-        self._rows = {n: RowReader(node[n], share, folder / n if folder else None) for n in self._axes}
-        for name, axis in self._axes.items():
-            if node[name].shape[0] != self._offsets[axis][-1]:
-                raise ValueError(f"{name!r} has {node[name].shape[0]} rows, which the offsets contradict")
+        for name, column in self._columns.items():
+            if stored[name].shape[0] != self._offsets[column.axis][-1]:
+                raise ValueError(f"{name!r} has {stored[name].shape[0]} rows, which the offsets contradict")
         sizes = {axis: np.diff(offsets) for axis, offsets in self._offsets.items()}
         if sizes["node"].min() < 1 or ("step" in sizes and (sizes["step"] % sizes["node"]).any()):
             raise ValueError("offsets of nodes and steps contradict each other")
+        self._chunk_rows = {name: array.chunks[0] for name, array in stored.items()}
+        reads = {name: _chunk_reader(array, folder and folder / name) for name, array in stored.items()}
+        largest = max(array.dtype.itemsize * int(np.prod(array.chunks)) for array in stored.values())
+        self._chunk = lru_cache(cache_bytes // largest)(lambda name, index: reads[name](index))
 
     def source(self, index: int) -> str:
         return self._read(SOURCE, index).tobytes().decode(errors="replace")
 
     def _arrays(self, index: int, skip: frozenset[str]) -> dict[str, np.ndarray]:
-        arrays = {name: self._read(name, index) for name in self._axes.keys() - skip - {SOURCE}}
+        arrays = {name: self._read(name, index) for name in self._schema or () if name not in skip}
         nodes = int(self._offsets["node"][index + 1] - self._offsets["node"][index])
         for name, rows in arrays.items():
-            if self._axes[name] == "step":
+            if self._columns[name].axis == "step":
                 arrays[name] = rows.reshape(-1, nodes, *rows.shape[1:])
-            elif self._axes[name] == "sample":
+            elif self._columns[name].axis == "sample":
                 arrays[name] = rows.reshape(rows.shape[1:])
         return arrays
 
     def _read(self, name: str, index: int) -> np.ndarray:
-        offsets = self._offsets[self._axes[name]]
-        return self._rows[name].read(int(offsets[index]), int(offsets[index + 1]))
+        """Rows of one sample, as a new array."""
+        column, size = self._columns[name], self._chunk_rows[name]
+        start, stop = self._offsets[column.axis][index : index + 2].tolist()
+        parts = [
+            self._chunk(name, i)[max(0, start - i * size) : stop - i * size]
+            for i in range(start // size, -(-stop // size) if stop > start else 0)
+        ]
+        if len(parts) == 1:
+            return parts[0].copy()
+        return np.concatenate(parts) if parts else np.empty((0, *column.trailing), column.dtype)
+
+
+def _chunk_reader(array: Any, folder: Path | None) -> Callable[[int], np.ndarray]:
+    """Return what reads a whole chunk of rows, by its number, of an array in a local folder or elsewhere."""
+    if folder is not None and is_plain(array):
+        return ShardFiles(array, folder).read
+    rows = array.chunks[0]
+    return lambda index: np.asarray(array[index * rows : (index + 1) * rows])
 
 
 def _read_offsets(node: Any, axis: str, num_samples: int) -> np.ndarray:
@@ -163,33 +186,6 @@ def _read_offsets(node: Any, axis: str, num_samples: int) -> np.ndarray:
     if offsets[0] != 0 or (np.diff(offsets) < 0).any():
         raise ValueError(f"offsets of {axis!r} do not rise from 0")
     return offsets
-
-
-class RowReader:
-    """Reads rows [start, stop) of one array."""
-
-    def __init__(self, array: Any, cache_bytes: int, folder: Path | None) -> None:
-        """Prepare reading of a zarr array, in a `folder` of this machine or elsewhere."""
-        self._array = array
-        self._rows = array.chunks[0]
-        read = self._through_zarr
-        if folder is not None and is_plain(array):
-            read = ShardFiles(array, folder).read
-        chunk_bytes = array.dtype.itemsize * int(np.prod(array.chunks))
-        self._chunk = lru_cache(cache_bytes // max(1, chunk_bytes))(read)
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Rows as a new array; ValueError where the store is damaged."""
-        if start == stop:
-            return self._array[start:stop]
-        parts = []
-        for index in range(start // self._rows, (stop - 1) // self._rows + 1):
-            first = index * self._rows
-            parts.append(self._chunk(index)[max(0, start - first) : stop - first])
-        return parts[0].copy() if len(parts) == 1 else np.concatenate(parts)
-
-    def _through_zarr(self, index: int) -> np.ndarray:
-        return np.asarray(self._array[index * self._rows : (index + 1) * self._rows])
 
 
 def is_plain(array: Any) -> bool:

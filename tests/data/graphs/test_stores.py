@@ -148,13 +148,13 @@ def test_refused_stores(write_store, tmp_path, meshes) -> None:
         reader(path, MESH)
 
 
-@pytest.mark.parametrize(("cache_bytes", "kept"), [(0, 0), (7 << 20, 1)])
-def test_the_cache_is_bounded(write_store, meshes, cache_bytes: int, kept: int) -> None:
+@pytest.mark.parametrize(("cache_bytes", "kept"), [(0, False), (1 << 20, True)])
+def test_the_cache_is_bounded(write_store, meshes, cache_bytes: int, kept: bool) -> None:
     stored = reader(write_store(meshes), MESH, cache_bytes)
     for index in (0, 1, 0):
         stored.read(index)
-    info = stored._rows["coords"]._chunk.cache_info()
-    assert (info.currsize, info.misses) == (kept, 1 if kept else 3)
+    info = stored._chunk.cache_info()
+    assert (info.currsize > 0, info.hits > 0) == (kept, kept)
 
 
 @pytest.mark.parametrize(
