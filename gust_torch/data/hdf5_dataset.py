@@ -229,9 +229,7 @@ class HDF5Dataset(Dataset[Tensor]):
                 what, remedy = "NaN or Inf", "repeat the run with a smaller dt"
                 if len(missing):
                     place = tuple(missing[0].tolist())
-                    what = (
-                        f"{len(missing)} missing cells (fill value {cells[place]:g}), the first at {place},"
-                    )
+                    what = f"{len(missing)} missing cells ({cells[place]:g}), the first at {place},"
                     remedy = "fill them in"
                 raise ValueError(
                     f"{source.name}: {channel.name} holds {what} in frame {number}; leave the frame out by "
@@ -250,6 +248,6 @@ class HDF5Dataset(Dataset[Tensor]):
                 if abs(values[-1] - values[0]).max() < SAME_ENDS * abs(values[1] - values[0]).max():
                     where, length = self._sources[0].name, self.spec.lengths[axis]
                     text = (
-                        "%s: along %s, which is periodic, the last grid points repeat the first; leave them"
+                        "%s: along the periodic %s the last grid points repeat the first; leave them out, or"
                     )
-                    logger.warning(f"{text} out, or the domain is a cell too long (%g)", where, name, length)
+                    logger.warning(f"{text} the domain is a cell too long (%g)", where, name, length)

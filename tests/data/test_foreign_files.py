@@ -138,7 +138,7 @@ def test_both_ends_of_a_period_are_told(write: Write, caplog) -> None:
     HDF5Dataset(write(fields__v=FRAMES))
     assert "repeat" not in caplog.text
     HDF5Dataset(write(fields__v=np.concatenate([FRAMES[:, :7], FRAMES[:, :1]], axis=1)))
-    assert "along x" in caplog.text
+    assert "along the periodic x" in caplog.text
     assert "repeat the first" in caplog.text
 
 

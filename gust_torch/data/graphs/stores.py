@@ -9,7 +9,7 @@ Any other store or codec goes through zarr, a whole chunk at a time. Either way 
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from io import FileIO
@@ -20,10 +20,8 @@ import numpy as np
 
 from gust_torch.data.graphs import require
 from gust_torch.data.graphs.ragged import LAYOUT, SOURCE, VERSION
-from gust_torch.data.graphs.schema import Column, Kind, Schema, describe, faults
+from gust_torch.data.graphs.schema import PARTICLES, Column, Kind, Schema, describe, faults
 
-# Where stores with one group a sample have a number that is an array of the sample elsewhere.
-_RADIUS = ("neighbors", "radius")
 # What zarr and its codecs raise where files are not what they should be.
 DAMAGE = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OSError, MemoryError)
 # Arrays that declare more are compared with what is stored before memory is taken.
@@ -39,6 +37,7 @@ class Reader:
     """Samples of one group of a store; every one is checked as the converter checks shards."""
 
     num_samples: int
+    _names: Sequence[object]
     _schema: Schema | None = None
 
     def __init__(self, kind: Kind, where: str) -> None:
@@ -65,7 +64,7 @@ class Reader:
             return arrays, self._schema or describe(self._kind, arrays)
         except DAMAGE as error:
             raise ValueError(
-                f"{self._where}: sample {self._name(index)}: {_said(error)}; repair the store, or convert "
+                f"{self._where}: sample {self._names[index]!r}: {_said(error)}; repair the store, or convert "
                 "the data again"
             ) from error
 
@@ -75,9 +74,6 @@ class Reader:
 
     def _arrays(self, index: int, skip: frozenset[str]) -> dict[str, np.ndarray]:
         raise NotImplementedError
-
-    def _name(self, index: int) -> str:
-        return str(index)
 
 
 def open_reader(
@@ -131,6 +127,7 @@ class RaggedReader(Reader):
             axis: _read_offsets(node, axis, self.num_samples) for axis in sorted(tables - {"sample"})
         }
         self._offsets["sample"] = np.arange(self.num_samples + 1)
+        self._names = range(self.num_samples)
         for name, column in self._columns.items():
             if stored[name].shape[0] != self._offsets[column.axis][-1]:
                 raise ValueError(f"{name!r} has {stored[name].shape[0]} rows, which the offsets contradict")
@@ -255,9 +252,9 @@ class GroupsReader(Reader):
     def __init__(self, node: Any, kind: Kind, where: str) -> None:
         super().__init__(kind, where)
         self._node = node
-        self._names = sorted(node.group_keys(), key=lambda name: (len(name), name))
-        self.num_samples = len(self._names)
-        if not self._names:
+        names: list[str] = sorted(node.group_keys(), key=lambda name: (len(name), name))
+        self._names, self.num_samples = names, len(names)
+        if not names:
             raise ValueError(f"{where} holds no samples; convert the data again, or give group=")
 
     def source(self, index: int) -> str:
@@ -279,13 +276,9 @@ class GroupsReader(Reader):
                 raise ValueError(f"array {path!r} of shape {array.shape} lacks chunks; copy the store again")
             arrays[name] = np.asarray(array[...])
         arrays.update({name: np.asarray(array[...]) for name, array in opened.items() if name not in skip})
-        folder, radius = _RADIUS
-        if self._kind.name == "particles" and folder in sample and radius in sample[folder].attrs:
-            arrays[radius] = np.asarray(sample[folder].attrs[radius])
+        if self._kind is PARTICLES and "radius" in sample["neighbors"].attrs:
+            arrays["radius"] = np.asarray(sample["neighbors"].attrs["radius"])
         return arrays
-
-    def _name(self, index: int) -> str:
-        return repr(self._names[index])
 
 
 def _open_group(
