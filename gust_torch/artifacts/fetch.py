@@ -102,25 +102,15 @@ def fetch(options: FetchOptions, *, report: Callable[[str], object] = print) -> 
         # Some file systems take names that differ in case for one.
         if (other := owners.setdefault(member.casefold(), name)) != name:
             raise ValueError(f"{other} and {name} both hold {member}; fetch one with another --root")
-    targets = [Target(options.root, entry) for entry in entries]
-    wanted = {target.entry.name: target for target in targets if not target.is_current()}
-    references = {name: _reference(options, target.entry) for name, target in wanted.items()}
-    for target in wanted.values():
-        if not options.overwrite:
-            target.refuse_strangers()
-    missing = {target.entry.sha256: missing_bytes(options.cache, target.entry) for target in wanted.values()}
-    download = sum(missing.values())
-    unpacked = sum(target.entry.unpacked for target in wanted.values())
-    check_space([(options.cache, 0 if options.offline else download), (options.root, unpacked)])
-
-    def put(name: str, workers: int, count: Count) -> str:
-        target, reference = wanted[name], references[name]
-        remote = functools.partial(open_reference, reference, cache_dir=options.cache) if reference else None
-        tarball, cached = retrieve(options.cache, target.entry, remote, workers=workers, count=count)
-        target.install(tarball, overwrite=options.overwrite, count=count)
-        return "from cache" if cached else "fetched"
-
-    outcomes = _side_by_side(put, list(wanted), options.workers, download + unpacked) if wanted else {}
+    targets = [Target(options, entry) for entry in entries]
+    wanted = [target for target in targets if not target.is_current()]
+    for target in wanted:
+        target.prepare()
+    missing = {target.entry.sha256: missing_bytes(options.cache, target.entry) for target in wanted}
+    download = 0 if options.offline else sum(missing.values())
+    unpacked = sum(target.entry.unpacked for target in wanted)
+    check_space([(options.cache, download), (options.root, unpacked)])
+    outcomes = _side_by_side(wanted, options.workers, download + unpacked) if wanted else {}
     for entry in entries:
         if isinstance(outcome := outcomes.get(entry.name, "up to date"), str):
             files = " ".join(entry.splits.values())
@@ -133,21 +123,14 @@ def fetch(options: FetchOptions, *, report: Callable[[str], object] = print) -> 
         raise error
 
 
-def _reference(options: FetchOptions, entry: DatasetEntry) -> str | None:
-    """Complete the reference of a dataset; None offline."""
-    if options.offline:
-        return None
-    return expand_reference(entry.artifact, entity=options.entity, project=options.project)
-
-
 def _side_by_side(
-    put: Callable[[str, int, Count], str], names: list[str], workers: int, size: int
+    targets: Sequence["Target"], workers: int, num_bytes: int
 ) -> dict[str, str | ValueError | OSError]:
     """Work on some datasets at a time; one that fails does not stop the others."""
-    parallel = min(len(names), workers, _PARALLEL_DATASETS)
+    parallel = min(len(targets), workers, _PARALLEL_DATASETS)
     outcomes: dict[str, str | ValueError | OSError] = {}
-    left, stop = iter(names), threading.Event()
-    with byte_progress(size, "fetch") as progress:
+    left, stop = iter(targets), threading.Event()
+    with byte_progress(num_bytes, "fetch") as progress:
 
         def count(size: int) -> None:
             if stop.is_set():
@@ -155,11 +138,11 @@ def _side_by_side(
             progress(size)
 
         def work() -> None:
-            for name in left:
+            for target in left:
                 try:
-                    outcomes[name] = put(name, workers // parallel, count)
+                    outcomes[target.entry.name] = target.fetch(workers // parallel, count)
                 except (ValueError, OSError) as error:
-                    outcomes[name] = error
+                    outcomes[target.entry.name] = error
 
         # Daemons: the program's end waits for no server that does not answer.
         threads = [threading.Thread(target=work, daemon=True) for _ in range(parallel)]
@@ -174,7 +157,7 @@ def _side_by_side(
                 if thread.ident is not None:
                     thread.join(_GRACE_SECONDS / parallel)
             raise
-    assert len(outcomes) == len(names), "its thread has told of a bug above"
+    assert len(outcomes) == len(targets), "its thread has told of a bug above"
     return outcomes
 
 
@@ -206,11 +189,11 @@ def format_bytes(size: float) -> str:
 class Target:
     """A dataset in a folder of datasets, which several processes may use."""
 
-    def __init__(self, root: Path, entry: DatasetEntry) -> None:
+    def __init__(self, options: FetchOptions, entry: DatasetEntry) -> None:
         """Name all places; nothing is touched."""
-        self.entry = entry
-        self._root, self._members = root, tuple(entry.splits.values())
-        self._state = root / FOLDER
+        self.entry, self._options = entry, options
+        self._root, self._members = options.root, tuple(entry.splits.values())
+        self._state = options.root / FOLDER
         self._receipt, self._part = (self._state / f"{entry.name}{end}" for end in (".json", ".part"))
 
     def is_current(self) -> bool:
@@ -221,8 +204,11 @@ class Target:
             shutil.rmtree(self._part, ignore_errors=True)
         return True
 
-    def refuse_strangers(self) -> None:
-        """Refuse what this dataset would replace, did not put there itself and cannot be the same."""
+    def prepare(self) -> None:
+        """Find the reference, and refuse what would be replaced, is not ours and cannot be the same."""
+        if not self._options.offline:
+            words = {"entity": self._options.entity, "project": self._options.project}
+            self._reference = expand_reference(self.entry.artifact, **words)
         own = self._own()
         stamps = {member: stamp_of(self._root / member) for member in self._members}
         sizes = [stamp["size"] for stamp in stamps.values() if stamp]
@@ -232,33 +218,35 @@ class Target:
             if os.path.lexists(self._root / member) and member not in own and not (stamp and may_be_same):
                 self._refuse(member)
 
-    def install(self, tarball: Path, *, overwrite: bool, count: Count) -> None:
-        """Put the dataset's files in place, all of them or none; those that are there already are adopted."""
+    def fetch(self, workers: int, count: Count) -> str:
+        """Put the files in place, all or none; adopt those that are there. Gives the report's last words."""
+        remote = None
+        if not self._options.offline:
+            remote = functools.partial(open_reference, self._reference, cache_dir=self._options.cache)
+        cache, staged = self._options.cache, self._part / "files"
+        tarball, was_cached = retrieve(cache, self.entry, remote, workers=workers, count=count)
         if self._state.is_symlink():
             raise ValueError(f"{self._state} is a link; remove it, fetches keep their receipts there")
         self._state.mkdir(parents=True, exist_ok=True)
         with waiting_lock(self._state / self.entry.name, count):
-            if self.is_current():
-                return
-            if not overwrite:
-                self.refuse_strangers()
-            staged = self._part / "files"
-            _remove(self._part)
-            staged.mkdir(parents=True)
-            try:
-                unpack(tarball, staged, members=self._members, unpacked=self.entry.unpacked, count=count)
-                for path in staged.iterdir():
-                    if path.is_dir():
-                        getattr(os, "sync", bool)()  # perhaps a million small files
-                    else:
-                        sync(path)
-                # No dataset is called "_root": held for the renames only, by one dataset at a time.
-                with waiting_lock(self._state / "_root", count):
-                    self._publish(staged, overwrite)
-            finally:
+            if not self.is_current():
                 _remove(self._part)
+                staged.mkdir(parents=True)
+                try:
+                    unpack(tarball, staged, members=self._members, unpacked=self.entry.unpacked, count=count)
+                    for path in staged.iterdir():
+                        if path.is_dir():
+                            getattr(os, "sync", bool)()  # perhaps a million small files
+                        else:
+                            sync(path)
+                    # No dataset is called "_root": held for the renames only, by one dataset at a time.
+                    with waiting_lock(self._state / "_root", count):
+                        self._publish(staged)
+                finally:
+                    _remove(self._part)
+        return "from cache" if was_cached else "fetched"
 
-    def _publish(self, staged: Path, overwrite: bool) -> None:
+    def _publish(self, staged: Path) -> None:
         """Write the receipt, then rename the staged files to their places."""
         files: dict[str, Any] = self._own()
         moves = []
@@ -268,9 +256,9 @@ class Target:
             source, target = staged / member, self._root / member
             if os.path.lexists(target) and identical(source, target):
                 source = target  # adopted
-            elif os.path.lexists(target) and not overwrite:
-                self._refuse(member)
             else:
+                if os.path.lexists(target):
+                    self._refuse(member)
                 moves.append((source, target))
             files[member] = stamp_of(source)
         for path in self._state.glob("*.json"):
@@ -293,7 +281,9 @@ class Target:
         return {member: stamp for member, stamp in found.items() if stamp and stamp == known[member]}
 
     def _refuse(self, member: str) -> None:
-        """Raise ValueError about a file in the root that is none of ours."""
+        """Raise ValueError about a file in the root that is none of ours, unless it may be replaced."""
+        if self._options.overwrite:
+            return
         reason = "exists already and was not fetched"
         for receipt in sorted(self._state.glob("*.json")):
             if member in (files := read_receipt(receipt)["files"]):

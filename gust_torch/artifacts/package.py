@@ -25,7 +25,7 @@ from typing import IO, Annotated, Any, BinaryIO, Literal, NamedTuple
 import tyro
 
 from gust_torch.artifacts.download import byte_progress
-from gust_torch.artifacts.registry import DatasetEntry, register, registry_beside
+from gust_torch.artifacts.registry import DatasetEntry, default_registry, register
 from gust_torch.artifacts.unpack import Seen, note_name
 from gust_torch.artifacts.upload import parse_metadata
 from solvers.common.cli import parse, run_command
@@ -94,7 +94,8 @@ def _main(arguments: Sequence[str] | None) -> None:
     entry, _ = package(options)
     print(entry.to_yaml(options.artifact or placeholder(entry.name)), end="")
     if options.register:
-        path = options.registry or registry_beside(options.root)
+        # Not the project's: that is tracked by git, and every later provenance would be "-dirty".
+        path = options.registry or default_registry(options.root)
         changed = register(path, entry, overwrite=options.overwrite)
         log.info("%s: %s", path, "entry written" if changed else "has this entry already")
 

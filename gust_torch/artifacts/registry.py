@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -155,12 +156,15 @@ def _problems_below(key: str, value: Any) -> Iterator[Problem]:
 
 def json_problems(value: object, keys: Keys = ()) -> Iterator[Problem]:
     """Yield what JSON cannot hold of a value, because stores keep metadata as JSON."""
+    is_scalar = (
+        math.isfinite(value) if isinstance(value, float) else isinstance(value, (str, int, type(None)))
+    )
     if len(keys) > _MAX_DEPTH:
         yield keys, f"is {_DEEP}"
     elif isinstance(value, (Mapping, list, tuple)):
         for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from json_problems(item, (*keys, key))
-    elif not isinstance(value, (str, int, float, type(None))) or str(value) in ("nan", "inf", "-inf"):
+    elif not is_scalar:
         wanted = "text, a finite number, true, false, null, a list or a mapping"
         yield keys, f"is {_shown(value)}, expected {wanted}"
 
@@ -170,17 +174,9 @@ def _shown(value: object) -> str:
     return f"{text[:77]}..." if len(text) > 80 else text
 
 
-def default_registry() -> Path:
-    """Name the registry that people share: $GUST_REGISTRY, or the project's."""
-    return Path(os.environ.get("GUST_REGISTRY") or SHARED_REGISTRY)
-
-
-def registry_beside(root: Path) -> Path:
-    """Name the registry that `--register` writes: $GUST_REGISTRY, or a file beside the data.
-
-    The project's own is tracked by git, so that writing there would make every later provenance "-dirty".
-    """
-    return Path(os.environ.get("GUST_REGISTRY") or root / SHARED_REGISTRY.name)
+def default_registry(folder: Path = SHARED_REGISTRY.parent) -> Path:
+    """Name $GUST_REGISTRY, or else the registry in a folder: the project's, or one beside the data."""
+    return Path(os.environ.get("GUST_REGISTRY") or folder / SHARED_REGISTRY.name)
 
 
 def find_entries(names: Iterable[str], *, registry: Path | None, root: Path) -> list[DatasetEntry]:
@@ -192,7 +188,7 @@ def find_entries(names: Iterable[str], *, registry: Path | None, root: Path) -> 
     Raises:
         ValueError: One is in none of them, or wrong; with the line.
     """
-    defaults = [path for path in (registry_beside(root), default_registry()) if path.exists()]
+    defaults = [path for path in (default_registry(root), default_registry()) if path.exists()]
     paths = [registry] if registry else dict.fromkeys(defaults or [default_registry()])
     registries = [load_registry(path) for path in paths]
     entries = []
@@ -206,12 +202,9 @@ def find_entries(names: Iterable[str], *, registry: Path | None, root: Path) -> 
 
 @dataclass(frozen=True)
 class Registry:
-    """The data sets of a registry; each is checked when it is asked for, so a wrong one stops no other.
+    """The data sets of a file; each is checked when it is asked for, so a wrong one stops no other.
 
-    Attributes:
-        path: The file.
-        values: What it says; all keys are text.
-        lines: Keys to a value -> its line, counted from 1.
+    `lines` has the line, counted from 1, of the keys to each value in `values`.
     """
 
     path: Path
@@ -241,11 +234,7 @@ class Registry:
 
 
 def load_registry(path: str | Path) -> Registry:
-    """Read a registry, whose entries may be wrong.
-
-    Raises:
-        ValueError: It is no YAML mapping, or has a key twice; with the line.
-    """
+    """Read a registry, whose entries may be wrong; a ValueError tells the line where it is no registry."""
     data = Path(path).read_bytes()
     if not data.strip():
         raise ValueError(f"{path}:1: empty, expected a mapping of data sets or comments; was it cut off?")
@@ -330,9 +319,9 @@ def register(path: str | Path, entry: DatasetEntry, *, overwrite: bool) -> bool:
     with WriterLock(path):
         data = path.read_bytes() if path.exists() else b""
         old = _read(path, data)
-        wanted = _read(path, entry.to_yaml().encode()).values[entry.name]
+        wanted = _read(path, entry.to_yaml().encode()).values
         there = old.values.get(entry.name)
-        if isinstance(there, dict) and {"metadata": {}, **there} == {"metadata": {}, **wanted}:
+        if isinstance(there, dict) and {"metadata": {}} | there == {"metadata": {}} | wanted[entry.name]:
             return False
         if entry.name in old.values and not overwrite:
             where = f"{path}:{old.lines[entry.name,]}"
@@ -341,7 +330,7 @@ def register(path: str | Path, entry: DatasetEntry, *, overwrite: bool) -> bool:
         new = old
         with contextlib.suppress(ValueError):
             new = _read(path, text)
-        if new.values != {**old.values, entry.name: wanted}:
+        if new.values != {**old.values, **wanted}:
             raise ValueError(f"{path}: the entry does not fit in here; add it by hand")
         if problems := new.problems():
             raise ValueError(f"{problems[0]}: correct that first")
@@ -384,12 +373,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def check() -> int:
         path = parse(CheckOptions, arguments, prog=_PROG, description=main.__doc__ or "").file
-        for problem in (problems := check_registry(path)):
-            print(problem, file=sys.stderr)
-        if not problems:
-            count = len(load_registry(path).values)
-            print(f"{path}: {count} dataset{'' if count == 1 else 's'}, no problems")
-        return 1 if problems else 0
+        if problems := check_registry(path):
+            print("\n".join(problems), file=sys.stderr)
+            return 1
+        count = len(load_registry(path).values)
+        print(f"{path}: {count} dataset{'' if count == 1 else 's'}, no problems")
+        return 0
 
     return run_command(check)
 

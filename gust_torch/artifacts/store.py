@@ -211,42 +211,37 @@ class FsspecStore:
         Returns:
             Lines to print: what was done, and last the reference that the registry's `artifact:` takes.
         """
+        metadata = json.loads(json.dumps(upload.metadata))  # tuples become lists, as a reader finds them
         folder = f"{self._url}/{upload.name}/{upload.sha256[:DIGITS]}"
-        described = {
-            "format_version": FORMAT_VERSION,
-            "name": upload.name,
-            "type": upload.type,
-            "file": upload.path.name,
-            "size": upload.path.stat().st_size,
-            "sha256": upload.sha256,
-            "metadata": json.loads(
-                json.dumps(upload.metadata)
-            ),  # tuples become lists, as a reader finds them
-            "provenance": provenance(),
-        }
-        if stored := self._stored(folder):
-            if any(stored.get(key) != described[key] for key in ("sha256", "type", "metadata")):
-                there = f"{stored.get('type')} {json.dumps(stored.get('metadata'), sort_keys=True)}"
-                raise ValueError(
-                    f"{folder} has these bytes already, as {there}; upload them under another name, or "
-                    f"remove {folder}/{DESCRIPTION} to describe them anew"
-                )
-            note = f"{folder} has these bytes already; nothing was uploaded"
-            return [note, f"{folder}/{stored['file']}"]
-        url = f"{folder}/{upload.path.name}"
-        with explained(url):
-            self._send(upload, self._path(url))
-            kept = self._filesystem.size(self._path(url))
-        if kept != described["size"]:
-            raise ValueError(f"{url} has {kept} bytes, not {described['size']}; remove it and upload again")
-        text = json.dumps(described, indent=2, sort_keys=True).encode() + b"\n"
-        path = self._path(f"{folder}/{DESCRIPTION}")
+        description, url = f"{folder}/{DESCRIPTION}", f"{folder}/{upload.path.name}"
         with explained(folder):
+            if stored := self._stored(folder):
+                wanted = {"sha256": upload.sha256, "type": upload.type, "metadata": metadata}
+                if (there := {key: stored.get(key) for key in wanted}) != wanted:
+                    raise ValueError(
+                        f"{folder} has these bytes already, as {json.dumps(there)}; upload them under "
+                        f"another name, or remove {description} to describe them anew"
+                    )
+                note = f"{folder} has these bytes already; nothing was uploaded"
+                return [note, f"{folder}/{stored['file']}"]
+            size = upload.path.stat().st_size
+            self._send(upload, self._path(url))
+            described = {
+                "format_version": FORMAT_VERSION,
+                "name": upload.name,
+                "type": upload.type,
+                "file": upload.path.name,
+                "size": size,
+                "sha256": upload.sha256,
+                "metadata": metadata,
+                "provenance": provenance(),
+            }
+            text = json.dumps(described, indent=2, sort_keys=True).encode() + b"\n"
             if self._is_local:
-                with written_aside(Path(path)) as file:
+                with written_aside(Path(self._path(description))) as file:
                     file.write(text)
             else:
-                self._filesystem.pipe_file(path, text)
+                self._filesystem.pipe_file(self._path(description), text)
         return [url]
 
     def _path(self, url: str) -> str:
@@ -281,10 +276,9 @@ class FsspecStore:
     def _stored(self, folder: str) -> dict[str, Any]:
         """Read the description of what a folder holds; {} where it holds nothing, or not all of it."""
         lacking = (FileNotFoundError, ValueError, TypeError, LookupError, RecursionError)
-        with explained(folder), contextlib.suppress(*lacking):
-            stored: dict[str, Any] = json.loads(
-                self._filesystem.cat_file(self._path(f"{folder}/{DESCRIPTION}"))
-            )
+        with contextlib.suppress(*lacking):
+            text = self._filesystem.cat_file(self._path(f"{folder}/{DESCRIPTION}"))
+            stored: dict[str, Any] = json.loads(text)
             if self._filesystem.size(self._path(f"{folder}/{Path(stored['file']).name}")) == stored["size"]:
                 return stored
         return {}
@@ -323,7 +317,7 @@ def _progress_of_upload(path: Path) -> "Callback":
     """Show an upload on a terminal, and end it when `stop` is set."""
     from fsspec.callbacks import TqdmCallback
 
-    class Upload(TqdmCallback):
+    class Stoppable(TqdmCallback):
         stop = False
 
         def relative_update(self, inc: int = 1) -> None:
@@ -332,7 +326,7 @@ def _progress_of_upload(path: Path) -> "Callback":
                 raise OSError("stopped")
 
     bar = {"desc": f"upload {path.name}", "leave": False, "disable": None, "unit": "B", "unit_scale": True}
-    return Upload(size=path.stat().st_size, tqdm_kwargs=bar)
+    return Stoppable(size=path.stat().st_size, tqdm_kwargs=bar)
 
 
 def _client_errors() -> tuple[type[Exception], ...]:

@@ -173,11 +173,10 @@ def note_name(seen: Seen, name: str, *, is_folder: bool, expected: Collection[st
         )
     if parts[0] not in expected or (is_folder or len(parts) > 1) != parts[0].endswith(GRAPHS):
         raise ValueError(f"it is none of {', '.join(expected)}, of which {GRAPHS} are folders, others files")
-    for end in range(1, len(parts) + 1):  # the folders above a member need no members of their own
+    for end in range(len(parts), 0, -1):  # the folders above a member need no members of their own
         path = "/".join(parts[:end]), is_folder or end < len(parts)
         folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", path[0]).casefold())
-        if folded in seen and (seen[folded] != path or not path[1]):
-            raise ValueError(
-                f"it comes twice, or differs from {seen[folded][0]!r} only in case or Unicode form"
-            )
-        seen[folded] = path
+        if (known := seen.setdefault(folded, path)) is not path:
+            if known != path or not path[1]:
+                raise ValueError(f"it comes twice, or differs from {known[0]!r} only in case or Unicode form")
+            return

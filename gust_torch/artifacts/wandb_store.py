@@ -20,7 +20,11 @@ from urllib.parse import urlsplit
 from gust_torch.artifacts.store import RemoteFile, Upload
 from solvers.common.provenance import provenance
 
-_TIMEOUT, _START_TIMEOUT = 10, 30  # seconds
+_TIMEOUT = 10  # seconds
+# A run does nothing but upload: it records no code, no console and no git state.
+_SETTINGS: dict[str, Any] = {
+    "silent": True, "console": "off", "disable_git": True, "disable_code": True, "init_timeout": 30
+}  # fmt: skip
 _NOT_FOUND = "not found|could not find|does not exist"
 # Words of an error -> what to do.
 _REMEDIES = (
@@ -61,11 +65,7 @@ def open_artifact(reference: str, cache_dir: Path) -> RemoteFile:
 class WandbStore:
     """W&B as a place for artifacts; what can be checked without wandb is checked at once.
 
-    Attributes:
-        project: W&B project.
-        entity: W&B entity; None means that of the login.
-        run_name: Name of the run; None lets W&B choose one.
-        cache_dir: Folder below which wandb keeps its files.
+    Where `entity` is None it is that of the login; files of wandb's own go below `cache_dir`.
     """
 
     project: str | None
@@ -105,10 +105,26 @@ class WandbStore:
             artifact = wandb.Artifact(upload.name, type=upload.type, metadata=metadata)
             path = str(upload.path.absolute())
             artifact.add_file(path, name=upload.path.name, policy="immutable", skip_cache=True)
-            with self._run(wandb) as run:
+            with wandb.init(
+                project=self.project,
+                entity=self.entity,
+                name=self.run_name,
+                job_type="upload",
+                dir=os.environ["WANDB_DIR"],
+                mode="offline" if _is_offline() else "online",
+                settings=wandb.Settings(**_SETTINGS),
+            ) as run:
                 logged = run.log_artifact(artifact)
                 if _is_offline():
-                    return self._offline_lines(upload, Path(run.dir).parent)
+                    folder = Path(run.dir).parent
+                    owner = f"{self.entity or '<entity>'}/{self.project}"
+                    return [
+                        f"offline: {upload.path} was not uploaded; the run that will do it is {folder}",
+                        f"keep {upload.path} where it is and run, with a network:  wandb sync {folder}",
+                        "W&B then gives the artifact its version, v0 for the first; "
+                        "put it in place of <version>",
+                        f"{owner}/{upload.name}:<version>",
+                    ]
                 logged.wait()
             upload.check_unchanged()
             if logged.size != upload.path.stat().st_size:
@@ -134,28 +150,6 @@ class WandbStore:
                 "its metadata on its W&B page, or upload under another name"
             )
         return str(known.qualified_name)
-
-    def _offline_lines(self, upload: Upload, folder: Path) -> list[str]:
-        """Say what is left to do; the version is known only after `wandb sync`."""
-        return [
-            f"offline: {upload.path} was not uploaded; the run that will do it is {folder}",
-            f"keep {upload.path} where it is and run, with a network:  wandb sync {folder}",
-            "W&B then gives the artifact its version, v0 for the first; put it in place of <version>",
-            f"{self.entity or '<entity>'}/{self.project}/{upload.name}:<version>",
-        ]
-
-    def _run(self, wandb: Any) -> Any:
-        """Start a run that does nothing but upload: it records no code, no console and no git state."""
-        quiet = {"silent": True, "console": "off", "disable_git": True, "disable_code": True}
-        return wandb.init(
-            project=self.project,
-            entity=self.entity,
-            name=self.run_name,
-            job_type="upload",
-            dir=os.environ["WANDB_DIR"],
-            mode="offline" if _is_offline() else "online",
-            settings=wandb.Settings(**quiet, init_timeout=_START_TIMEOUT),
-        )
 
 
 def _is_offline() -> bool:

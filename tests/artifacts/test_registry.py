@@ -15,7 +15,6 @@ from gust_torch.artifacts.registry import (
     find_entries,
     load_registry,
     main,
-    registry_beside,
 )
 
 SHIPPED = Path(__file__).resolve().parents[2] / "docs" / "dataset_registry.yaml"
@@ -83,6 +82,7 @@ def test_text_of_an_entry_is_read_back(tmp_path: Path) -> None:
     awkward = {
         "text": "two\nlines: x # y, {z}",
         "number": "1e5",
+        "words": ["nan", "inf", "null", "yes"],
         "date": "2024-01-01",
         "none": None,
         "nested": {"empty": {}, "list": [1, 2.5e-8, True, [" x "]]},
@@ -367,8 +367,10 @@ def test_where_a_registry_is_looked_for(
     shared.write_text(GOOD)
     names = ["darcy", "burgers1d_subset_v1", "darcy"]
     assert [item.name for item in find_entries(names, registry=None, root=root)] == names[:2]
-    assert registry_beside(root) == root / "dataset_registry.yaml"
-    registry_beside(root).write_text(make_entry(size=77).to_yaml() + "\n" + make_entry(name="mine").to_yaml())
+    assert default_registry(root) == root / "dataset_registry.yaml"
+    default_registry(root).write_text(
+        make_entry(size=77).to_yaml() + "\n" + make_entry(name="mine").to_yaml()
+    )
     found = find_entries([*names, "mine"], registry=None, root=root)
     assert [(item.name, item.size) for item in found][1:] == [("burgers1d_subset_v1", 77), ("mine", 1234)]
     assert "burgers1d_subset_v1 is not the same in" in caplog.text
@@ -376,6 +378,6 @@ def test_where_a_registry_is_looked_for(
         find_entries(["nothing"], registry=None, root=root)
     assert find_entries(["darcy"], registry=registry, root=root)[0].name == "darcy"
     monkeypatch.setenv("GUST_REGISTRY", str(registry))
-    assert registry_beside(root) == default_registry() == registry
+    assert default_registry(root) == default_registry() == registry
     with pytest.raises(ValueError, match="no data set 'mine'"):
         find_entries(["mine"], registry=None, root=root)
