@@ -54,23 +54,18 @@ class Files(Options):
 
 def main(argv: list[str] | None = None) -> int:
     """Convert a family or task: `convert_pdebench_multimodal.py`, `gust-torch convert`."""
+    description = "Convert PDEBench files, meshes or particles to train, val and test files."
     prog = "python scripts/convert_pdebench_multimodal.py"
-    description = (
-        f"Convert PDEBench files, meshes or particles to train, val and test files. Tasks: {_TASKS}."
+    return _run(
+        lambda: _convert_task(parse(Task, argv, prog=prog, description=f"{description} Tasks: {_TASKS}."))
     )
-    return _run(lambda: _convert_task(parse(Task, argv, prog=prog, description=description)))
 
 
 def main_files(argv: list[str] | None = None) -> int:
     """Convert grids of one family, found by a glob: `convert_pdebench.py`."""
-    prog = "python scripts/convert_pdebench.py"
     description = f"Convert PDEBench grids of one family to a single file. Families: {', '.join(FAMILIES)}."
-
-    def command() -> Result:
-        files = parse(Files, argv, prog=prog, description=description)
-        return convert_pattern(files.pattern, files.out, files, family=files.family)
-
-    return _run(command)
+    prog = "python scripts/convert_pdebench.py"
+    return _run(lambda: _convert_files(parse(Files, argv, prog=prog, description=description)))
 
 
 def _run(command: Callable[[], Result]) -> int:
@@ -81,11 +76,14 @@ def _run(command: Callable[[], Result]) -> int:
     def reported() -> int:
         result = command()
         for split, path in result.outputs.items():
-            counts = ", ".join(f"{count} {what}" for what, count in result.counts[split].items())
-            print(f"{path}  {counts}")
+            print(f"{path}  {', '.join(f'{count} {what}' for what, count in result.counts[split].items())}")
         return result.exit_code
 
     return run_command(reported)
+
+
+def _convert_files(files: Files) -> Result:
+    return convert_pattern(files.pattern, files.out, files, family=files.family)
 
 
 def _convert_task(task: Task) -> Result:
@@ -120,15 +118,16 @@ def convert_family(name: str, root: Path, out: Path, options: Options, pattern: 
     family = get_family(name)
     paths = [root / found for found in find_files(root, pattern or family.pattern)]
     own = {path: split for split, path in find_splits(root, name).items() if path.suffix == GRID}
-    if not paths and not pattern and own:
+    if paths or pattern:
+        own = {}
+    if own:
         logger.info("the splits of %s are kept", ", ".join(path.name for path in own))
-        return convert(list(own), family, options, out / f"{name}{GRID}", root, own)
-    if not paths:
+    elif not paths:
+        searched = pattern or family.pattern
         raise ValueError(
-            f"{root}: no files match {pattern or family.pattern}; "
-            "give --root the folder that holds 1D/ and 2D/, or --pattern"
+            f"{root}: no files match {searched}; check --root, which holds 1D/ and 2D/, or --pattern"
         )
-    return convert(paths, family, options, out / f"{name}{GRID}", root)
+    return convert([*paths, *own], family, options, out / f"{name}{GRID}", root, own)
 
 
 def convert_pattern(pattern: str, out: Path, options: Options, family: str | None = None) -> Result:

@@ -133,7 +133,7 @@ def convert(
     options: Options,
     whole: Path,
     root: Path,
-    own_splits: Mapping[Path, str] | None = None,
+    own_splits: Mapping[Path, str] = {},
 ) -> Result:
     """Check files of one family below a root, then convert them to `whole`, or to its _train, _val and _test.
 
@@ -144,13 +144,19 @@ def convert(
         OSError: Writing failed; the same call continues.
     """
     targets = {split: split_path(whole.parent, whole.stem, split) for split in SPLITS}
-    if options.splits is None and own_splits is None:
+    if options.splits is None and not own_splits:
         targets = {WHOLE: whole}
     for target in targets.values():
         if target.is_dir() or target.resolve() in {path.resolve() for path in paths}:
             kind = "a folder" if target.is_dir() else "one of the sources"
             raise ValueError(f"{target} is {kind}, expected a file to write; choose another --out")
-    plan = _make_plan(paths, family, options, root, own_splits)
+    sources = tuple(
+        describe_source(path, family, max_samples=options.samples, name=path.relative_to(root).as_posix())
+        for path in sorted(paths)[: options.limit]
+    )
+    for source in sources[1:]:
+        _check_fits(sources[0], source)
+    plan = Plan(sources, _split(sources, options, own_splits), options)
     used = plan.splits.used
     with workspace(targets, whole.stem, plan.request(), overwrite=options.overwrite) as stage:
         _say_notes(plan)
@@ -165,33 +171,19 @@ def convert(
                 verify(plan, parts)
         frames = stage.progress["frames"]
         publish(stage, targets, used)
-    trajectories = {split: int(plan.splits.chosen(split).sum()) for split in used}
-    counts = {split: {"trajectories": trajectories[split], "frames": frames[split]} for split in used}
+    total = {split: int(plan.splits.chosen(split).sum()) for split in used}
+    counts = {split: {"trajectories": total[split], "frames": frames[split]} for split in used}
     return Result({split: targets[split] for split in used}, counts)
 
 
-def _make_plan(
-    paths: Sequence[Path],
-    family: Family,
-    options: Options,
-    root: Path,
-    own_splits: Mapping[Path, str] | None,
-) -> Plan:
-    """Check every source and the sources against each other."""
-    sources = tuple(
-        describe_source(path, family, max_samples=options.samples, name=path.relative_to(root).as_posix())
-        for path in sorted(paths)[: options.limit]
-    )
-    for source in sources[1:]:
-        _check_fits(sources[0], source)
+def _split(sources: Sequence[Source], options: Options, own_splits: Mapping[Path, str]) -> Splits:
+    """Draw the split of each trajectory, or keep that of its file."""
     groups, repeats = trajectory_keys(sources)
-    if own_splits is not None:
-        splits = keep_splits([own_splits[source.path] for source in sources for _ in source.samples], groups)
-    elif options.split_by == "group" and (len(set(groups)) > 1 or options.splits is None):
-        splits = make_splits(groups, options.splits, options.seed, "group")
-    else:
-        splits = make_splits(repeats, options.splits, options.seed, "trajectory")
-    return Plan(sources, splits, options)
+    if own_splits:
+        return keep_splits([own_splits[source.path] for source in sources for _ in source.samples], groups)
+    if options.split_by == "group" and (len(set(groups)) > 1 or options.splits is None):
+        return make_splits(groups, options.splits, options.seed, "group")
+    return make_splits(repeats, options.splits, options.seed, "trajectory")
 
 
 def _check_fits(first: Source, source: Source) -> None:

@@ -20,11 +20,6 @@ class Array:
     axes: str
     fields: tuple[str, ...]
 
-    @property
-    def is_vector(self) -> bool:
-        """Whether the component axis stays."""
-        return "c" in self.axes and len(self.fields) == 1
-
 
 @dataclass(frozen=True)
 class Family:

@@ -30,17 +30,8 @@ GRAPH_TASKS = {
 MAX_BYTES = 8 << 30
 
 _NO_ARCHIVE = (OSError, zipfile.BadZipFile, NotImplementedError, ValueError)
-_UNREADABLE = (
-    *_NO_ARCHIVE,
-    EOFError,
-    RuntimeError,  # encrypted
-    OverflowError,
-    MemoryError,
-    SyntaxError,
-    TypeError,
-    zlib.error,
-    lzma.LZMAError,
-)
+_PYTHON_ERRORS = (ArithmeticError, EOFError, MemoryError, RuntimeError, SyntaxError, TypeError)
+_UNREADABLE = (*_NO_ARCHIVE, *_PYTHON_ERRORS, zlib.error, lzma.LZMAError)
 
 
 def convert_graphs(

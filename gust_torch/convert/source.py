@@ -48,12 +48,9 @@ class Source:
     """One file of a family, checked.
 
     Attributes:
-        path: The file.
         name: How outputs record it: relative to the raw root, with forward slashes.
-        family: Its family.
         samples: Key of each trajectory in the file: its index along the sample axis, or its group's name.
         shapes: field -> shape of one frame, (x, y) or (x, y, c).
-        grid: Coordinates, boundaries and lengths.
         times: (n, t) float64, times of the frames.
         parameters: name -> (n,) float64.
         dtype: Type of the fields upstream; float64 is rounded to float32.
@@ -100,8 +97,8 @@ def describe_source(path: Path, family: Family, *, max_samples: int | None = Non
             lengths = zip(array.axes, dataset.shape, strict=True)
             check_stored(dataset, [used.get(axis, size) for axis, size in lengths])
         configs = [read_config(node) for node in nodes]
-        frame = (sizes["x"], sizes.get("y", 1))
-        grid = read_grid(nodes, family, frame[: 1 + ("y" in sizes)], configs[0][1], path)
+        points = [sizes[axis] for axis in "xy" if axis in sizes]
+        grid = read_grid(nodes, family, points, configs[0][1], path)
         parameters = ups_parameters(file, family, sizes["n"]) if ups else {}
         rows = [
             find_parameters(
@@ -113,27 +110,29 @@ def describe_source(path: Path, family: Family, *, max_samples: int | None = Non
             for node, (_, config) in zip(nodes, configs, strict=True)
         ]
         parameters |= {each: np.array([row[each] for row in rows]) for each in rows[0]}
+        frames = [(array.fields, _frame(array, each), max(4, each.dtype.itemsize)) for array, each in first]
         return Source(
             path=path,
             name=name or path.name,
             family=family,
             samples=tuple(node.name[1:] for node in nodes) if family.groups else tuple(map(str, range(num))),
             shapes={
-                field: (*frame, sizes[f"c {array.key}"]) if array.is_vector else frame
-                for array in family.arrays
-                for field in array.fields
+                field: shape[: 2 if fields[1:] else 3] for fields, shape, _ in frames for field in fields
             },
             grid=grid,
             times=np.broadcast_to(times, (num, times.shape[1])),
             parameters={each: np.resize(column, num) for each, column in parameters.items()},
             dtype=max(dataset.dtype.name for _, dataset in first),
             config=configs[0][0],
-            frame_bytes=math.prod(frame)
-            * sum(
-                sizes.get(f"c {array.key}", 1) * max(4, dataset.dtype.itemsize) for array, dataset in first
-            ),
+            frame_bytes=sum(math.prod(shape) * itemsize for _, shape, itemsize in frames),
             chunk=(_chunk(first, "n"), _chunk(first, "t")),
         )
+
+
+def _frame(array: Array, dataset: h5py.Dataset) -> tuple[int, ...]:
+    """Shape (x, y[, c]) of a frame."""
+    sizes = dict(zip(array.axes, dataset.shape, strict=True))
+    return (sizes["x"], sizes.get("y", 1), *(sizes[axis] for axis in "c" if axis in sizes))
 
 
 def _chunk(datasets: Sequence[tuple[Array, h5py.Dataset]], axis: str) -> int:
@@ -144,10 +143,10 @@ def _chunk(datasets: Sequence[tuple[Array, h5py.Dataset]], axis: str) -> int:
 
 def _common_sizes(datasets: Sequence[tuple[Array, h5py.Dataset]]) -> dict[str, int]:
     """Axis letter -> length, equal over all arrays of all groups; "c KEY" -> components of array KEY."""
-    common = {"1": 1} | {
-        f"c {array.key}": len(array.fields) for array, _ in datasets if len(array.fields) > 1
-    }
+    common = {"1": 1}
     for array, dataset in datasets:
+        if len(array.fields) > 1:
+            common[f"c {array.key}"] = len(array.fields)
         for axis, size in zip(array.axes, dataset.shape, strict=True):
             expected = common.setdefault(f"c {array.key}" if axis == "c" else axis, max(size, 1))
             if size != expected:
@@ -169,10 +168,7 @@ def _used_frames(file: h5py.File, num_frames: int) -> int:
     used = int(mark.item()) + 1
     if used < num_frames:
         logger.warning(
-            "%s: the run stopped early (latestIndex); used frames 0 to %d, the other %d are zeros",
-            file.filename,
-            used - 1,
-            num_frames - used,
+            "%s: the run stopped early (latestIndex); used frames 0 to %d", file.filename, used - 1
         )
     return used
 

@@ -25,8 +25,6 @@ class Splits:
     """Which trajectory goes where.
 
     Attributes:
-        names: Names of the splits, of those with a fraction of zero too.
-        fractions: Wished share of each.
         assignment: (n,) int8, index into `names` of each trajectory in the order of the sources.
         by: What stays together: "group", "trajectory", or "file" where files were split before.
         num_groups: Groups of trajectories that stay together; n where each goes by itself.
@@ -126,9 +124,7 @@ def trajectory_keys(sources: Sequence[Source]) -> tuple[list[Hashable], list[Has
         copies = []
         for index, ((digest, is_flat), (whole, says_nothing)) in enumerate(zip(found, wholes, strict=True)):
             if counts[digest] == 1:
-                groups.append(digest)
-                repeats.append(digest)
-                continue
+                whole, says_nothing = digest, True
             groups.append(whole if is_flat else digest)
             repeats.append(whole)
             first, other = seen.setdefault(whole, (source, index))
@@ -142,12 +138,7 @@ def trajectory_keys(sources: Sequence[Source]) -> tuple[list[Hashable], list[Has
                 )
             copies.append(f"sample {source.samples[index]} is sample {source.samples[other]}")
         if copies:
-            logger.warning(
-                "%s: %d trajectories repeat others (%s); these stay together",
-                source.path,
-                len(copies),
-                copies[0],
-            )
+            logger.warning("%s: %d trajectories repeat others (%s)", source.path, len(copies), copies[0])
     return groups, repeats
 
 
@@ -176,14 +167,14 @@ def _digests(source: Source, times: Sequence[int], names: Sequence[str] = ()) ->
 def _are_equal(first: Source, i: int, other: Source, j: int) -> bool:
     """Whether two trajectories, alike in three frames, are alike in all."""
     num = first.times.shape[1]
+    if num != other.times.shape[1]:
+        return False
     with open_reader(first) as one, open_reader(other) as two:
-        return num == other.times.shape[1] and all(
-            np.array_equal(mine, copy)
-            for t in cut(num, first.frame_bytes, first.chunk[1])
-            for mine, copy in zip(
-                one(slice(i, i + 1), t).values(), two(slice(j, j + 1), t).values(), strict=True
-            )
-        )
+        for t in cut(num, first.frame_bytes, first.chunk[1]):
+            mine, copy = one(slice(i, i + 1), t), two(slice(j, j + 1), t)
+            if not all(np.array_equal(mine[name], copy[name]) for name in mine):
+                return False
+    return True
 
 
 def _refuse_repeated_points(source: Source) -> None:
@@ -209,9 +200,10 @@ def _repeats(fields: Mapping[str, np.ndarray], axis: int) -> bool:
 
     States that are symmetric about the end of the domain have equal outer points too, but then also the next.
     """
-    differs = np.zeros(3, bool)
+    gaps = np.zeros(3)
     for values in fields.values():
         first, second, before, last = np.take(values, [0, 1, -2, -1], axis=axis).swapaxes(0, axis)
-        limits = np.array([1e-5, 1e-3, 1e-3]) * np.std(values, dtype=np.float64)
-        differs |= [np.abs(pair).max() for pair in (last - first, second - first, last - before)] > limits
-    return differs.tolist() == [False, True, True]
+        scale = max(np.std(values, dtype=np.float64), 1e-300)
+        pairs = (last - first, second - first, last - before)
+        gaps = np.maximum(gaps, [float(np.abs(pair).max()) / scale for pair in pairs])
+    return bool(gaps[0] <= 1e-5 and gaps[1:].min() > 1e-3)
