@@ -182,17 +182,18 @@ def _refuse_repeated_points(source: Source) -> None:
 
     PDEBench's initial states repeat it, on cells that are all different: states alone prove nothing.
     """
-    times = _three_times(source)
+    times, grid = _three_times(source), source.grid
     some = slice(0, min(len(source.samples), max(1, BLOCK_BYTES // source.frame_bytes)))
+    axes = [axis for axis in (0, 1) if grid.boundary[axis] == "periodic" and len((grid.x, grid.y)[axis]) > 3]
     with open_reader(source) as read:
-        for axis, num in enumerate((len(source.grid.x), len(source.grid.y))):
-            if len(times) < 3 or source.grid.boundary[axis] != "periodic" or num < 4:
-                continue
-            if all(_repeats(read(some, slice(time, time + 1)), axis + 2) for time in times):
-                raise ValueError(
-                    f"{source.path}: the last point along {'xy'[axis]} repeats the first, on a periodic "
-                    "axis; leave it out of fields and coordinates"
-                )
+        for time in times:
+            fields = read(some, slice(time, time + 1)) if axes and len(times) == 3 else {}
+            axes = [axis for axis in axes if fields and _repeats(fields, axis + 2)]
+    if axes:
+        raise ValueError(
+            f"{source.path}: the last point along {'xy'[axes[0]]} repeats the first, on a periodic axis; leave "
+            "it out of fields and coordinates"
+        )
 
 
 def _repeats(fields: Mapping[str, np.ndarray], axis: int) -> bool:
