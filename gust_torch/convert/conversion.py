@@ -5,13 +5,14 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gust_torch.convert.families import Family
-from gust_torch.convert.output import Options, Result, publish, workspace
+from gust_torch.convert.output import Options, Result, carry_out
 from gust_torch.convert.source import Source, describe_source, open_reader, plan_spans
 from gust_torch.convert.splits import WHOLE, Splits, keep_splits, make_splits, trajectory_keys
 from solvers.common.hdf5_utils import HDF5Writer, num_samples, open_file, validate
@@ -87,40 +88,6 @@ class Plan:
             "split/manifest": json.dumps(manifest),
         }
 
-    def metadata(self) -> dict[str, str | int | float | bool]:
-        """Attributes of /metadata, equal in all outputs."""
-        family, grid = self.sources[0].family, self.sources[0].grid
-        steps = np.concatenate([np.diff(source.times[0]) for source in self.sources])
-        is_even = len(steps) > 0 and np.allclose(steps, steps[0], rtol=1e-3)
-        return {
-            "solver": "pdebench",
-            "family": family.name,
-            "equation": family.equation,
-            "seed": self.options.seed,
-            "split_by": self.splits.by,
-            "boundary_x": grid.boundary[0],
-            "boundary_y": grid.boundary[1],
-            "boundary_note": family.boundary_note,
-            "grid_y": "uniform",
-            "length_x": grid.lengths[0],
-            "length_y": grid.lengths[1],
-            "source_dtype": ", ".join(sorted({source.dtype for source in self.sources})),
-            "source_config": self.sources[0].config,
-            **provenance(),
-            **({"note": family.note} if family.note else {}),
-            **({"dt": float(f"{np.median(steps):.6g}")} if is_even else {}),
-        }
-
-    def request(self) -> dict[str, Any]:
-        """All that decides what is written: only an equal request continues a conversion."""
-        stats = [(source.path, source.path.stat()) for source in self.sources]
-        names = ("samples", "splits", "split_by", "seed", "compression")
-        return {
-            "family": self.sources[0].family.name,
-            "sources": [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats],
-            **{name: getattr(self.options, name) for name in names},
-        }
-
 
 def _flatten(values: np.ndarray) -> np.ndarray:
     """(n, t, ...) -> (frames, ...)."""
@@ -157,23 +124,14 @@ def convert(
     for source in sources[1:]:
         _check_fits(sources[0], source)
     plan = Plan(sources, _split(sources, options, own_splits), options)
-    used = plan.splits.used
-    with workspace(targets, whole.stem, plan.request(), overwrite=options.overwrite) as stage:
-        _say_notes(plan)
-        if "publishing" not in stage.progress:
-            parts = {split: stage.folder / targets[split].name for split in used}
-            with Interrupt() as interrupt:
-                _write_sources(plan, stage, parts, interrupt)
-            if interrupt.signal:
-                logger.warning("stopped by %s; the same command continues", interrupt.signal.name)
-                return Result(exit_code=interrupt.exit_code)
-            if options.verify:
-                verify(plan, parts)
-        frames = stage.progress["frames"]
-        publish(stage, targets, used)
-    total = {split: int(plan.splits.chosen(split).sum()) for split in used}
-    counts = {split: {"trajectories": total[split], "frames": frames[split]} for split in used}
-    return Result({split: targets[split] for split in used}, counts)
+    _say_notes(plan)
+    stats = [(str(source.path), source.path.stat()) for source in sources]
+    request = {
+        "family": family.name,
+        "sources": [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats],
+        **{name: getattr(options, name) for name in ("samples", "splits", "split_by", "seed", "compression")},
+    }
+    return carry_out(targets, whole.stem, request, options, partial(_write, plan), partial(verify, plan))
 
 
 def _split(sources: Sequence[Source], options: Options, own_splits: Mapping[Path, str]) -> Splits:
@@ -207,17 +165,17 @@ def _check_fits(first: Source, source: Source) -> None:
         )
 
 
-def _write_sources(plan: Plan, stage: Stage, paths: Mapping[str, Path], interrupt: Interrupt) -> None:
+def _write(plan: Plan, stage: Stage, paths: Mapping[str, Path], interrupt: Interrupt) -> None:
     """Append every source that is not in the outputs yet; stop between blocks when interrupted."""
     finished = stage.progress.get("finished", 0)
-    frames = stage.progress.get("frames", dict.fromkeys(paths, 0))
+    frames = stage.progress.get("frames", dict.fromkeys(plan.splits.used, 0))
     if finished:
         logger.info("continuing behind source %d of %d", finished, len(plan.sources))
     name, done = plan.sources[0].family.name, sum(frames.values())
     with ExitStack() as stack, Progress(plan.num_frames, unit="frame", description=name, initial=done) as bar:
         writers = {
-            split: stack.enter_context(_writer(plan, path, split, frames[split]))
-            for split, path in paths.items()
+            split: stack.enter_context(_writer(plan, paths[split], split, count))
+            for split, count in frames.items()
         }
         for index in range(finished, len(plan.sources)):
             for split, fields, times, ids in plan.parts(index):
@@ -231,17 +189,40 @@ def _write_sources(plan: Plan, stage: Stage, paths: Mapping[str, Path], interrup
             stage.record(finished=index + 1, frames=frames)
         for writer in writers.values():
             writer.close(complete=True)
+    trajectories = {split: int(plan.splits.chosen(split).sum()) for split in frames}
+    stage.record(counts={key: {"trajectories": trajectories[key], "frames": frames[key]} for key in frames})
 
 
 def _writer(plan: Plan, path: Path, split: str, frames: int) -> HDF5Writer:
     """Writer of one split's unfinished output: continued behind the last finished source, or new."""
     if frames:
         return HDF5Writer.resume(path, num_samples=frames)
+    source, family, grid = plan.sources[0], plan.sources[0].family, plan.sources[0].grid
+    steps = np.concatenate([np.diff(each.times[0]) for each in plan.sources])
+    is_even = len(steps) > 0 and np.allclose(steps, steps[0], rtol=1e-3)
     return HDF5Writer(
         path,
-        fields=plan.sources[0].shapes,
-        coordinates={"x": plan.sources[0].grid.x, "y": plan.sources[0].grid.y},
-        metadata=plan.metadata() | {"split": split},
+        fields=source.shapes,
+        coordinates={"x": grid.x, "y": grid.y},
+        metadata={
+            "solver": "pdebench",
+            "family": family.name,
+            "equation": family.equation,
+            "split": split,
+            "seed": plan.options.seed,
+            "split_by": plan.splits.by,
+            "boundary_x": grid.boundary[0],
+            "boundary_y": grid.boundary[1],
+            "boundary_note": family.boundary_note,
+            "grid_y": "uniform",
+            "length_x": grid.lengths[0],
+            "length_y": grid.lengths[1],
+            "source_dtype": ", ".join(sorted({each.dtype for each in plan.sources})),
+            "source_config": source.config,
+            **provenance(),
+            **({"note": family.note} if family.note else {}),
+            **({"dt": float(f"{np.median(steps):.6g}")} if is_even else {}),
+        },
         parameters=plan.parameters(split),
         texts=plan.texts(split),
         compression=plan.options.compression,

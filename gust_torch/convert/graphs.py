@@ -5,12 +5,13 @@ import logging
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from gust_torch.convert.output import Options, Result, find_files, publish, workspace
+from gust_torch.convert.output import Options, Result, carry_out, find_files
 from gust_torch.convert.splits import WHOLE, make_splits
 from gust_torch.data.graphs.ragged import RaggedWriter
 from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind, Schema, describe, differences, faults, word
@@ -18,6 +19,7 @@ from gust_torch.data.graphs.stores import open_reader
 from solvers.common.progress import Interrupt, Progress
 from solvers.common.provenance import provenance
 from solvers.common.splits import GRAPHS, SPLITS, split_path
+from solvers.common.stage import Stage
 
 logger = logging.getLogger(__name__)
 
@@ -65,15 +67,15 @@ def convert_graphs(
     if foreign := [path for path in targets.values() if path.exists() and not (path / "zarr.json").is_file()]:
         raise ValueError(f"{foreign[0]} is not a Zarr store and stays; choose another --out")
     attributes = {"task": name, "seed": options.seed, "fractions": list(splits.fractions), **provenance()}
-    writers: dict[str, RaggedWriter] = {}
-    skipped: list[str] = []
-    with workspace(targets, name, {"task": name}, overwrite=options.overwrite, resumes=False) as stage:
-        paths = {split: stage.folder / target.name for split, target in targets.items()}
-        with Interrupt() as interrupt, Progress(len(names), unit="shard", description=name) as progress:
-            shards = _sound_shards([root / each for each in names], kind, skipped if skip_bad else None)
+    skipped: list[str] | None = [] if skip_bad else None
+
+    def write(stage: Stage, paths: Mapping[str, Path], interrupt: Interrupt) -> None:
+        writers: dict[str, RaggedWriter] = {}
+        with Progress(len(names), unit="shard", description=name) as progress:
+            shards = _sound_shards([root / each for each in names], kind, skipped)
             for source, index, shard in zip(names, splits.assignment.tolist(), shards, strict=True):
                 if interrupt.signal:
-                    break
+                    return
                 if shard is not None:
                     split = splits.names[index]
                     if split not in writers:
@@ -81,11 +83,6 @@ def convert_graphs(
                         writers[split] = RaggedWriter(paths[split], kind, attributes=own)
                     writers[split].append(shard[0], source=Path(source).as_posix(), schema=shard[1])
                 progress.update(1)
-        if interrupt.signal:
-            logger.warning(
-                "stopped by %s, nothing written; the same command starts again", interrupt.signal.name
-            )
-            return Result(exit_code=interrupt.exit_code)
         if skipped:
             logger.warning("skipped %d of %d shards:\n  %s", len(skipped), len(names), "\n  ".join(skipped))
         if not writers:
@@ -95,12 +92,10 @@ def convert_graphs(
         for split, fraction in zip(splits.names, splits.fractions, strict=True):
             if fraction > 0 and split not in writers:
                 logger.warning("no sample for the split %r, which gets no store: take more shards", split)
-        for split in writers if options.verify else ():
-            _verify(paths[split], root, kind)
-        used = [split for split in targets if split in writers]
-        publish(stage, targets, used)
-    counts = {split: {"samples": writers[split].num_samples} for split in used}
-    return Result({split: targets[split] for split in used}, counts)
+        stage.record(counts={key: {"samples": writers[key].num_samples} for key in paths if key in writers})
+
+    verify = partial(_verify, root=root, kind=kind)
+    return carry_out(targets, name, {"task": name}, options, write, verify, resumes=False)
 
 
 def find_shards(name: str, root: Path, pattern: str | None = None) -> list[str]:
@@ -208,16 +203,17 @@ def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return arrays, unread
 
 
-def _verify(store: Path, root: Path, kind: Kind) -> None:
-    """Compare every array of a store with its shard, bit for bit."""
-    reader = open_reader(store, kind, kind.group, cache_bytes=8 << 20, storage_options=None)
-    with Progress(reader.num_samples, unit="shard", description=f"verify {store.stem}") as progress:
-        for index in range(reader.num_samples):
-            path = root / reader.source(index)
-            stored, expected = (
-                {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
-                for arrays in (reader.read(index), read_shard(path, kind)[0])
-            )
-            if stored != expected:
-                raise ValueError(f"{path}: differs in the store that was written; convert again")
-            progress.update(1)
+def _verify(stores: Mapping[str, Path], root: Path, kind: Kind) -> None:
+    """Compare every array of the stores with its shard, bit for bit."""
+    for split, store in stores.items():
+        reader = open_reader(store, kind, kind.group, cache_bytes=8 << 20, storage_options=None)
+        with Progress(reader.num_samples, unit="shard", description=f"verify {split}") as progress:
+            for index in range(reader.num_samples):
+                path = root / reader.source(index)
+                stored, expected = (
+                    {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
+                    for arrays in (reader.read(index), read_shard(path, kind)[0])
+                )
+                if stored != expected:
+                    raise ValueError(f"{path}: differs in the store that was written; convert again")
+                progress.update(1)

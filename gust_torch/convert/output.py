@@ -1,16 +1,19 @@
 """What all conversions share: their options, the search for sources, and the folder they are made in."""
 
 import glob
+import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from solvers.common.files import hidden_part, replace_folder
+from solvers.common.progress import Interrupt
 from solvers.common.stage import Stage
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,44 +73,60 @@ def find_files(root: Path, pattern: str) -> list[str]:
     return sorted(name for name in names if (root / name).is_file())
 
 
-@contextmanager
-def workspace(
+def carry_out(
     targets: Mapping[str, Path],
     stem: str,
     request: Mapping[str, Any],
+    options: Options,
+    write: Callable[[Stage, Mapping[str, Path], Interrupt], None],
+    verify: Callable[[Mapping[str, Path]], None],
     *,
-    overwrite: bool,
     resumes: bool = True,
-) -> Iterator[Stage]:
-    """Yield the hidden folder `.STEM.part` of a conversion, with its record.
+) -> Result:
+    """Make the outputs of a conversion in a hidden folder `.STEM.part`, then give them their names.
 
     A conversion that was interrupted, killed or ran out of disk leaves it, and the next call with the same
-    request goes on; a refusal (ValueError) removes it, with the folders above that it needed.
+    request goes on, if it `resumes`; a refusal (ValueError) removes it, and the folders that it needed.
 
     Args:
         targets: Split name -> file or store, of all splits, in one folder.
         stem: Name of the conversion.
         request: All that decides what is written.
-        overwrite: Whether existing targets, and an unfinished conversion of something else, may go.
+        options: Whether to verify, and to replace what is there.
+        write: Fills the unfinished outputs until it is interrupted, and notes their `counts` in the record.
+        verify: Compares the outputs that have counts with their sources.
         resumes: Whether an unfinished conversion is of use; otherwise none is left, nor taken up.
     """
     folder = hidden_part(next(iter(targets.values())).parent / stem)
     created = [parent for parent in folder.parents if not parent.exists()]
     stage = Stage(folder, request)
-    stage.begin(overwrite=overwrite or not resumes)
-    discard = not resumes or not stage.progress
+    stage.begin(overwrite=options.overwrite or not resumes)
+    existing = ", ".join(str(path) for path in targets.values() if path.exists())
+    refused = bool(existing) and not options.overwrite and "publishing" not in stage.progress
+    discard = not resumes
     try:
-        existing = ", ".join(str(path) for path in targets.values() if path.exists())
-        if existing and not overwrite and "publishing" not in stage.progress:
+        if refused:
             raise ValueError(f"{existing} exists already; give --overwrite to replace it, or another --out")
-        for path in [] if resumes else [path for path in folder.iterdir() if path.is_dir()]:
-            shutil.rmtree(path)
-        discard = not resumes
-        try:
-            yield stage
-        except ValueError:
-            discard = True
-            raise
+        if not resumes:
+            stage.progress.clear()
+            for left in (path for path in folder.iterdir() if path.is_dir()):
+                shutil.rmtree(left)
+        if "publishing" not in stage.progress:
+            paths = {split: folder / target.name for split, target in targets.items()}
+            with Interrupt() as interrupt:
+                write(stage, paths, interrupt)
+            if interrupt.signal:
+                goes_on = "continues" if resumes else "starts again"
+                logger.warning("stopped by %s; the same command %s", interrupt.signal.name, goes_on)
+                return Result(exit_code=interrupt.exit_code)
+            if options.verify:
+                verify({split: paths[split] for split in stage.progress["counts"]})
+        counts = stage.progress["counts"]
+        _publish(stage, targets, counts)
+        return Result({split: targets[split] for split in counts}, counts)
+    except ValueError:
+        discard = not refused or not stage.progress
+        raise
     finally:
         if discard:
             shutil.rmtree(folder, ignore_errors=True)
@@ -117,7 +136,7 @@ def workspace(
                 parent.rmdir()
 
 
-def publish(stage: Stage, targets: Mapping[str, Path], splits: Sequence[str]) -> None:
+def _publish(stage: Stage, targets: Mapping[str, Path], splits: Iterable[str]) -> None:
     """Rename the outputs of these splits, also after a kill between the renames; what others had goes."""
     stage.record(publishing=list(splits))
     for split, target in targets.items():

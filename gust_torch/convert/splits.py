@@ -191,8 +191,8 @@ def _refuse_repeated_points(source: Source) -> None:
             axes = [axis for axis in axes if fields and _repeats(fields, axis + 2)]
     if axes:
         raise ValueError(
-            f"{source.path}: the last point along {'xy'[axes[0]]} repeats the first, on a periodic axis; leave "
-            "it out of fields and coordinates"
+            f"{source.path}: the last point along {'xy'[axes[0]]} repeats the first, on a periodic axis; "
+            "leave it out of fields and coordinates"
         )
 
 
