@@ -41,12 +41,7 @@ def mlp(in_features: int, width: int, out_features: int) -> nn.Sequential:
 
 
 class AttentionBlock(nn.Module):
-    """x + attention(norm(x), norm(context)), then x + mlp(norm(x)).
-
-    Args:
-        width: Features of `x` and of the context.
-        num_heads: Attention heads.
-        cross: There is a context; otherwise `x` asks itself.
+    """x + attention(norm(x), norm(context)), then x + mlp(norm(x)); without `cross` x is its own context.
 
     Raises:
         ValueError: If `num_heads` does not divide `width`.
@@ -97,13 +92,6 @@ class AttentionPool(nn.Module):
 
     Source: Lee et al. 2019 (Set Transformer), section 3.2, and Jaegle et al. 2021 (Perceiver).
     The tokens leave through a layer norm without weights: mean 0 and variance 1 over `latent_dim`.
-
-    Args:
-        width: Features of the rows.
-        latent_len: Tokens.
-        latent_dim: Features of a token.
-        num_layers: Self-attention blocks.
-        num_heads: Attention heads.
     """
 
     def __init__(

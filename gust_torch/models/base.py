@@ -35,7 +35,7 @@ class FieldModel(Model):
     """A model that takes and gives physical values, and normalizes them inside.
 
     Attributes:
-        mean: Of the training data, of each channel.
+        mean: Of each channel of the training data.
         std: Likewise.
     """
 

@@ -57,9 +57,6 @@ def draw_far(x: Tensor, num: int, generator: torch.Generator, *, centers: Tensor
         num: Number of rows to draw.
         generator: CPU generator.
         centers: Vectors (k, d) that are there from the start; without any the first draw is uniform.
-
-    Returns:
-        (num, d).
     """
     draws = torch.rand(num, generator=generator, dtype=torch.float64).tolist()
     chosen: list[int] = []

@@ -32,16 +32,7 @@ COLORS = ((0, 0), (1, 1), (0, 1), (1, 0))
 
 
 class SketchDecoder(nn.Module):
-    """y = f_S + D(f_1, f_2 - f_1, ...); D is zero when new.
-
-    Args:
-        channels: Fields c.
-        num_scales: Decoded sketches it sees, S.
-        boundary: Of both axes.
-        width: Channels of the residual blocks, which work on cells of `patch` x `patch`.
-        num_blocks: Residual blocks.
-        patch: Side of these cells.
-    """
+    """y = f_S + D(f_1, f_2 - f_1, ...): residual blocks on cells of `patch` x `patch`; D is zero when new."""
 
     def __init__(
         self, channels: int, num_scales: int, boundary: Boundary, *, width: int, num_blocks: int, patch: int

@@ -29,10 +29,6 @@ class ConditionedBlock(nn.Module):
     """Self-attention and MLP whose norms are shifted and scaled, and whose outputs are gated, by a condition.
 
     Source: Peebles and Xie 2023 (DiT), adaLN-zero: the gates begin at zero, so the block at the identity.
-
-    Args:
-        width: Features of tokens and condition.
-        num_heads: Attention heads.
     """
 
     def __init__(self, width: int, num_heads: int) -> None:
@@ -176,16 +172,7 @@ class LatentOperator(Model):
         return self.autoencoder.encoder.pool.norm(latent + self.to_latent(self.norm(x)))
 
     def rollout(self, latent: Tensor, time_steps: Tensor, parameters: Tensor) -> Iterator[Tensor]:
-        """Step again and again; the caller decides what to keep.
-
-        Args:
-            latent: (b, latent_len, latent_dim) at the start.
-            time_steps: (b, t), in the data's time unit.
-            parameters: (b, p), in physical units.
-
-        Yields:
-            (b, latent_len, latent_dim) after each of the t steps.
-        """
+        """Yield the tokens after each of the time steps (b, t), otherwise as `step`; nothing is kept."""
         for time_step in time_steps.unbind(1):
             latent = self.step(latent, time_step, parameters)
             yield latent

@@ -50,17 +50,7 @@ class MultiScaleQuantizer(nn.Module):
 
     Training starts with `autoencoder_steps` calls that pass z through. The codebooks are then set by
     k-means on the latents of the last of those calls, all processes together, and quantization begins.
-
-    Args:
-        dim: Latent channels d.
-        scales: Token grids, the last being the latent grid.
-        sizes: Codebook sizes K_k.
-        boundary: Of both axes.
-        rho: Weight of the convolution in φ_k.
-        commitment_weight: β of the loss.
-        decay: Moving-average decay of the best-served scale.
-        autoencoder_steps: Training calls before quantization begins.
-        replace_every: Training calls between two replacements of dead codes.
+    Arguments are those of `VQVAE2d`, with dim = codebook_dim, sizes = K_k and rho = phi_ratio.
     """
 
     def __init__(
@@ -78,7 +68,6 @@ class MultiScaleQuantizer(nn.Module):
     ) -> None:
         super().__init__()
         self.scales = tuple(scales)
-        self.vocab_sizes = tuple(sizes)
         self.commitment_weight = commitment_weight
         self.autoencoder_steps = autoencoder_steps
         self.replace_every = replace_every
@@ -156,7 +145,7 @@ class MultiScaleQuantizer(nn.Module):
         return QuantizerOutput(f + (z - target), indices, loss / len(self.scales)), residuals
 
     def _frames_wanted(self) -> int:
-        most = max(size / (h * w) for size, (h, w) in zip(self.vocab_sizes, self.scales, strict=True))
+        most = max(size / (h * w) for size, (h, w) in zip(self.ema.sizes, self.scales, strict=True))
         return min(MAX_INIT_FRAMES, max(MIN_INIT_FRAMES, int(FRAMES_PER_COARSE_CODE * most)))
 
     def _fill_reservoir(self, z: Tensor) -> None:
