@@ -15,9 +15,10 @@ import json
 import logging
 import os
 import shutil
+import stat
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +31,7 @@ from gust_torch.artifacts.registry import DatasetEntry, find_entries
 from gust_torch.artifacts.store import DEFAULT_CACHE, open_reference
 from gust_torch.artifacts.unpack import unpack
 from solvers.common.cli import one_line, parse, run_command
-from solvers.common.files import sync, written_aside
+from solvers.common.files import format_bytes, sync, written_aside
 from solvers.common.provenance import provenance
 
 FORMAT_VERSION = 1
@@ -69,18 +70,18 @@ class FetchOptions:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Put packaged datasets of the registry into a folder; a second run does nothing."""
-    return run_command(lambda: _main(arguments))
-
-
-def _main(arguments: Sequence[str] | None) -> int:
     prog = "python scripts/fetch_datasets.py"
-    options = parse(FetchOptions, arguments, prog=prog, description=main.__doc__ or "")
-    if not options.names:
-        print(f"usage: {prog} NAME ... (--help lists the options)", file=sys.stderr)
-        return 2
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    fetch(options)
-    return 0
+
+    def run() -> int:
+        options = parse(FetchOptions, arguments, prog=prog, description=main.__doc__ or "")
+        if not options.names:
+            print(f"usage: {prog} NAME ... (--help lists the options)", file=sys.stderr)
+            return 2
+        logging.basicConfig(format="%(message)s", stream=sys.stderr)
+        fetch(options)
+        return 0
+
+    return run_command(run)
 
 
 def fetch(options: FetchOptions, *, report: Callable[[str], object] = print) -> None:
@@ -175,15 +176,6 @@ def check_space(needs: Iterable[tuple[Path, int]]) -> None:
                 f"not enough room on the disk: {format_bytes(total)} are needed ({parts}), "
                 f"{format_bytes(free)} are free; make room or name folders on another disk"
             )
-
-
-def format_bytes(size: float) -> str:
-    """Bytes for people, e.g. "16.9 MB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.4g} {unit}"
-        size /= 1000
-    return f"{size:.4g} TB"
 
 
 class Target:
@@ -303,14 +295,28 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _tree(path: Path) -> dict[str, os.stat_result]:
+    """States of all that is no folder below a folder, by name, or of a file by ""; links are not followed."""
+    if not path.is_dir() or path.is_symlink():
+        return {"": path.lstat()} if os.path.lexists(path) else {}
+    found: dict[str, os.stat_result] = {}
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                below = _tree(path / entry.name)
+                found |= {f"{entry.name}/{name}": status for name, status in below.items()}
+            else:
+                found[entry.name] = entry.stat(follow_symlinks=False)
+    return found
+
+
 def identical(one: Path, other: Path) -> bool:
-    """Whether two files, or two folders with all below them, hold the same bytes; links are not followed."""
-    if one.is_symlink() or other.is_symlink() or one.is_dir() != other.is_dir():
-        return False
-    if not one.is_dir():
-        return other.is_file() and filecmp.cmp(one, other, shallow=False)
-    names = sorted(os.listdir(one))
-    return names == sorted(os.listdir(other)) and all(identical(one / name, other / name) for name in names)
+    """Whether two files, or all files below two folders, hold the same bytes; links are none."""
+    ours, theirs = _tree(one), _tree(other)
+    return ours.keys() == theirs.keys() and all(
+        stat.S_ISREG(theirs[name].st_mode) and filecmp.cmp(one / name, other / name, shallow=False)
+        for name in ours
+    )
 
 
 def stamp_of(path: Path) -> Stamp | None:
@@ -318,27 +324,13 @@ def stamp_of(path: Path) -> Stamp | None:
 
     `times` is the mtime in nanoseconds, of a folder a digest over names, sizes and times of all below it.
     """
-    if path.is_file() and not path.is_symlink():
-        status = path.stat()
-        return {"files": 1, "size": status.st_size, "times": str(status.st_mtime_ns)}
-    if not path.is_dir() or path.is_symlink():
+    tree = _tree(path)
+    if ("" in tree and not stat.S_ISREG(tree[""].st_mode)) or not os.path.lexists(path):
         return None
-    digest, files, size = hashlib.sha256(), 0, 0
-    for name, status in sorted(_tree(str(path), "")):
-        line = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0"
-        digest.update(line.encode("utf-8", "surrogateescape"))
-        files, size = files + 1, size + status.st_size
-    return {"files": files, "size": size, "times": digest.hexdigest()}
-
-
-def _tree(folder: str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield names and states of all that is no folder below a folder."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _tree(entry.path, f"{prefix}{entry.name}/")
-            else:
-                yield f"{prefix}{entry.name}", entry.stat(follow_symlinks=False)
+    lines = (f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0" for name, status in sorted(tree.items()))
+    digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+    times = str(tree[""].st_mtime_ns) if "" in tree else digest
+    return {"files": len(tree), "size": sum(status.st_size for status in tree.values()), "times": times}
 
 
 def read_receipt(path: Path) -> dict[str, Any]:

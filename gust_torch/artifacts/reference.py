@@ -10,14 +10,9 @@ _WANDB = re.compile(r"(?:[A-Za-z0-9_.-]+/){0,2}[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+")
 _FORM = "expected entity/project/name:version, name:version, or a URL (file:///..., s3://bucket/...)"
 
 
-def is_url(reference: str) -> bool:
-    """Whether a reference is a URL rather than a W&B artifact."""
-    return "://" in reference
-
-
 def reference_problem(reference: str) -> str | None:
     """Say what is wrong with a reference, to be put behind its key in a sentence; None if nothing is."""
-    if is_url(reference) and (text := url_problem(reference, is_file=True)):
+    if "://" in reference and (text := url_problem(reference, is_file=True)):
         return text
     if re.search(r"[<>]", reference):
         return (
@@ -25,7 +20,7 @@ def reference_problem(reference: str) -> str | None:
         )
     if not reference or re.search(r"[\s\x00-\x1f]", reference):
         return f"is {reference!r}, expected text without spaces; {_FORM}"
-    if is_url(reference) or _WANDB.fullmatch(reference):
+    if "://" in reference or _WANDB.fullmatch(reference):
         return None
     return f"is {reference!r}{'' if ':' in reference else ' without a version'}, {_FORM}"
 
@@ -65,7 +60,7 @@ def expand_reference(reference: str, *, entity: str | None = None, project: str 
     """
     if text := reference_problem(reference):
         raise ValueError(f"artifact {text}")
-    if is_url(reference):
+    if "://" in reference:
         return reference
     *given, name = reference.split("/")
     owner = given[0] if len(given) == 2 else entity or os.environ.get("WANDB_ENTITY")

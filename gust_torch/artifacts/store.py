@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from gust_torch.artifacts.reference import LOCAL, expand_reference, is_url, reference_problem, url_problem
+from gust_torch.artifacts.reference import LOCAL, expand_reference, reference_problem, url_problem
 from solvers.common.cli import REMEDIES
 from solvers.common.files import WriterLock, path_aside, written_aside
 from solvers.common.provenance import provenance
@@ -117,7 +117,7 @@ def open_store(
         from gust_torch.artifacts.wandb_store import WandbStore
 
         return WandbStore(project, entity or None, run_name, cache_dir)
-    if not is_url(store) or store.startswith("http"):
+    if "://" not in store or store.startswith("http"):
         raise ValueError(f"unknown store {redact(store)!r}; give wandb, file:///folder or s3://bucket/folder")
     return FsspecStore(store)
 
@@ -128,7 +128,7 @@ def open_reference(reference: str, *, cache_dir: Path = DEFAULT_CACHE) -> Remote
     Raises:
         ValueError: There is no such file, it may not be read, or the store cannot be reached.
     """
-    if not is_url(reference):
+    if "://" not in reference:
         from gust_torch.artifacts.wandb_store import open_artifact
 
         return open_artifact(expand_reference(reference), cache_dir)

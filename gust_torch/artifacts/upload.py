@@ -54,15 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Logins come from the environment: WANDB_API_KEY or `wandb login`; AWS_ACCESS_KEY_ID,
     AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL.
     """
-    return run_command(
-        lambda: _main(arguments), stopped="stopped; nothing was stored, the same command starts again"
-    )
-
-
-def _main(arguments: Sequence[str] | None) -> None:
     description = inspect.cleandoc(main.__doc__ or "")
     prog = "python scripts/upload_artifact.py"
-    print("\n".join(upload_artifact(parse(UploadOptions, arguments, prog=prog, description=description))))
+
+    def run() -> None:
+        options = parse(UploadOptions, arguments, prog=prog, description=description)
+        print("\n".join(upload_artifact(options)))
+
+    return run_command(run, stopped="stopped; nothing was stored, the same command starts again")
 
 
 def upload_artifact(options: UploadOptions) -> list[str]:

@@ -4,7 +4,6 @@ The login is looked for without wandb, whose import takes seconds, and without r
 """
 
 import contextlib
-import importlib
 import json
 import netrc
 import os
@@ -185,19 +184,14 @@ def wandb_session(cache_dir: Path, subject: str) -> Iterator[ModuleType]:
         os.environ.setdefault(f"WANDB_{name}_DIR", str(folder / "wandb" / below))
     # wandb falls back to a temporary folder, without a word, where it finds none
     Path(os.environ["WANDB_DIR"]).mkdir(parents=True, exist_ok=True)
-    wandb = import_wandb()
+    try:
+        import wandb
+    except ImportError as error:
+        raise ValueError("wandb is not installed; pip install 'gust_torch[wandb]'") from error
     try:
         yield wandb
     except (wandb.errors.Error, ValueError, OSError) as error:
         raise ValueError(f"{subject}: {remedy(error)}") from error
-
-
-def import_wandb() -> ModuleType:
-    """Import wandb; raises ValueError where it is not installed."""
-    try:
-        return importlib.import_module("wandb")
-    except ImportError as error:
-        raise ValueError("wandb is not installed; pip install 'gust_torch[wandb]'") from error
 
 
 def remedy(error: Exception) -> str:

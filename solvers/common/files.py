@@ -130,6 +130,15 @@ def file_sha256(path: Path, count: Callable[[int], object] | None = None) -> str
     return digest.hexdigest()
 
 
+def format_bytes(size: float) -> str:
+    """Bytes for people, e.g. "16.9 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.4g} {unit}"
+        size /= 1000
+    return f"{size:.4g} TB"
+
+
 def hidden_part(target: Path) -> Path:
     """Name the hidden `.NAME.part` in which `target` is made."""
     return target.with_name(f".{target.name}.part")

@@ -3,13 +3,13 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import tyro
 
 from solvers.common.cli import parse, run_command
+from solvers.common.files import format_bytes
 from solvers.common.hdf5.reader import num_samples, open_file, read_hdf5_info
 from solvers.common.hdf5.repack import repack
 from solvers.common.hdf5.schema import FORMAT_VERSION, HDF5Info, filter_names
@@ -43,7 +43,7 @@ class Info:
         state = {True: " (complete)", False: " (not complete: being written, or its writer was stopped)"}
         complete = info.metadata.get("complete")
         lines = [
-            ("file", f"{info.path} ({_size(info.path)})"),
+            ("file", f"{info.path} ({format_bytes(info.path.stat().st_size)})"),
             ("samples", f"{info.num_samples}{'' if complete is None else state[bool(complete)]}"),
             ("trajectories", info.num_trajectories),
         ]
@@ -90,7 +90,7 @@ class Repack:
     def run(self) -> int:
         """Rewrite the file and say what it is now."""
         info = read_hdf5_info(self.file)
-        before = _size(info.path)
+        before = format_bytes(info.path.stat().st_size)
         with Progress(info.num_samples * len(info.fields), unit="frame", description="repack") as progress:
             target = repack(
                 self.file,
@@ -99,7 +99,7 @@ class Repack:
                 overwrite=self.overwrite,
                 progress=progress,
             )
-        print(f"{target}: {before} -> {_size(target)}")
+        print(f"{target}: {before} -> {format_bytes(target.stat().st_size)}")
         return 0
 
 
@@ -133,16 +133,6 @@ def _range(values: np.ndarray) -> str:
         return "(none)"
     low, high = values.min(), values.max()
     return f"{low:.6g}" if low == high else f"{low:.6g} .. {high:.6g}"
-
-
-def _size(path: Path) -> str:
-    """Size of a file, e.g. "16.9 MB"."""
-    size = float(path.stat().st_size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.4g} {unit}"
-        size /= 1000
-    return f"{size:.4g} TB"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,6 @@ from types import SimpleNamespace, TracebackType
 
 import pytest
 
-from gust_torch.artifacts import wandb_store
 from gust_torch.artifacts.store import Upload, stamp
 
 SECRET = "moto-secret-5c1e9d7a"
@@ -138,7 +138,7 @@ class FakeRun:
 def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
     """Return a stand-in for wandb, and a login for it."""
     fake = FakeWandb()
-    monkeypatch.setattr(wandb_store, "import_wandb", lambda: fake)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     return fake
 

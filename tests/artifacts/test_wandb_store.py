@@ -292,7 +292,7 @@ def test_real_refusal_by_a_server(tmp_path: Path) -> None:
 
 
 @needs_wandb
-def test_calls_fit_the_real_client(fake_wandb: Any) -> None:
+def test_calls_fit_the_real_client() -> None:
     import wandb
 
     inspect.signature(wandb.Api).bind(timeout=1)
