@@ -10,21 +10,25 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from benchmarks.timing import Row, medians
+from benchmarks.common import Row, medians, rate
 from gust_torch.convert.commands import convert_family
 from gust_torch.convert.output import Options
 
 BLOCK_BYTES = 16 << 20
+# Family -> name of a file as released, its fields, their shape.
+SOURCES: dict[str, tuple[str, list[str], tuple[int, ...]]] = {
+    "burgers1d": ("1D/Burgers/Train/1D_Burgers_Sols_Nu0.01.hdf5", ["tensor"], (201, 1024)),
+    "cfd2d": (
+        "2D/CFD/2D_Train_Rand/2D_CFD_Rand_M0.1_Eta0.01_Zeta0.01_periodic_128_Train.hdf5",
+        ["density", "pressure", "Vx", "Vy"],
+        (21, 128, 128),
+    ),
+}
 
 
 def benchmark_convert(gigabytes: float = 1.0, repeats: int = 3) -> list[Row]:
-    """MB/s of converting one 1-D and one 2-D file into three splits.
-
-    Args:
-        gigabytes: Size of each source; twice that is needed on the temporary disk.
-        repeats: Counted rounds.
-    """
-    return [_compare(family, gigabytes, repeats) for family in ("burgers1d", "cfd2d")]
+    """MB/s of converting one 1-D and one 2-D file into three splits; needs thrice `gigabytes` of disk."""
+    return [_compare(family, gigabytes, repeats) for family in SOURCES]
 
 
 def _compare(family: str, gigabytes: float, repeats: int) -> Row:
@@ -32,38 +36,26 @@ def _compare(family: str, gigabytes: float, repeats: int) -> Row:
     with tempfile.TemporaryDirectory(prefix="convert-") as folder:
         root = Path(folder)
         source = _write_source(root / "raw", family, gigabytes)
-        seconds = medians(
-            {
-                "copy": lambda: _copy(source, root / "copy.h5"),
-                "convert": lambda: _convert(family, root),
-            },
-            repeats=repeats,
-        )
+        candidates = {
+            "copy": lambda: _copy(source, root / "copy.h5"),
+            "convert": lambda: _convert(family, root),
+        }
+        seconds = medians(candidates, repeats=repeats)
         megabytes = source.stat().st_size / 1e6
-    return Row(
-        name=f"convert {family}, {megabytes / 1e3:.1f} GB float32 into train, val, test",
-        value=megabytes / seconds["convert"],
-        unit="MB/s",
-        floor=megabytes / seconds["copy"],
-        floor_name=f"h5py copy in {BLOCK_BYTES >> 20} MiB blocks and fsync",
-        goal=">= 0.7",
-    )
+    name = f"convert {family}, {megabytes / 1e3:.1f} GB float32 into train, val, test"
+    floor = f"h5py copy in {BLOCK_BYTES >> 20} MiB blocks and fsync"
+    return rate(name, megabytes, "MB/s", seconds["convert"], seconds["copy"], floor, ">= 0.7")
 
 
 def _write_source(root: Path, family: str, gigabytes: float) -> Path:
     """Return a file as released, filled with random numbers."""
-    shape: tuple[int, ...]
-    if family == "burgers1d":
-        name, fields, shape = "1D/Burgers/Train/1D_Burgers_Sols_Nu0.01.hdf5", "tensor", (201, 1024)
-    else:
-        name = "2D/CFD/2D_Train_Rand/2D_CFD_Rand_M0.1_Eta0.01_Zeta0.01_periodic_128_Train.hdf5"
-        fields, shape = "density pressure Vx Vy", (21, 128, 128)
+    name, fields, shape = SOURCES[family]
     path = root / name
     path.parent.mkdir(parents=True)
-    num = int(gigabytes * 1e9 / (4 * len(fields.split()) * np.prod(shape)))
+    num = int(gigabytes * 1e9 / (4 * len(fields) * np.prod(shape)))
     trajectory = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     with h5py.File(path, "w") as file:
-        for field in fields.split():
+        for field in fields:
             dataset = file.create_dataset(field, (num, *shape), "f4")
             for index in range(num):
                 dataset[index] = trajectory + index  # each is another one
@@ -74,7 +66,7 @@ def _write_source(root: Path, family: str, gigabytes: float) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Read and writes every dataset in blocks, and puts the copy on the disk as the conversion does."""
+    """Read and write every dataset in blocks, and put the copy on the disk as the conversion does."""
     with h5py.File(source) as read, h5py.File(target, "w") as write:
         for name, dataset in read.items():
             copy = write.create_dataset(name, dataset.shape, dataset.dtype)
@@ -87,7 +79,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _convert(family: str, root: Path) -> None:
-    """Convert and removes the outputs."""
+    """Convert and remove the outputs."""
     with contextlib.redirect_stderr(io.StringIO()):
         convert_family(family, root / "raw", root / "out", Options())
     shutil.rmtree(root / "out")

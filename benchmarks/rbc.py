@@ -1,6 +1,5 @@
 """Cost of a convection run: a step, a change of the time step, a simulated time unit, on one rank and two."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -8,14 +7,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 from mpi4py import MPI
 
-from benchmarks.timing import Row
+from benchmarks.common import Row
 from solvers.rayleigh_benard.config import RBCConfig
 from solvers.rayleigh_benard.initial import noise
 from solvers.rayleigh_benard.simulate import Run
@@ -30,138 +28,96 @@ CHANGES = 6
 TIMEOUT_SECONDS = 900
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """Figures of a turbulent run, from `SPIN_UP` to `STOP`.
-
-    Attributes:
-        step_ms: median step.
-        change_ms: median extra time of a step with a new dt, which factorizes all matrices.
-        num_changes: such steps in the whole run.
-        num_steps: all steps of the whole run.
-        share: of the wall-clock time spent in Dedalus's step; the rest is looks, frames and checkpoints.
-        unit_seconds: wall-clock time of one time unit.
-        original_unit_seconds: the same at the original's CFL number.
-    """
-
-    step_ms: float
-    change_ms: float
-    num_changes: int
-    num_steps: int
-    share: float
-    unit_seconds: float
-    original_unit_seconds: float
-
-
-class StepTimer:
-    """Stands in for a run's step and notes (start, end, dt) of every call.
-
-    Attributes:
-        calls: what was noted.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self.calls: list[tuple[float, float, float]] = []
-        self._step = run.flow.step
-        setattr(run.flow, "step", self.step)  # noqa: B010
-
-    def step(self, dt: float) -> None:
-        """Advance, timed."""
-        start = perf_counter()
-        self._step(dt)
-        self.calls.append((start, perf_counter(), dt))
-
-    def typical(self, steps: Sequence[float]) -> float:
-        """Advance by the given steps; median seconds of one."""
-        for dt in steps:
-            self.step(dt)
-        return median(stop - start for start, stop, _ in self.calls[-len(steps) :])
-
-
-def measure(
-    resolution: tuple[int, int] = RESOLUTION, spin_up: float = SPIN_UP, stop: float = STOP
-) -> Measurement:
-    """Run at Ra = 1e6 from a lively start and time it; collective over the ranks."""
-    config = RBCConfig(rayleigh=RAYLEIGH, resolution=resolution, stop_sim_time=stop)
-    comm = MPI.COMM_WORLD
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(config, Path(comm.bcast(folder)))
-        x, z = (basis.global_grid(run.flow.dist, scale=1).ravel() for basis in run.flow.bases)
-        run.flow.set_buoyancy((1 - z)[None, :] + START_AMPLITUDE * noise(config, x, z))
-        timer = StepTimer(run)
-        run.execute()
-        end = perf_counter()
-        calls = list(timer.calls)
-        original = ORIGINAL_CFL / run.sampler.probe().rate
-        run.flow.step(original)  # factorizes
-        original_seconds = timer.typical([original] * ORIGINAL_STEPS)
-        changing_seconds = timer.typical([original * (1 + 0.1 * (-1) ** i) for i in range(CHANGES)])
-        comm.Barrier()
-    first = next(i for i in range(len(calls)) if sum(dt for _, _, dt in calls[:i]) >= spin_up)
-    seconds = [stop - start for start, stop, _ in calls[first:]]
-    return Measurement(
-        step_ms=1e3 * median(seconds),
-        change_ms=1e3 * (changing_seconds - original_seconds),
-        num_changes=run.clock.changes,
-        num_steps=len(calls),
-        share=sum(seconds) / (end - calls[first][0]),
-        unit_seconds=(end - calls[first][0]) / sum(dt for _, _, dt in calls[first:]),
-        original_unit_seconds=original_seconds / original,
-    )
-
-
 def benchmark_rbc() -> list[Row]:
-    """Table of the figures on one rank and, where there is mpirun, on two."""
-    rows = _rows(_measure_elsewhere(1), "1 rank")
-    if shutil.which("mpirun") is not None:
-        rows += _rows(_measure_elsewhere(2), "2 ranks")
-    return rows
+    """Table of the figures on one rank and, where there is mpirun, on two.
 
-
-def _measure_elsewhere(ranks: int) -> Measurement:
-    """Figures from fresh processes: numpy has chosen its threads in this one, and MPI its number of ranks.
+    They come from fresh processes: numpy has chosen its threads in this one, and MPI its number of ranks.
 
     Raises:
         OSError: If the processes fail.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    launcher = [] if ranks == 1 else ["mpirun", "-n", str(ranks)]
-    command = [*launcher, sys.executable, "-m", "benchmarks.rbc"]
-    result = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
-    )
-    if result.returncode:
-        raise OSError(f"{' '.join(command)}: exit code {result.returncode}: {result.stderr[-500:]}")
-    return Measurement(**json.loads(result.stdout.splitlines()[-1]))
+    rows = []
+    for ranks in (1, 2) if shutil.which("mpirun") else (1,):
+        launcher = [] if ranks == 1 else ["mpirun", "-n", str(ranks)]
+        command = [*launcher, sys.executable, "-m", "benchmarks.rbc"]
+        result = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+        )
+        if result.returncode:
+            raise OSError(f"{' '.join(command)}: exit code {result.returncode}: {result.stderr[-500:]}")
+        figures = json.loads(result.stdout.splitlines()[-1])
+        rows += _rows(figures, "1 rank" if ranks == 1 else f"{ranks} ranks")
+    return rows
 
 
-def _rows(figures: Measurement, ranks: str) -> list[Row]:
+def _rows(figures: dict[str, float], ranks: str) -> list[Row]:
     """Table lines of one measurement."""
     size = f"Ra=1e6 {RESOLUTION[0]}x{RESOLUTION[1]} RK222, {ranks}"
-    changes = f"{figures.num_changes} in {figures.num_steps} steps"
+    changes = f"change of dt ({figures['num_changes']} in {figures['num_steps']} steps), {size}"
+    step, unit = figures["step_ms"], figures["unit_seconds"]
     original = f"the same at the original's CFL 1/{1 / ORIGINAL_CFL:g}"
     return [
-        Row(f"step, {size}", figures.step_ms, "ms"),
-        Row(f"change of dt ({changes}), {size}", figures.change_ms, "ms", figures.step_ms, "a step"),
-        Row(f"share of Dedalus's step, {size}", 100 * figures.share, "%", 100.0, "the whole run", ">= 0.95"),
+        Row(f"step, {size}", step, "ms"),
+        Row(changes, figures["change_ms"], "ms", step, "a step"),
         Row(
-            f"time unit, {size}",
-            figures.unit_seconds,
-            "s",
-            figures.original_unit_seconds,
-            original,
-            "<= 0.05",
+            f"share of Dedalus's step, {size}", 100 * figures["share"], "%", 100.0, "the whole run", ">= 0.95"
         ),
+        Row(f"time unit, {size}", unit, "s", figures["original_unit_seconds"], original, "<= 0.05"),
     ]
 
 
-def main() -> None:
-    """Print the figures of this communicator as one line of JSON."""
-    figures = measure()
-    if MPI.COMM_WORLD.rank == 0:
-        print(json.dumps(dataclasses.asdict(figures)))
+def measure() -> dict[str, float]:
+    """Run at Ra = 1e6 from a lively start and time it from `SPIN_UP` to `STOP`; collective over the ranks.
+
+    Returns:
+        Median milliseconds of a step, and of what a step with a new dt, which factorizes all matrices, takes
+        more; the numbers of such steps and of all; the share of time in Dedalus's step, the rest being looks,
+        frames and checkpoints; seconds of a time unit, and of one at the original's CFL number.
+    """
+    config = RBCConfig(rayleigh=RAYLEIGH, resolution=RESOLUTION, stop_sim_time=STOP)
+    comm = MPI.COMM_WORLD
+    calls: list[tuple[float, float, float]] = []  # start, end, dt of each step
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(config, Path(comm.bcast(folder)))
+        step = run.flow.step
+
+        def timed_step(dt: float) -> None:
+            start = perf_counter()
+            step(dt)
+            calls.append((start, perf_counter(), dt))
+
+        def typical(steps: Sequence[float]) -> float:
+            for dt in steps:
+                timed_step(dt)
+            return median(stop - start for start, stop, _ in calls[-len(steps) :])
+
+        setattr(run.flow, "step", timed_step)  # noqa: B010
+        x, z = (basis.global_grid(run.flow.dist, scale=1).ravel() for basis in run.flow.bases)
+        run.flow.set_buoyancy((1 - z)[None, :] + START_AMPLITUDE * noise(config, x, z))
+        run.execute()
+        end, num_steps = perf_counter(), len(calls)
+        original = ORIGINAL_CFL / run.sampler.probe().rate
+        timed_step(original)  # factorizes
+        original_seconds = typical([original] * ORIGINAL_STEPS)
+        changing_seconds = typical([original * (1 + 0.1 * (-1) ** i) for i in range(CHANGES)])
+        comm.Barrier()
+    first = next(i for i in range(num_steps) if sum(dt for _, _, dt in calls[:i]) >= SPIN_UP)
+    counted = calls[first:num_steps]
+    seconds = [stop - start for start, stop, _ in counted]
+    return {
+        "step_ms": 1e3 * median(seconds),
+        "change_ms": 1e3 * (changing_seconds - original_seconds),
+        "num_changes": run.clock.changes,
+        "num_steps": num_steps,
+        "share": sum(seconds) / (end - counted[0][0]),
+        "unit_seconds": (end - counted[0][0]) / sum(dt for _, _, dt in counted),
+        "original_unit_seconds": original_seconds / original,
+    }
 
 
 if __name__ == "__main__":
-    main()
+    figures = measure()
+    if MPI.COMM_WORLD.rank == 0:
+        print(json.dumps(figures))

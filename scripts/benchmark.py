@@ -12,37 +12,36 @@ import json
 import sys
 from pathlib import Path
 
+# Name -> the module of its `benchmark_NAME`.
 BENCHMARKS = {
-    "artifacts": ("benchmarks.artifacts", "benchmark_artifacts"),
-    "solver": ("benchmarks.solver", "benchmark_solver"),
-    "convert": ("benchmarks.convert", "benchmark_convert"),
-    "graphs": ("benchmarks.graphs", "benchmark_graphs"),
-    "latents": ("benchmarks.latents", "benchmark_latents"),
-    "loader": ("benchmarks.loader", "benchmark_loader"),
-    "train": ("benchmarks.train", "benchmark_train"),
-    "tokenize": ("benchmarks.tokenize", "benchmark_tokenize"),
-    "rbc": ("benchmarks.rbc", "benchmark_rbc"),
+    "artifacts": "artifacts",
+    "solver": "solver",
+    "convert": "convert",
+    "graphs": "reading",
+    "latents": "latents",
+    "loader": "reading",
+    "train": "models",
+    "tokenize": "models",
+    "rbc": "rbc",
 }
 
 
 def main() -> None:
     """Run the benchmarks that the command line names and print their tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "names", nargs="+", choices=sorted(BENCHMARKS), metavar="NAME", help=", ".join(BENCHMARKS)
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    names = ", ".join(BENCHMARKS)
+    parser.add_argument("names", nargs="+", choices=sorted(BENCHMARKS), metavar="NAME", help=names)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parents[1]))  # `benchmarks` is no part of the installed package
 
-    from benchmarks.timing import format_table
+    from benchmarks.common import format_table
 
     tables = {}
     for name in arguments.names:
-        module, function = BENCHMARKS[name]
-        tables[name] = getattr(importlib.import_module(module), function)()
+        module = importlib.import_module(f"benchmarks.{BENCHMARKS[name]}")
+        tables[name] = getattr(module, f"benchmark_{name}")()
         if not arguments.json:
             print(f"{name}\n{format_table(tables[name])}\n")
     if arguments.json:
