@@ -4,15 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 
+from gust_torch.spec import FieldSpec
 from gust_torch.tasks.checkpoints import TrainingCheckpoint
 from gust_torch.tasks.model_task import num_training_steps
-from gust_torch.tasks.resume import ExactEpochLoop, StoppedBySignal
+from gust_torch.tasks.resume import StoppedBySignal
 from gust_torch.tasks.signals import Signals
 from gust_torch.tasks.vqvae import VQVAETask
 from solvers.common.progress import Progress
@@ -35,46 +35,34 @@ class Interruption(Callback):
         self.checkpoint = checkpoint
         self.saved: Path | None = None
         self._first_step = 0
+        self._loop: Any = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave SIGTERM to `signals`: Lightning's handler meets a collective within whatever runs."""
         connector: Any = trainer._signal_connector
         connector._sigterm_notifier_fn = lambda number, frame: None
+        self._loop = trainer.fit_loop.epoch_loop
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on there is something to save."""
-        loop = trainer.fit_loop.epoch_loop
         self._first_step = trainer.global_step
-        if isinstance(loop, ExactEpochLoop):
-            self.signals.ask = lambda: setattr(loop, "is_stopping", True)
+        self.signals.ask = lambda: setattr(self._loop, "is_stopping", True)
 
-    def on_validation_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_start(self, trainer: Trainer, *arguments: Any) -> None:
         """Stop within a validation too, of a single process: others may have fewer batches."""
-        loop = trainer.fit_loop.epoch_loop
-        if trainer.world_size == 1 and not trainer.sanity_checking and isinstance(loop, ExactEpochLoop):
-            loop.stop_if_asked()
+        if trainer.world_size == 1 and not trainer.sanity_checking:
+            self._loop.stop_if_asked()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that the validation is done; checkpoints, which are saved after this, say so."""
-        loop = trainer.fit_loop.epoch_loop
-        if isinstance(loop, ExactEpochLoop) and not trainer.sanity_checking:
-            loop.place = "validation"
+        if not trainer.sanity_checking:
+            self._loop.place = "validation"
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save where the training stopped."""
         self.signals.ask = None
-        if (
-            isinstance(exception, StoppedBySignal)
-            and self.checkpoint
-            and trainer.global_step > self._first_step
-        ):
+        is_stop = isinstance(exception, StoppedBySignal)
+        if is_stop and self.checkpoint and trainer.global_step > self._first_step:
             self.saved = self.checkpoint.save_now(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,9 +93,7 @@ class TrainingProgress(Callback):
             total = num_training_steps(trainer)
             self._progress = Progress(total, description="training", initial=self._step)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
         """Count optimizer steps; read the metrics, which waits for the device, only where they are logged."""
         if self._progress is None or trainer.global_step == self._step:
             return
@@ -156,36 +142,19 @@ class ValidationFigures(Callback):
     def __init__(self, num_samples: int = 4) -> None:
         super().__init__()
         self.num_samples = num_samples
-        self._batch: torch.Tensor | None = None
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: torch.Tensor,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the first frames."""
-        if batch_idx == 0:
-            self._batch = batch[: self.num_samples]
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw and hand over to the loggers."""
-        if trainer.sanity_checking or self._batch is None or not trainer.loggers:
+        if trainer.sanity_checking or not trainer.loggers:
             return
         assert isinstance(pl_module, VQVAETask)
         model = pl_module.model
-        estimate = model.reconstruct(self._batch)
+        x, x_hat = (part[: self.num_samples].float().cpu().numpy() for part in pl_module.examples)
+        counts = [part.cpu().numpy() for part in pl_module.code_counts]
         figures = {
-            "reconstructions": reconstruction_figure(
-                self._batch.cpu().numpy(), estimate.cpu().numpy(), model.spec.names, model.spec.lengths
-            ),
-            "code_usage": usage_figure(
-                [counts.cpu().numpy() for counts in pl_module.validation.code_counts()], model.scales
-            ),
+            "reconstructions": reconstruction_figure(x, x_hat, model.spec),
+            "code_usage": usage_figure(counts, model.scales),
         }
         for name, figure in figures.items():
             figure.suptitle(f"{name.replace('_', ' ')} after {trainer.global_step} steps", fontsize=10)
@@ -205,39 +174,25 @@ def log_figure(loggers: list[Logger], name: str, figure: Figure, step: int) -> N
             figure.savefig(folder / f"{name}.png", dpi=100)
 
 
-def reconstruction_figure(
-    x: np.ndarray, x_hat: np.ndarray, names: tuple[str, ...], lengths: tuple[float, float]
-) -> Figure:
-    """Input and reconstruction of each frame, one pair of rows per channel.
-
-    Args:
-        x: Inputs (b, c, h, w).
-        x_hat: Their reconstructions.
-        names: Of the channels.
-        lengths: Domain lengths along h and w.
-    """
+def reconstruction_figure(x: np.ndarray, x_hat: np.ndarray, spec: FieldSpec) -> Figure:
+    """Draw inputs (b, c, h, w) and their reconstructions, one pair of rows per channel."""
     num, channels = x.shape[:2]
-    ratio = min(LARGEST_RATIO, max(1 / LARGEST_RATIO, lengths[1] / lengths[0]))
-    figure = Figure(
-        figsize=(1.6 + 2.2 * num, 0.7 + (2.2 * ratio + 0.35) * 2 * channels), layout="constrained"
-    )
+    width, height = spec.lengths
+    panel = 2.2 * min(LARGEST_RATIO, max(1 / LARGEST_RATIO, height / width)) + 0.35
+    figure = Figure(figsize=(1.6 + 2.2 * num, 0.7 + panel * 2 * channels), layout="constrained")
     axes = figure.subplots(2 * channels, num, squeeze=False, sharex=True, sharey=True)
-    for c, name in enumerate(names):
+    for c, name in enumerate(spec.names):
         limit = float(np.abs(x[:, c]).max())
         signed = float(x[:, c].min()) < 0
-        for row, (label, values) in enumerate((("input", x), ("decoded", x_hat))):
-            for i in range(num):
-                image = axes[2 * c + row, i].imshow(  # the first array axis is x, drawn to the right
-                    values[i, c].T,
-                    origin="lower",
-                    extent=(0.0, lengths[0], 0.0, lengths[1]),
-                    aspect="auto",
-                    cmap="RdBu_r" if signed else "viridis",
-                    vmin=-limit if signed else 0.0,
-                    vmax=limit,
-                )
-            axes[2 * c + row, 0].set_ylabel(f"{label}\ny")
-        figure.colorbar(image, ax=axes[2 * c : 2 * c + 2, :], label=name)
+        colors = {"cmap": "RdBu_r" if signed else "viridis", "vmin": -limit if signed else 0.0, "vmax": limit}
+        rows = axes[2 * c : 2 * c + 2]
+        for row, label, values in zip(rows, ("input", "decoded"), (x, x_hat), strict=True):
+            for axis, frame in zip(row, values[:, c], strict=True):
+                # The first array axis is x, drawn to the right.
+                extent = (0.0, width, 0.0, height)
+                image = axis.imshow(frame.T, origin="lower", extent=extent, aspect="auto", **colors)
+            row[0].set_ylabel(f"{label}\ny")
+        figure.colorbar(image, ax=rows, label=name)
     for axis in axes[-1]:
         axis.set_xlabel("x")
     return figure
@@ -248,7 +203,7 @@ def usage_figure(counts: list[np.ndarray], scales: tuple[tuple[int, int], ...]) 
     figure = Figure(figsize=(6.0, 4.0), layout="constrained")
     axis = figure.subplots()
     for count, (h, w) in zip(counts, scales, strict=True):
-        share = np.sort(count)[::-1] / max(1, count.sum()) * count.size
+        share = np.sort(count)[::-1] / count.sum() * count.size
         axis.plot((np.arange(count.size) + 0.5) / count.size, share, label=f"{h}x{w}, {count.size} codes")
     axis.axhline(1.0, color="0.5", linestyle="--", linewidth=1, label="uniform")
     axis.set(xlabel="rank of code / codebook size", ylabel="use / uniform use", ylim=(0, None))

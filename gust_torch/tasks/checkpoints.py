@@ -47,20 +47,15 @@ class FileCheckpointIO(TorchCheckpointIO):
         Raises:
             ValueError: It is missing, damaged, or comes from a place that cannot be trusted.
         """
-        protocol = get_protocol(str(path))
-        if protocol in LOCAL:
-            return dict(read_checkpoint(Path(str(path).removeprefix("file://"))))
+        if get_protocol(str(path)) in LOCAL:
+            return read_checkpoint(str(path).removeprefix("file://"))
         check_place(str(path))
         with fsspec.open(str(path), "rb") as file:
             return dict(torch.load(file, map_location="cpu", weights_only=True))
 
 
 def check_place(path: str) -> None:
-    """Refuse a checkpoint that is neither a local file nor in a store that fsspec knows.
-
-    Raises:
-        ValueError: As said.
-    """
+    """Refuse, by a ValueError, a checkpoint that is neither a file nor in a store that fsspec knows."""
     protocol = get_protocol(path)
     if protocol in UNSAFE or protocol not in fsspec.available_protocols():
         raise ValueError(
@@ -83,20 +78,16 @@ class TrainingCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Choose names that differ where several files are kept."""
         super().setup(trainer, pl_module, stage)
-        self._keeps_best = (
-            self.monitor is not None and self.filename == BEST and self.save_top_k not in (0, 1)
-        )
+        self._keeps_best = bool(self.monitor) and self.filename == BEST and self.save_top_k not in (0, 1)
         if self._keeps_best:
             metric = str(self.monitor).rpartition("/")[2]
             self.filename = f"{BEST}-epoch{{epoch:04d}}-step{{step:07d}}-{metric}{{{self.monitor}:.6g}}"
             self.auto_insert_metric_name = False
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
         """Save where it is due, but not within the batches of one optimizer step."""
         if not trainer.fit_loop._should_accumulate():
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            super().on_train_batch_end(trainer, *arguments)
 
     def save_now(self, trainer: Trainer) -> Path:
         """Save wherever the training stands; on all processes. Returns the file."""
@@ -111,8 +102,7 @@ class TrainingCheckpoint(ModelCheckpoint):
         for logger in trainer.loggers:
             logger.save()
         if self._keeps_best and filepath == self.best_model_path:
-            best = Path(filepath).with_name(f"{BEST}{self.FILE_EXTENSION}")
-            with path_aside(best) as partial:
+            with path_aside(Path(filepath).with_name(f"{BEST}{self.FILE_EXTENSION}")) as partial:
                 with suppress(OSError):  # no links on this file system
                     os.link(filepath, partial)
                     return

@@ -1,6 +1,5 @@
 """`scripts/train.py`: what can be told without torch and Lightning, whose import takes seconds."""
 
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,17 +11,15 @@ import yaml
 from gust_torch.tasks.signals import Signals
 from solvers.common.urls import redact
 
-SUBCOMMANDS = {
-    "fit": "train a model, or continue a training",
-    "validate": "compute the validation metrics of a checkpoint, given by --ckpt_path",
-}
+SUBCOMMANDS = ("fit", "validate")
 USAGE_ERROR = 2
 HELP = """\
 usage: train.py fit|validate --config FILE [--config FILE ...] [--FLAG VALUE ...]
 
 Train a VQ-VAE, or any task that a configuration names.
 
-{subcommands}
+  fit       train a model, or continue a training
+  validate  compute the validation metrics of a checkpoint, given by --ckpt_path
 
   train.py fit --config configs/vqvae/turbulence.yaml --data.data_path FILE --trainer.max_epochs 5
   train.py fit --config configs/autoencoder/burgers1d.yaml
@@ -45,20 +42,17 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: Command line without the program's name; that of the process by default.
 
-    Returns:
-        0.
-
     Raises:
         SystemExit: With 1 after a mistake, 2 after a mistyped flag, 143 or 130 where a signal stopped it.
     """
     arguments = list(sys.argv[1:] if args is None else args)
     if not arguments or arguments[0] in ("-h", "--help"):
-        listed = "\n".join(f"  {name:10s}{what}" for name, what in SUBCOMMANDS.items())
-        print(HELP.format(subcommands=listed), end="")
+        print(HELP, end="")
         return 0
-    if (command := next((a for a in arguments if not a.startswith("-")), arguments[0])) not in SUBCOMMANDS:
+    command = next((word for word in arguments if not word.startswith("-")), arguments[0])
+    if command not in SUBCOMMANDS:
         fail(f"there is no {command!r}; give one of {', '.join(SUBCOMMANDS)} (see --help)", USAGE_ERROR)
-    is_question = any(a.startswith(("-h", "--help", "--print_config")) for a in arguments)
+    is_question = any(word.startswith(("-h", "--help", "--print_config")) for word in arguments)
     if not is_question and (problem := missing_file(arguments)):
         fail(problem)
     with Signals() as signals:
@@ -81,19 +75,16 @@ def missing_file(arguments: Sequence[str]) -> str | None:
     for config in configs:
         if not Path(config).exists() and not _is_inline(config):
             return f"--config {config}: no such file; check the path"
-    data_flags = ("--data.data_path", "--data.init_args.data_path")
-    path = next((given[flag] for flag in data_flags if flag in given), None)
+    path = given.get("--data.data_path", given.get("--data.init_args.data_path"))
     if path is None:
-        section = next(
-            (found for config in reversed(configs) if (found := _section(Path(config), "data"))), {}
-        )
+        section = next((found for config in reversed(configs) if (found := _section(config, "data"))), {})
         path = section.get("data_path", (section.get("init_args") or {}).get("data_path"))
     is_plain = isinstance(path, str) and not _is_inline(path) and not re.search(r"[*?\[]|::|://", path)
     if is_plain and not Path(str(path)).exists():
         return f"--data.data_path {path}: no such file; check the path, or make the data first"
-    checkpoint = given.get("--ckpt_path")
-    is_named = checkpoint in (None, "last", "best", "hpc", "null")
-    if not is_named and "://" not in str(checkpoint) and not Path(str(checkpoint)).is_file():
+    checkpoint = given.get("--ckpt_path", "null")
+    is_named = checkpoint in ("last", "best", "hpc", "null") or "://" in checkpoint
+    if not is_named and not Path(checkpoint).is_file():
         return f"--ckpt_path {checkpoint}: no checkpoint there; check the path, or give last"
     return None
 
@@ -107,14 +98,11 @@ def flags(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def names_class(arguments: Sequence[str], key: str) -> bool:
-    """Whether a config file among the arguments, or one of the arguments, names a class for `key`.
-
-    Files that cannot be read count as without: the parser says what is wrong with them.
-    """
+    """Whether the arguments, or a config file among them that can be read, name a class for `key`."""
     return any(
         flag == f"--{key}.class_path"
         or (flag == f"--{key}" and _is_class_name(value))
-        or (flag in ("--config", "-c") and "class_path" in _section(Path(value), key))
+        or (flag in ("--config", "-c") and "class_path" in _section(value, key))
         for flag, value in flags(arguments)
     )
 
@@ -129,11 +117,10 @@ def _is_inline(value: str) -> bool:
     return value.lstrip().startswith(("{", "[")) or "\n" in value
 
 
-def _section(path: Path, key: str) -> dict[str, Any]:
-    """Part of a config file; empty where there is none."""
+def _section(path: str, key: str) -> dict[str, Any]:
+    """Part of a config file; empty where there is none, since the parser says what is wrong with a file."""
     try:
-        config = yaml.safe_load(path.read_text()) if os.path.isfile(path) else None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError):
+        config = yaml.safe_load(Path(path).read_text())
+        return dict(config[key])
+    except (yaml.YAMLError, ValueError, OSError, RecursionError, LookupError, TypeError):
         return {}
-    section = config.get(key) if isinstance(config, dict) else None
-    return section if isinstance(section, dict) else {}

@@ -31,6 +31,8 @@ class LappedVQVAETask(VQVAETask):
         **architecture: The arguments of `LappedVQVAE2d`.
     """
 
+    model: LappedVQVAE2d
+
     def __init__(
         self,
         *,
@@ -56,12 +58,10 @@ class LappedVQVAETask(VQVAETask):
         self.architecture = architecture
         self.code_lr, self.context_lr, self.code_views = code_lr, context_lr, code_views
         self.augment_reflections = augment_reflections
-        self.model: LappedVQVAE2d
 
-    def configure_model(self) -> None:
-        """Build the model for the data module's fields; resumed runs take statistics from the checkpoint."""
-        if not hasattr(self, "model"):
-            self.prepare(LappedVQVAE2d(self.data.spec, **self.architecture))
+    def build(self) -> LappedVQVAE2d:
+        """Return a new model for the data module's fields."""
+        return LappedVQVAE2d(self.data.spec, **self.architecture)
 
     def configure_optimizers(self) -> Any:
         """AdamW with a group and a schedule for codes, their networks, and the decoder."""
@@ -69,20 +69,17 @@ class LappedVQVAETask(VQVAETask):
         model.shorten_phases(total)
         codes = [p for name, p in model.quantizer.named_parameters() if name.endswith("codes")]
         networks = [p for name, p in model.quantizer.named_parameters() if not name.endswith("codes")]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": codes, "lr": self.code_lr, "weight_decay": 0.0},
-                {"params": networks, "lr": self.context_lr, "weight_decay": 0.0},
-                {"params": list(model.decoder.parameters()), "weight_decay": self.weight_decay},
-            ],
-            lr=self.lr,
-            betas=self.betas,
-        )
+        groups = [
+            {"params": codes, "lr": self.code_lr, "weight_decay": 0.0},
+            {"params": networks, "lr": self.context_lr, "weight_decay": 0.0},
+            {"params": list(model.decoder.parameters()), "weight_decay": self.weight_decay},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas)
         first = partial(_phase, start=model.initial_steps, stop=model.code_steps, warmup=0)
         last = partial(_phase, start=model.code_steps, stop=total, warmup=self.warmup_steps)
-        schedule = LambdaLR(
-            optimizer, [lambda step: first(step), lambda step: first(step), lambda step: last(step)]
-        )
+        # Lambdas, since what is stored of other callables would be in the checkpoint.
+        shares = [lambda step: first(step), lambda step: first(step), lambda step: last(step)]
+        schedule = LambdaLR(optimizer, shares)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def augment(self, batch: torch.Tensor) -> torch.Tensor:
@@ -105,23 +102,20 @@ def random_reflections(
     A vorticity, and the velocity along the axis, change their signs. Where all fields are vorticities on a
     square periodic grid, the axes are swapped with probability 1/2 too.
     """
+
+    def maybe(mirrored: torch.Tensor) -> torch.Tensor:
+        drawn = torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5
+        return torch.where(drawn.to(x.device), mirrored, x)
+
     for axis, (kind, component) in enumerate(zip(boundary, ("velocity_x", "velocity_y"), strict=True)):
         if kind == "periodic":
             odd = [name in ("vorticity", "omega", component) for name in names]
-            x = _where_drawn(x, x.flip(2 + axis) * _signs(odd, x), generator)
+            signs = torch.tensor([-1.0 if is_odd else 1.0 for is_odd in odd], device=x.device)
+            x = maybe(x.flip(2 + axis) * signs[:, None, None])
     is_square = x.shape[2] == x.shape[3] and boundary == ("periodic", "periodic")
     if is_square and set(names) <= {"vorticity", "omega"}:
-        x = _where_drawn(x, -x.transpose(2, 3), generator)
+        x = maybe(-x.transpose(2, 3))
     return x
-
-
-def _signs(odd: list[bool], x: torch.Tensor) -> torch.Tensor:
-    return torch.tensor([-1.0 if is_odd else 1.0 for is_odd in odd], device=x.device)[:, None, None]
-
-
-def _where_drawn(x: torch.Tensor, mirrored: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    drawn = torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5
-    return torch.where(drawn.to(x.device), mirrored, x)
 
 
 def _phase(step: int, *, start: int, stop: int, warmup: int) -> float:

@@ -2,13 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from gust_torch.data.graphs.datamodule import GraphDataModule
 from gust_torch.metrics.errors import point_vrmse
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
-from gust_torch.tasks.model_task import ModelTask
+from gust_torch.tasks.model_task import ModelTask, per_field
 
 if TYPE_CHECKING:
     from gust_torch.models.latent_autoencoder import Batch
@@ -29,6 +28,8 @@ class LatentAutoencoderTask(ModelTask):
         **architecture: The arguments of `LatentAutoencoder`.
     """
 
+    model: LatentAutoencoder
+
     def __init__(
         self,
         *,
@@ -44,20 +45,17 @@ class LatentAutoencoderTask(ModelTask):
         self.save_hyperparameters()
         self.architecture = architecture
         self.num_queries = num_queries
-        self.model: LatentAutoencoder
 
     def configure_model(self) -> None:
         """Build the model for the data module's fields; resumed runs take statistics from the checkpoint."""
         if hasattr(self, "model"):
             return
         self.model = LatentAutoencoder(self.data.spec, **self.architecture)
-        if not self.trainer.training:
-            return
-        if isinstance(self.data, GraphDataModule):
+        if self.trainer.training and isinstance(self.data, GraphDataModule):
             statistics = self.data.statistics()
             self.model.set_statistics(statistics.mean, statistics.std)
             self.model.unit.set(statistics.lower, statistics.upper)
-        else:
+        elif self.trainer.training:
             self.model.set_statistics(*self.data.statistics())
 
     def summary(self) -> str:
@@ -75,8 +73,7 @@ class LatentAutoencoderTask(ModelTask):
         """Loss of a batch at random points of it."""
         points = self.model.points(batch)
         share = self.num_queries * points.num_samples / len(points.sample)
-        seed = self.global_step * self.trainer.world_size + self.global_rank
-        queries = points.subset(share, torch.Generator().manual_seed(seed))
+        queries = points.subset(share, self.draws())
         loss = self._loss(self.model(batch, queries), queries.values)
         self.log("train/loss", loss, prog_bar=True, batch_size=points.num_samples)
         return loss
@@ -87,13 +84,9 @@ class LatentAutoencoderTask(ModelTask):
         points = self.model.points(batch)
         estimate = self.model(batch, points)
         errors = point_vrmse(estimate, points.values, points.sample, points.num_samples).mean(0)
-        metrics = {"val/vrmse": errors.mean()}
-        names = self.model.spec.names
-        if len(names) > 1:
-            metrics |= {f"val/vrmse_{name}": error for name, error in zip(names, errors, strict=True)}
-        self.means.add(metrics, points.num_samples if count else 0)
-        loss = {"val/loss": self._loss(estimate, points.values)}
-        self.means.add(loss, len(points.values) if count else 0)
+        self.means.add(per_field("val/vrmse", errors, self.model.spec.names), count)
+        loss = self._loss(estimate, points.values)
+        self.means.add({"val/loss": loss}, len(points.values) if count else 0)
 
     def _loss(self, estimate: Tensor, values: Tensor) -> Tensor:
         """Mean squared error (n, c) in units of the training data's standard deviations."""

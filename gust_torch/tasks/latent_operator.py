@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
-from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.tasks.model_task import ModelTask
 
@@ -27,6 +27,8 @@ class LatentOperatorTask(ModelTask):
         **architecture: The arguments of `LatentOperator` that the data do not give.
     """
 
+    model: LatentOperator
+
     def __init__(
         self,
         *,
@@ -38,30 +40,25 @@ class LatentOperatorTask(ModelTask):
         super().__init__(lr=lr, weight_decay=weight_decay, warmup_steps=warmup_steps)
         self.save_hyperparameters()
         self.architecture = architecture
-        self.model: LatentOperator
 
     def configure_model(self) -> None:
-        """Build the model round the data module's autoencoder, with statistics of the training windows.
-
-        Raises:
-            ValueError: Windows without a step.
-        """
+        """Build the model round the data module's autoencoder, with statistics of the training windows."""
         if hasattr(self, "model"):
             return
-        if self.data.n_steps < 2:
+        data = self.data
+        if data.n_steps < 2:
             raise ValueError("windows of data.n_steps=1 hold no step to learn; choose 2 or more")
-        autoencoder: LatentAutoencoder = self.data.autoencoder
+        # jsonargparse reads the flags of the architecture off this call.
         self.model = LatentOperator(
-            self.data.spec,
-            autoencoder=autoencoder.architecture(),
-            parameter_names=self.data.parameter_names,
+            data.spec,
+            autoencoder=data.autoencoder.architecture(),
+            parameter_names=data.parameter_names,
             **self.architecture,
         )
-        self.model.autoencoder.load_state_dict(autoencoder.state_dict())
+        self.model.autoencoder.load_state_dict(data.autoencoder.state_dict())
         if self.trainer.training:
-            self.model.set_conditioning(
-                torch.as_tensor(self.data.train_parameters), torch.as_tensor(self.data.train_time_steps)
-            )
+            parameters, time_steps = map(torch.as_tensor, (data.train_parameters, data.train_time_steps))
+            self.model.set_conditioning(parameters, time_steps)
 
     def summary(self) -> str:
         """Tokens and where they come from, windows, conditions."""
@@ -78,12 +75,12 @@ class LatentOperatorTask(ModelTask):
         return f"python scripts/evaluate.py --checkpoint {checkpoint} --data_path FILE --output_dir FOLDER"
 
     def on_fit_start(self) -> None:
-        """Return a checkpoint to continue from brings its own autoencoder."""
+        """Check the autoencoder, which a checkpoint to continue from may have brought."""
         self._check_autoencoder()
         super().on_fit_start()
 
     def on_validation_start(self) -> None:
-        """Return a checkpoint given to `validate` brings its own autoencoder."""
+        """Check the autoencoder of a checkpoint given to `validate`."""
         if not self.trainer.training:
             self._check_autoencoder()
 
@@ -98,27 +95,22 @@ class LatentOperatorTask(ModelTask):
         """Loss of a batch of windows, and that of standing still."""
         batch, count = self.true_part(batch, len(batch.states))
         latents = self._latents(batch)
-        still = latents[:, :1].expand_as(latents[:, 1:])
-        metrics = {"val/loss": self._loss(latents, batch), "val/persistence": _mse(still, latents[:, 1:])}
-        self.means.add(metrics, count)
+        still = mse_loss(latents[:, :1].expand_as(latents[:, 1:]).float(), latents[:, 1:].float())
+        self.means.add({"val/loss": self._loss(latents, batch), "val/persistence": still}, count)
 
     def _latents(self, batch: "LatentBatch") -> Tensor:
-        """Return the window's tokens (b, t, latent_len, latent_dim), encoded here where the batch holds
-        fields."""
+        """Tokens (b, t, latent_len, latent_dim) of the windows, encoded here where the batch holds fields."""
         if batch.encoded:
             return batch.states
         return self.model.encode(batch.states.flatten(0, 1)).unflatten(0, batch.states.shape[:2])
 
     def _loss(self, latents: Tensor, batch: "LatentBatch") -> Tensor:
         """Mean squared error of a rollout from the first of the latents (b, t, latent_len, latent_dim)."""
-        return _mse(self.model(latents[:, 0], batch.time_steps, batch.parameters), latents[:, 1:])
+        estimate = self.model(latents[:, 0], batch.time_steps, batch.parameters)
+        return mse_loss(estimate.float(), latents[:, 1:].float())
 
     def _check_autoencoder(self) -> None:
-        """Compare the model's autoencoder, which a checkpoint may have brought, with the data module's.
-
-        Raises:
-            ValueError: They differ.
-        """
+        """Refuse, by a ValueError, another autoencoder in the model than that of the data."""
         weights = self.data.autoencoder.state_dict()
         own = self.model.autoencoder.state_dict()
         if not all(torch.equal(value.cpu(), weights[name].to(value.dtype)) for name, value in own.items()):
@@ -126,8 +118,3 @@ class LatentOperatorTask(ModelTask):
                 "the checkpoint was trained with another autoencoder than that of the data; give the latent "
                 "cache or the encoder of that training, or train anew without --ckpt_path"
             )
-
-
-def _mse(estimate: Tensor, reference: Tensor) -> Tensor:
-    """Mean squared error in float32."""
-    return (estimate.float() - reference).square().mean()

@@ -38,11 +38,11 @@ class ModelTask(LightningModule):
         warmup_steps: Steps of the linear warm-up, at most a tenth of the run.
         betas: AdamW's decay rates of the two moments.
         means: Means over the samples of a validation pass.
+        monitor: The metric that tells the best checkpoint.
     """
 
     model: TokenModel | LatentAutoencoder | LatentOperator
     monitor: ClassVar[str] = "val/vrmse"
-    """What tells the best checkpoint."""
 
     def __init__(
         self, *, lr: float, weight_decay: float, warmup_steps: int, betas: tuple[float, float] = (0.9, 0.999)
@@ -63,11 +63,7 @@ class ModelTask(LightningModule):
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
-        """Check what the trainer is set to.
-
-        Raises:
-            ValueError: A precision that rounds weights, statistics or codebooks.
-        """
+        """Refuse, by a ValueError, a precision that rounds weights, statistics or codebooks."""
         if self.trainer.precision not in PRECISIONS:
             raise ValueError(
                 f"trainer.precision={self.trainer.precision} would round or mix the weights and codes, "
@@ -105,20 +101,20 @@ class ModelTask(LightningModule):
                 parameter.grad = self._gradients[name].to(parameter)
         self._gradients = {}
 
-    def true_part(self, batch: Any, size: int | None = None) -> tuple[Any, int]:
-        """Cut what another process validates too from a validation batch.
+    def draws(self) -> torch.Generator:
+        """Return the random numbers of this step and process."""
+        seed = self.global_step * self.trainer.world_size + self.global_rank
+        return torch.Generator().manual_seed(seed)
+
+    def true_part(self, batch: Any, size: int) -> tuple[Any, int]:
+        """Cut what another process validates too from a validation batch of `size` samples.
 
         Where a set does not divide among processes, Lightning gives the last ones samples twice.
-
-        Args:
-            batch: With `len`, or a tensor or graph batch.
-            size: Its number of samples.
 
         Returns:
             The batch with its samples that count, and their number. Where none counts it keeps one, so that
             all processes take part in what they do together.
         """
-        size = len(batch) if size is None else size
         count = max(0, min(size, self._num_left))
         self._num_left -= count
         return (batch if count == size else take(batch, max(1, count))), count
@@ -129,9 +125,13 @@ class ModelTask(LightningModule):
         self._num_left = num_true_samples(self.trainer.val_dataloaders)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over all samples of all processes."""
-        for name, value in self.means.reduce(self.device).items():
+        """Log what the means over all samples of all processes say."""
+        for name, value in self.metrics(self.means.reduce(self.device)).items():
             self.log(name, value, sync_dist=True, prog_bar=name == self.monitor)
+
+    def metrics(self, means: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what is logged of the means of a validation pass."""
+        return means
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `gust_torch.checkpoint.load_model` rebuilds the model from, and what the data are."""
@@ -147,31 +147,32 @@ class ModelTask(LightningModule):
             }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Compare the data with those of the checkpoint.
-
-        Raises:
-            ValueError: They contradict each other, and `allow_changed` of the data module does not allow it.
-        """
-        there = checkpoint.get(IDENTITY_KEY)
-        what = f"the checkpoint {self.trainer.ckpt_path}"
-        allow = bool(getattr(self.data, "allow_changed", False))
-        if self.trainer.state.fn == TrainerFn.FITTING:
+        """Refuse other data than the checkpoint's, unless `allow_changed` of the data module allows it."""
+        is_fit = self.trainer.state.fn == TrainerFn.FITTING
+        if is_fit:
             self._gradients = checkpoint.get(GRADIENTS_KEY, {})
-            if there is not None:
-                check_same(there, self.identity(), what=what, allow_changed=allow)
-        elif there is not None:  # other data of the same kind may be validated
-            now = self.identity()
-            kind = {name: value for name, value in there.items() if name in SPEC_ENTRIES}
-            check_same(kind, now, what=what, allow_changed=allow)
-            if {"std", "fields"} <= now.keys() & there.keys() and len(there["std"]) == len(there["fields"]):
-                warn_of_scale(there["std"], now["std"], there["fields"], source="the data")
+        there = checkpoint.get(IDENTITY_KEY)
+        if there is None:
+            return
+        now, what = self.identity(), f"the checkpoint {self.trainer.ckpt_path}"
+        # Other data of the same kind may be validated.
+        known = there if is_fit else {name: there[name] for name in SPEC_ENTRIES if name in there}
+        check_same(known, now, what=what, allow_changed=bool(getattr(self.data, "allow_changed", False)))
+        has_scales = {"std", "fields"} <= now.keys() & there.keys()
+        if not is_fit and has_scales and len(there["std"]) == len(there["fields"]):
+            warn_of_scale(there["std"], now["std"], there["fields"], source="the data")
 
     def identity(self) -> dict[str, Any]:
         """Return what the data module says of its data; empty where it says nothing."""
         if self._identity is None:
-            identify = getattr(self.data, "identity", None)
-            self._identity = dict(identify()) if callable(identify) else {}
+            self._identity = dict(self.data.identity()) if hasattr(self.data, "identity") else {}
         return self._identity
+
+
+def per_field(name: str, errors: Tensor, fields: tuple[str, ...]) -> dict[str, Tensor]:
+    """Name the mean of errors (c,) and, where there are several fields, the error of each."""
+    each = zip(fields, errors, strict=True) if len(fields) > 1 else ()
+    return {name: errors.mean(), **{f"{name}_{field}": error for field, error in each}}
 
 
 def warmup_share(step: int, *, warmup: int, total: int) -> float:
@@ -190,19 +191,16 @@ def warmup_share(step: int, *, warmup: int, total: int) -> float:
 
 
 def num_training_steps(trainer: Trainer) -> int:
-    """Optimizer steps of the whole run.
+    """Optimizer steps of the whole run; a ValueError if it has no end.
 
     `trainer.estimated_stepping_batches` says the same, but builds the trainer's loader to count its batches,
     after which Lightning no longer restores the loader's place within an epoch from a checkpoint.
-
-    Raises:
-        ValueError: If the run has no end.
     """
-    if trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
-        raise ValueError(
-            "the learning-rate schedule needs an end: set --trainer.max_epochs or --trainer.max_steps"
-        )
     if trainer.max_epochs in (None, -1):
+        if trainer.max_steps == -1:
+            raise ValueError(
+                "the learning-rate schedule needs an end: set --trainer.max_epochs or --trainer.max_steps"
+            )
         return trainer.max_steps
     datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
     batches = len(datamodule.train_dataloader())

@@ -11,7 +11,6 @@ from lightning import Trainer
 from lightning.pytorch.loops.fetchers import _DataFetcher
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.loop import _Loop
-from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from gust_torch.models.distributed import all_reduce_sum
@@ -31,36 +30,31 @@ class ExactEpochLoop(_TrainingEpochLoop):
     Attributes:
         place: Where in a batch's turn the training is.
         is_stopping: Whether this process was asked to stop; `StoppedBySignal` is raised before the next step.
+        is_behind_step: Whether the rest of a batch's turn is to be done first: its validation, if one is due.
     """
 
     def __init__(self, trainer: Trainer, min_steps: int | None = None, max_steps: int = -1) -> None:
         super().__init__(trainer, min_steps, max_steps)
         self.place: Place = "between"
         self.is_stopping = False
+        self.is_behind_step = False
         self._loaded_place: Place | None = None
-        self._is_behind_step = False
 
     def settle(self, *, is_epoch_over: bool) -> None:
         """Set the counters of a checkpoint to a batch that is done, and note what is left of its turn."""
-        counters = self.batch_progress
-        place = self._loaded_place
-        if place is None:  # a checkpoint without a place: Lightning counts a batch behind the hook that saves
-            place = "validation" if counters.current.completed == counters.current.processed else "step"  # type: ignore[attr-defined]
-        for tracker in (counters.total, counters.current):
-            assert isinstance(tracker, _ProcessedTracker)
+        current: Any = self.batch_progress.current
+        total: Any = self.batch_progress.total
+        # Without a place, in Lightning's own checkpoints: it counts a batch behind the hook that saves.
+        guess: Place = "validation" if current.completed == current.processed else "step"
+        for tracker in (total, current):
             tracker.ready = tracker.started = tracker.completed = tracker.processed
-        self.place = place
-        self._is_behind_step = not is_epoch_over and place != "between" and counters.current.ready > 0
-
-    @property
-    def is_behind_step(self) -> bool:
-        """Whether the rest of a batch's turn is to be done first: its validation, where one is due."""
-        return self._is_behind_step
+        self.place = self._loaded_place or guess
+        self.is_behind_step = not is_epoch_over and self.place != "between" and current.ready > 0
 
     @property
     def done(self) -> bool:
         """Whether the epoch is over."""
-        return not self._is_behind_step and super().done
+        return not self.is_behind_step and super().done
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         """Begin, or continue where the counters say; from here on nothing differs from a run in one go."""
@@ -69,8 +63,8 @@ class ExactEpochLoop(_TrainingEpochLoop):
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """Train on a batch, unless that is done already and only the rest of its turn is left."""
-        if self._is_behind_step:
-            self._is_behind_step = False
+        if self.is_behind_step:
+            self.is_behind_step = False
             self._skip_next_val = self.place == "validation"
             return
         self.stop_if_asked()
@@ -83,17 +77,14 @@ class ExactEpochLoop(_TrainingEpochLoop):
         self.place = "between"
 
     def stop_if_asked(self) -> None:
-        """End the training on all processes if one of them was asked to.
+        """Raise `StoppedBySignal` on all processes if one of them was asked to stop.
 
         Not within the batches of one optimizer step: what is accumulated of its gradient would be lost.
-
-        Raises:
-            StoppedBySignal: As said.
         """
         if self.batch_progress.current.ready > 0 and self._should_accumulate():
             return
         asked = torch.tensor([float(self.is_stopping)], device=self.trainer.strategy.root_device)
-        if float(all_reduce_sum(asked) if self.trainer.world_size > 1 else asked) > 0:
+        if float(all_reduce_sum(asked)) > 0:
             raise StoppedBySignal
 
     def _broadcast_sigterm_tensor(self) -> None:
@@ -131,8 +122,8 @@ class ExactFitLoop(_FitLoop):
 
     @restarting.setter
     def restarting(self, restarting: bool) -> None:
-        current = self.epoch_progress.current
-        is_within = current.started != current.processed  # type: ignore[attr-defined]
+        current: Any = self.epoch_progress.current
+        is_within = current.started != current.processed
         _Loop.restarting.fset(self, restarting and is_within)  # type: ignore[attr-defined]
 
     @property
@@ -143,15 +134,15 @@ class ExactFitLoop(_FitLoop):
     def load_state_dict(self, state_dict: dict[str, Any], prefix: str = "") -> None:
         """Load the counters of a checkpoint and bring them to one of the two states."""
         super().load_state_dict(state_dict, prefix)
-        current, total = self.epoch_progress.current, self.epoch_progress.total
+        current: Any = self.epoch_progress.current
+        total: Any = self.epoch_progress.total
         batches = self.epoch_loop.batch_progress
-        is_over = current.processed == current.started  # type: ignore[attr-defined]
+        is_over = current.processed == current.started
         # A run that ends within an epoch, at `max_steps`, closes it as if it were whole.
         is_cut = is_over and batches.current.ready > 0 and not batches.is_last_batch
-        num_done = current.processed - is_cut  # type: ignore[attr-defined]
-        num_begun = num_done + (is_cut or not is_over)
+        num_done = current.processed - is_cut
         for tracker in (current, total):
-            tracker.processed = tracker.completed = num_done  # type: ignore[attr-defined]
-            tracker.ready = tracker.started = num_begun  # type: ignore[attr-defined]
+            tracker.processed = tracker.completed = num_done
+            tracker.ready = tracker.started = num_done + (is_cut or not is_over)
         self.epoch_loop.settle(is_epoch_over=is_over)
         self.restarting = True

@@ -12,8 +12,8 @@ from typing import Any
 class Signals:
     """Notes the first SIGTERM or SIGINT while a training can stop by itself; any other ends the program.
 
-    A context manager; the handlers found on entry are restored on exit. Imports neither torch nor Lightning,
-    whose import takes long enough to be interrupted.
+    A context manager that restores the handlers. Imports neither torch nor Lightning, whose import takes long
+    enough to be interrupted.
 
     Attributes:
         number: The signal that was noted, None before.
@@ -28,16 +28,6 @@ class Signals:
         self._process = os.getpid()
         self._previous: dict[int, Any] = {}
 
-    @property
-    def exit_code(self) -> int:
-        """128 + signal number as shells have it: 143 for SIGTERM, 130 for SIGINT."""
-        return 128 + (self.number or signal.SIGTERM)
-
-    @property
-    def name(self) -> str:
-        """SIGTERM or SIGINT."""
-        return signal.Signals(self.number or signal.SIGTERM).name
-
     def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -47,7 +37,6 @@ class Signals:
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._previous.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a forked loader: its owner ends it
@@ -63,6 +52,5 @@ class Signals:
         os.write(2, f"{words}; the same command starts or continues\n".encode())
         for process in self.children():
             process.kill()
-        os._exit(
-            128 + number
-        )  # an exception may be lost in a finalizer or wait for a collective that never comes
+        # An exception may be lost in a finalizer, or wait for a collective that never comes.
+        os._exit(128 + number)

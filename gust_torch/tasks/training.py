@@ -3,10 +3,11 @@
 import inspect
 import logging
 import re
+import signal
 import sys
 from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -39,24 +40,42 @@ from solvers.common.urls import redact
 
 logger = logging.getLogger(__name__)
 
-GRADIENT_CLIP = 0.5
-DEFAULT_ROOT = "runs"
 CHECKPOINTS = ("best", "last", "recent")
+DEFAULTS = {
+    "best.filename": "best",
+    "best.monitor": "val/vrmse",
+    "best.enable_version_counter": False,
+    "last.filename": "last",
+    "last.enable_version_counter": False,
+    "last.save_on_train_epoch_end": True,  # also where validation is rare or the run ends between
+    "recent.filename": "last",  # the same file, within long epochs too
+    "recent.enable_version_counter": False,
+    "recent.train_time_interval": timedelta(minutes=10),
+    "lr_monitor.logging_interval": "step",
+    "trainer.default_root_dir": "runs",
+    "trainer.enable_model_summary": False,  # the tasks say how large their models are
+    "trainer.gradient_clip_val": 0.5,
+}
 # torch 2.13 renamed the argument.
-_SYNC_BUFFERS = (
-    "forward_sync_buffers"
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
-    else "broadcast_buffers"
-)
+_DDP_ARGUMENTS = inspect.signature(DistributedDataParallel.__init__).parameters
+_SYNC = "forward_sync_buffers" if "forward_sync_buffers" in _DDP_ARGUMENTS else "broadcast_buffers"
 
-MISTAKES = (ValueError, OSError, MisconfigurationException, ArgumentError, RuntimeError)
+MISTAKES = (ValueError, OSError, MisconfigurationException, ArgumentError)
 _NO_SUBTYPE = "Does not validate against any of the Union subtypes"
 _OTHER_WEIGHTS = "Error(s) in loading state_dict"
-_UNTRUSTED = re.compile(r"Importing '([\w.]+)' is not allowed")
-_BAD_CLASS = re.compile(r"Problem with given class_path '([\w.]+)':\s*(.+)", re.DOTALL)
-_MISSING = re.compile(r"(?:arguments are required: |Key \")(?:fit|validate)\.([\w.]+)")
 _WRONG_FLAG = re.compile(
     r"[Uu]nrecognized arguments|is not accepted|Key '[\w.]+' is not expected|is required"
+)
+_HELP = "`fit --help` lists what there is"
+_WORDS = (  # what jsonargparse and torch say in many lines, and what we say instead
+    (
+        re.escape(_OTHER_WEIGHTS),
+        "the checkpoint to continue from is of another architecture; give the settings of its training, or "
+        "train anew without --ckpt_path",
+    ),
+    (r"(?:arguments are required: |Key \")(?:fit|validate)\.([\w.]+)", rf"--\1 is required; {_HELP}"),
+    (r"Importing '([\w.]+)' is not allowed", untrusted(r"\1", source="the settings")),
+    (r"(?s)Problem with given class_path '(?:\w+\.)*(\w+)':\s*(.+)", rf"\1: \2; {_HELP}"),
 )
 
 
@@ -64,8 +83,7 @@ class TrainCLI(LightningCLI):
     """Checkpoints (the best by val/vrmse, and the last), CSV logs, figures and DDP settings by default."""
 
     def __init__(self, *arguments: Any, signals: Signals | None = None, **options: Any) -> None:
-        self.signals = Signals() if signals is None else signals
-        self.interruption: Interruption | None = None
+        self.signals = signals or Signals()
         options.setdefault("save_config_callback", RedactedConfig)
         super().__init__(*arguments, **options)
 
@@ -94,23 +112,7 @@ class TrainCLI(LightningCLI):
             default=False,
             help="train anew where trainer.default_root_dir holds the checkpoints of an earlier training",
         )
-        parser.set_defaults(
-            {
-                "best.filename": "best",
-                "best.monitor": "val/vrmse",
-                "best.enable_version_counter": False,
-                "last.filename": "last",
-                "last.enable_version_counter": False,
-                "last.save_on_train_epoch_end": True,  # also where validation is rare or the run ends between
-                "recent.filename": "last",  # the same file, within long epochs too
-                "recent.enable_version_counter": False,
-                "recent.train_time_interval": timedelta(minutes=10),
-                "lr_monitor.logging_interval": "step",
-                "trainer.default_root_dir": DEFAULT_ROOT,
-                "trainer.enable_model_summary": False,  # the tasks say how large their models are
-                "trainer.gradient_clip_val": GRADIENT_CLIP,
-            }
-        )
+        parser.set_defaults(DEFAULTS)
 
     def before_instantiate_classes(self) -> None:
         """Check what depends on several flags, and fill in DDP's settings."""
@@ -130,7 +132,7 @@ class TrainCLI(LightningCLI):
             config.trainer.strategy = Namespace(
                 class_path="lightning.pytorch.strategies.DDPStrategy",
                 init_args=Namespace(),
-                dict_kwargs={_SYNC_BUFFERS: False, "find_unused_parameters": False},
+                dict_kwargs={_SYNC: False, "find_unused_parameters": False},
             )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -140,7 +142,7 @@ class TrainCLI(LightningCLI):
         """
         made = self.config_init[self.subcommand]
         for name in CHECKPOINTS:
-            made[name].dirpath = _checkpoint_folder(made[name].dirpath, made.trainer)
+            made[name].dirpath = str(_folder(made, name))
         if made.ckpt_path in ("last", "best"):
             made.ckpt_path = str(_named_checkpoint(made, made.ckpt_path))
         if made.trainer.logger in (None, True):
@@ -165,7 +167,13 @@ class TrainCLI(LightningCLI):
             SystemExit: A signal stopped it.
         """
         made = self.config_init[self.subcommand]
-        with self._alone():
+        with ExitStack() as stack:
+            saves = self.trainer.checkpoint_callbacks and not made.trainer.fast_dev_run
+            if saves and _is_first() and get_protocol(made.last.dirpath) in LOCAL:
+                folder = Path(made.last.dirpath)
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(WriterLock(folder / "last.ckpt"))  # of the first process, for all
+                _refuse_earlier_training(self.config[self.subcommand])  # one may have ended in between
             try:
                 self.trainer.fit(model, **options)
             except StoppedBySignal:
@@ -173,53 +181,33 @@ class TrainCLI(LightningCLI):
         if self.trainer.is_global_zero and not made.trainer.fast_dev_run:
             self._report()
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep another training out of the folder; the first process holds the lock for all."""
-        made = self.config_init[self.subcommand]
-        folder = made.last.dirpath
-        is_off = made.trainer.fast_dev_run or not self.trainer.checkpoint_callbacks
-        if is_off or not _is_first() or get_protocol(str(folder)) not in LOCAL:
-            yield
-            return
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        lock = WriterLock(Path(folder) / "last.ckpt")
-        try:
-            _refuse_earlier_training(self.config[self.subcommand])  # one may have ended in between
-            yield
-        finally:
-            lock.release()
-
     def _end_by_signal(self) -> None:
         """Say how to continue, and exit."""
-        assert self.interruption is not None
         environment = self.trainer._accelerator_connector.cluster_environment
         if not self.trainer.is_global_zero and isinstance(environment, LightningEnvironment):
             sys.exit(0)  # a code would make the first process kill itself, see `_ChildProcessObserver`
+        number = signal.Signals(self.signals.number or signal.SIGTERM)  # another process may have got it
         if self.trainer.is_global_zero:
             saved = self.interruption.saved
             words = f"{saved} holds it, --ckpt_path last continues" if saved else "nothing new was saved"
-            print(
-                f"stopped by {self.signals.name} at step {self.trainer.global_step}; {words}", file=sys.stderr
-            )
-        sys.exit(self.signals.exit_code)
+            print(f"stopped by {number.name} at step {self.trainer.global_step}; {words}", file=sys.stderr)
+        sys.exit(128 + number)
 
     def _report(self) -> None:
         """Log the end of a training: the best value, the paths, the next command."""
-        made = self.config_init[self.subcommand]
-        trainer = self.trainer
+        made, trainer = self.config_init[self.subcommand], self.trainer
         words = [f"trained {trainer.global_step:,} steps in {trainer.current_epoch:,} epochs"]
-        path = ""
+        paths = []
         if trainer.checkpoint_callbacks:
             if made.best.best_model_score is not None:
-                path = str(Path(made.best.dirpath) / "best.ckpt")
-                words.append(f"best {made.best.monitor} {float(made.best.best_model_score):.4g} in {path}")
-            last = Path(made.last.dirpath) / "last.ckpt"
-            words.append(f"last in {last}")
-            path = path or str(last)
+                paths.append(Path(made.best.dirpath) / "best.ckpt")
+                score = float(made.best.best_model_score)
+                words.append(f"best {made.best.monitor} {score:.4g} in {paths[0]}")
+            paths.append(Path(made.last.dirpath) / "last.ckpt")
+            words.append(f"last in {paths[-1]}")
         logger.info("%s", "; ".join(words))
-        if path and isinstance(self.model, ModelTask):
-            logger.info("next: %s", self.model.next_command(path))
+        if paths and isinstance(self.model, ModelTask):
+            logger.info("next: %s", self.model.next_command(str(paths[0])))
 
 
 class RedactedConfig(SaveConfigCallback):
@@ -228,19 +216,18 @@ class RedactedConfig(SaveConfigCallback):
     def __init__(
         self, parser: LightningArgumentParser, config: Namespace, *arguments: Any, **options: Any
     ) -> None:
-        super().__init__(parser, _redacted(config.clone()), *arguments, **options)
+        super().__init__(parser, _redacted(config), *arguments, **options)
 
 
 def _redacted(value: Any) -> Any:
-    """Take logins and signatures out of all texts."""
+    """Copy settings without logins and signatures."""
     if isinstance(value, str):
-        return redact(value) if "://" in value else value
+        return redact(value)
     if isinstance(value, Namespace):
-        for key, item in vars(value).items():
-            setattr(value, key, _redacted(item))
-    elif isinstance(value, dict):
+        return Namespace(**_redacted(vars(value)))
+    if isinstance(value, dict):
         return {key: _redacted(item) for key, item in value.items()}
-    elif isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)):
         return type(value)(_redacted(item) for item in value)
     return value
 
@@ -250,14 +237,14 @@ def _is_first() -> bool:
     return int(getattr(rank_zero_only, "rank", None) or 0) == 0
 
 
-def _checkpoint_folder(given: str | None, trainer: Namespace) -> str:
-    """Return the given one, else a folder below `trainer.default_root_dir`."""
-    return str(Path(trainer.default_root_dir) / "checkpoints") if given is None else given
+def _folder(config: Namespace, name: str) -> Path:
+    """Where a checkpoint callback saves: where it is told, else below `trainer.default_root_dir`."""
+    return Path(config[name].dirpath or Path(config.trainer.default_root_dir, "checkpoints"))
 
 
 def _named_checkpoint(config: Namespace, name: str) -> Path:
     """Return the file that `--ckpt_path last` or `best` means."""
-    folder = Path(_checkpoint_folder(config.last.dirpath, config.trainer))
+    folder = _folder(config, "last")
     if name == "best":
         return folder / "best.ckpt"
     names = (f"{config.last.filename}.ckpt", "last.ckpt")
@@ -266,35 +253,26 @@ def _named_checkpoint(config: Namespace, name: str) -> Path:
 
 
 def _check_checkpoint(config: Namespace, subcommand: str) -> None:
-    """Refuse a checkpoint that is not there or cannot be trusted, and a validation without one.
-
-    Raises:
-        ValueError: As said.
-    """
-    if config.ckpt_path is None:
-        if subcommand == "validate":
+    """Refuse a checkpoint that is not there or cannot be trusted, and a validation without one."""
+    path = config.ckpt_path
+    if path is None and subcommand == "validate":
+        raise ValueError(
+            "validate needs --ckpt_path FILE, best or last: random weights are not worth scoring"
+        )
+    if path in ("last", "best"):
+        file = _named_checkpoint(config, path)
+        if not file.exists():
             raise ValueError(
-                "validate needs --ckpt_path FILE, best or last: random weights are not worth scoring"
+                f"--ckpt_path {path}: no {file}; leave --ckpt_path out to begin a training, or name its "
+                "folder with --trainer.default_root_dir"
             )
-        return
-    if config.ckpt_path in ("last", "best"):
-        path = _named_checkpoint(config, config.ckpt_path)
-        if not path.exists():
-            raise ValueError(
-                f"--ckpt_path {config.ckpt_path}: no {path}; leave --ckpt_path out to begin a training, "
-                "or name its folder with --trainer.default_root_dir"
-            )
-    elif get_protocol(str(config.ckpt_path)) not in LOCAL:
-        check_place(str(config.ckpt_path))
+    elif path is not None and get_protocol(str(path)) not in LOCAL:
+        check_place(str(path))
 
 
 def _refuse_earlier_training(config: Namespace) -> None:
-    """Keep a new training from replacing an older one.
-
-    Raises:
-        ValueError: The folder holds checkpoints, and neither their continuation nor their end was asked for.
-    """
-    newest = Path(_checkpoint_folder(config.last.dirpath, config.trainer), f"{config.last.filename}.ckpt")
+    """Keep a new training from replacing the checkpoints of an older one that it does not continue."""
+    newest = _folder(config, "last") / f"{config.last.filename}.ckpt"
     # The others start while the first writes.
     if _is_first() and newest.exists() and config.ckpt_path is None and not config.overwrite:
         raise ValueError(
@@ -304,26 +282,18 @@ def _refuse_earlier_training(config: Namespace) -> None:
 
 
 def _hand_over_cache_dir(config: Namespace) -> None:
-    """Give `training.latent_cache_dir`, where set, to the data module.
-
-    Raises:
-        ValueError: The data module has no `latent_cache_dir`, or another one was given to it.
-    """
+    """Give `training.latent_cache_dir`, where set, to the data module, which has to know it."""
     folder = config.training.latent_cache_dir
     if folder is None:
         return
     options = config.data.get("init_args", config.data)
+    name = config.data.get("class_path", FieldDataModule.__name__).rpartition(".")[-1]
     if "latent_cache_dir" not in options:
-        name = config.data.get("class_path", FieldDataModule.__name__).rpartition(".")[-1]
-        raise ValueError(
-            f"training.latent_cache_dir={folder} is set, but {name} reads no latent cache; leave it out, or "
-            "choose the data module gust_torch.LatentDataModule"
-        )
+        problem = f"{name} reads no latent cache; leave it out, or choose gust_torch.LatentDataModule"
+        raise ValueError(f"training.latent_cache_dir={folder} is set, but {problem}")
     if options.latent_cache_dir not in (None, folder):
-        raise ValueError(
-            f"training.latent_cache_dir={folder} and data.init_args.latent_cache_dir="
-            f"{options.latent_cache_dir} differ; give the first alone"
-        )
+        other = f"data.init_args.latent_cache_dir={options.latent_cache_dir}"
+        raise ValueError(f"training.latent_cache_dir={folder} and {other} differ; give the first alone")
     options.latent_cache_dir = folder
 
 
@@ -359,31 +329,21 @@ def run(arguments: Sequence[str], signals: Signals, *, is_whole_command: bool) -
             signals=signals,
         )
     except Exception as error:
-        if not isinstance(error, MISTAKES) and type(error).__module__.partition(".")[0] != "wandb":
-            raise
-        if isinstance(error, RuntimeError) and _OTHER_WEIGHTS not in str(error):
+        is_wandb = type(error).__module__.partition(".")[0] == "wandb"
+        if not (isinstance(error, MISTAKES) or is_wandb or _OTHER_WEIGHTS in str(error)):
             raise  # no mistake of the user
-        line = one_line(_reason(error))
+        line = _reason(error)
+        if is_wandb:
+            line = f"W&B: {line}; run `wandb login`, set WANDB_API_KEY, or WANDB_MODE=offline"
         is_usage = isinstance(error, ArgumentError) and _WRONG_FLAG.search(line) is not None
         fail(line, USAGE_ERROR if is_usage else 1)
 
 
-def _reason(error: Exception) -> Exception:
-    """Return what a class says of its arguments, without jsonargparse's many lines around it in subclass
-    mode."""
+def _reason(error: Exception) -> str:
+    """Say in a line what is wrong, without what jsonargparse writes around it in subclass mode."""
     while str(error).startswith(_NO_SUBTYPE) and isinstance(error.__cause__, Exception):
         error = error.__cause__
-    if _OTHER_WEIGHTS in str(error):
-        return ValueError(
-            "the checkpoint to continue from is of another architecture; give the settings of its training, "
-            "or train anew without --ckpt_path"
-        )
-    if type(error).__module__.partition(".")[0] == "wandb":
-        return ValueError(f"W&B: {error}; run `wandb login`, set WANDB_API_KEY, or WANDB_MODE=offline")
-    if found := _MISSING.search(str(error)):
-        return ValueError(f"--{found[1]} is required; `fit --help` lists what there is")
-    if found := _UNTRUSTED.search(str(error)):
-        return ValueError(untrusted(found[1], source="the settings"))
-    if found := _BAD_CLASS.search(str(error)):
-        return ValueError(f"{found[1].rpartition('.')[2]}: {found[2]}; `fit --help` lists what there is")
-    return error
+    for pattern, words in _WORDS:
+        if found := re.search(pattern, str(error)):
+            return one_line(ValueError(found.expand(words)))
+    return one_line(error)

@@ -10,8 +10,8 @@ from gust_torch.metrics.errors import vrmse
 from gust_torch.metrics.spectra import ShellSpectrum
 from gust_torch.models.token_model import TokenModel
 from gust_torch.models.vqvae import VQVAE2d
-from gust_torch.tasks.model_task import ModelTask, num_training_steps
-from gust_torch.tasks.validation import ValidationSums
+from gust_torch.tasks.model_task import ModelTask, num_training_steps, per_field
+from gust_torch.tasks.validation import perplexity
 
 FLOOR = 1e-6
 """Share of a sample's total power below which shells count as empty."""
@@ -34,6 +34,8 @@ class VQVAETask(ModelTask):
         **architecture: The arguments of `VQVAE2d`.
     """
 
+    model: TokenModel
+
     def __init__(
         self,
         *,
@@ -52,26 +54,25 @@ class VQVAETask(ModelTask):
         self.spectral_weight = spectral_weight
         self.augment_shifts = augment_shifts
         self.compile_networks = compile
-        self.model: TokenModel
-        self.spectral_loss: LogSpectrumLoss
-        self.validation: ValidationSums
+        # Of the newest validation: inputs and reconstructions (b, c, h, w) of the first batch, and how often
+        # each code is used in a frame, (K_k,) for each scale.
+        self.examples: list[torch.Tensor] = []
+        self.code_counts: list[torch.Tensor] = []
+
+    def build(self) -> TokenModel:
+        """Return a new model for the data module's fields."""
+        return VQVAE2d(self.data.spec, **self.architecture)
 
     def configure_model(self) -> None:
-        """Build the model for the data module's fields; resumed runs take statistics from the checkpoint."""
+        """Build the model and what measures it; resumed runs take statistics from the checkpoint."""
         if hasattr(self, "model"):
             return
-        self.prepare(VQVAE2d(self.data.spec, **self.architecture))
-
-    def prepare(self, model: TokenModel) -> None:
-        """Give the new model its statistics, and build what measures it."""
-        self.model = model
+        self.model = self.build()
         if self.trainer.training:
-            model.set_statistics(*self.data.statistics())
-        spectrum = ShellSpectrum(self.data.spec)
-        self.spectral_loss = LogSpectrumLoss(spectrum)
-        self.validation = ValidationSums(spectrum, model.vocab_sizes)
+            self.model.set_statistics(*self.data.statistics())
+        self.spectral_loss = LogSpectrumLoss(ShellSpectrum(self.data.spec))
         if self.compile_networks:
-            for part in (model.encoder, model.decoder):
+            for part in (self.model.encoder, self.model.decoder):
                 if isinstance(part, nn.Module):
                     part.compile()
 
@@ -96,11 +97,6 @@ class VQVAETask(ModelTask):
             return batch
         return random_shifts(batch, self.model.spec.boundary, self.draws())
 
-    def draws(self) -> torch.Generator:
-        """Return the random numbers of this step and process."""
-        seed = self.global_step * self.trainer.world_size + self.global_rank
-        return torch.Generator().manual_seed(seed)
-
     def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
         """Loss of a batch of physical fields (b, c, h, w)."""
         batch = self.augment(batch)
@@ -117,32 +113,33 @@ class VQVAETask(ModelTask):
 
     def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
         """Collect errors, spectra and code counts of a batch (b, c, h, w)."""
-        batch, count = self.true_part(batch)
+        batch, count = self.true_part(batch, len(batch))
         output = self.model(batch)
+        if batch_idx == 0:
+            self.examples = [batch, output.reconstruction]
         loss = output.reconstruction_loss + output.quantizer_loss
         if self.spectral_weight > 0:
             loss = loss + self.spectral_weight * self.spectral_loss(output.reconstruction, batch)
         errors = vrmse(output.reconstruction, batch).mean(0)
-        values = {"val/loss": loss, "val/vrmse": errors.mean()}
-        names = self.model.spec.names
-        if len(names) > 1:
-            values |= {f"val/vrmse_{name}": error for name, error in zip(names, errors, strict=True)}
+        pairs = zip(output.indices, self.model.vocab_sizes, strict=True)
+        spectrum = self.spectral_loss.spectrum
+        values = {
+            "val/loss": loss,
+            **per_field("val/vrmse", errors, self.model.spec.names),
+            "spectra": torch.stack([spectrum(x.float()).mean(0) for x in (batch, output.reconstruction)]),
+            "codes": torch.cat([torch.bincount(i.flatten(), minlength=n) for i, n in pairs]) / len(batch),
+        }
         self.means.add(values, count)
-        self.validation.add(batch, output.reconstruction, output.indices, counts=count > 0)
 
-    def on_validation_epoch_start(self) -> None:
-        """Start the sums of the pass."""
-        super().on_validation_epoch_start()
-        self.validation.reset()
-
-    def on_validation_epoch_end(self) -> None:
-        """Log what needs sums over all samples and processes."""
-        super().on_validation_epoch_end()
-        self.validation.reduce()
-        for name, error in zip(BAND_NAMES, self.validation.band_errors(), strict=True):
-            self.log(f"val/spectral_error_{name}", error, sync_dist=True)
-        for (h, w), ratio in zip(self.model.scales, self.validation.perplexity_ratios(), strict=True):
-            self.log(f"val/perplexity_ratio_{h}x{w}", ratio, sync_dist=True)
+    def metrics(self, means: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Turn the mean spectra into errors of bands, the code counts into shares of the codes in use."""
+        bands = self.spectral_loss.spectrum.band_errors(*means.pop("spectra")).mean(0)
+        self.code_counts = list(means.pop("codes").split(self.model.vocab_sizes))
+        for name, error in zip(BAND_NAMES, bands, strict=True):
+            means[f"val/spectral_error_{name}"] = error
+        for (h, w), counts in zip(self.model.scales, self.code_counts, strict=True):
+            means[f"val/perplexity_ratio_{h}x{w}"] = perplexity(counts) / counts.numel()
+        return means
 
 
 class LogSpectrumLoss(nn.Module):
@@ -150,9 +147,6 @@ class LogSpectrumLoss(nn.Module):
 
     A squared error alone rewards leaving out what cannot be predicted, so small scales lose their power; this
     term asks for the right power at each scale whatever its phase. Shell 0, the mean, is left out.
-
-    Args:
-        spectrum: Shell spectrum on the grid of the data.
     """
 
     def __init__(self, spectrum: ShellSpectrum) -> None:

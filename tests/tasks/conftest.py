@@ -1,11 +1,13 @@
 """Tiny files, and flags of a model that trains on them in seconds."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gust_torch.tasks.cli import main
 from solvers.common.hdf5_utils import HDF5Writer
 
 NUM_FRAMES = 40
@@ -82,3 +84,33 @@ def tiny_flags() -> Callable[[Path, Path], list[str]]:
         return [part for name, value in values.items() for part in (f"--{name}", str(value))]
 
     return flags
+
+
+@pytest.fixture
+def refused(capfd: pytest.CaptureFixture[str]) -> Callable[[list[str]], str]:
+    """`refused(arguments)`: the one line with which the training command ends, with exit code 1."""
+
+    def run(arguments: list[str]) -> str:
+        with pytest.raises(SystemExit) as exit_info:
+            main(arguments)
+        assert exit_info.value.code == 1
+        (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+        return line
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def logged() -> Callable[[Path], dict[str, list[float]]]:
+    """`logged(root)`: the values of each metric in the newest log of a training, in their order."""
+
+    def read(root: Path) -> dict[str, list[float]]:
+        newest = max((root / "logs").iterdir(), key=lambda folder: int(folder.name.split("_")[1]))
+        found: dict[str, list[float]] = {}
+        with (newest / "metrics.csv").open() as file:
+            for row in csv.DictReader(file):
+                for name in filter(row.get, row):
+                    found.setdefault(name, []).append(float(row[name]))
+        return found
+
+    return read

@@ -1,6 +1,5 @@
 """The training command with the latent operator: from the cache and on the fly, resumed, on two processes."""
 
-import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -103,25 +102,9 @@ def flags(home, root, *, cache=None, encoder=None, **more):
     return ["--config", str(config), *(part for n, v in values.items() for part in (f"--{n}", str(v)))]
 
 
-def logged(root, name, version=0):
-    """Return the logged values of one quantity, in their order."""
-    with (root / "logs" / f"version_{version}" / "metrics.csv").open() as file:
-        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
-
-
 def last(root):
     """Return the last checkpoint, as it lies on disk."""
     return torch.load(root / LAST, weights_only=True)
-
-
-def error_of(arguments, capfd):
-    """Return the one line with which the command refuses."""
-    with pytest.raises(SystemExit) as exit_info:
-        main(["fit", *arguments])
-    assert exit_info.value.code == 1
-    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    return lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -132,19 +115,19 @@ def trained(home, tmp_path_factory):
     return folder
 
 
-def test_the_cache_gives_the_losses_of_encoding_on_the_fly(home, trained, tmp_path):
+def test_the_cache_gives_the_losses_of_encoding_on_the_fly(home, trained, tmp_path, logged):
     main(["fit", *flags(home, tmp_path / "raw", encoder="encoder.ckpt")])
     main(["fit", *flags(home, tmp_path / "other", cache="cache_other")])
     folders = (trained, tmp_path / "raw", tmp_path / "other")
-    cached, raw, other = (logged(folder, "train/loss") + logged(folder, "val/loss") for folder in folders)
+    cached, raw, other = (logged(folder)["train/loss"] + logged(folder)["val/loss"] for folder in folders)
     assert len(raw) == 2 * 6 + 2  # 24 windows in batches of 4, two epochs
     # The encoder works in batches of other sizes, which moves the last digits.
     assert cached == pytest.approx(raw, rel=1e-5)
     assert other != pytest.approx(raw, rel=1e-2)
 
 
-def test_a_run_learns_and_leaves_an_operator(home, trained):
-    assert logged(trained, "val/loss")[-1] < logged(trained, "val/persistence")[-1]
+def test_a_run_learns_and_leaves_an_operator(home, trained, logged):
+    assert logged(trained)["val/loss"][-1] < logged(trained)["val/persistence"][-1]
     model = load_model(trained / "checkpoints" / "best.ckpt", LatentOperator)
     assert model.parameter_names == ("nu",)
     assert model.condition_log.tolist() == [True, True]
@@ -175,35 +158,32 @@ def test_a_crashed_run_resumes_bit_for_bit_within_an_epoch(home, trained, tmp_pa
     assert all(torch.equal(value, got[name]) for name, value in expected.items())
 
 
-def test_another_encoder_than_that_of_the_checkpoint_is_refused(home, trained, tmp_path, capfd):
+def test_another_encoder_than_that_of_the_checkpoint_is_refused(home, trained, tmp_path, refused, logged):
     path = ["--ckpt_path", str(trained / LAST)]
-    assert "with another autoencoder than" in error_of(
-        [*flags(home, tmp_path, cache="cache_other"), *path], capfd
-    )
-    with pytest.raises(SystemExit):
-        main(["validate", *flags(home, tmp_path, cache="cache_other"), *path])
-    assert "with another autoencoder than" in capfd.readouterr().err
+    for command in ("fit", "validate"):
+        error = refused([command, *flags(home, tmp_path, cache="cache_other"), *path])
+        assert "with another autoencoder than" in error
     main(["validate", *flags(home, tmp_path / "own", encoder="encoder.ckpt"), *path])
-    assert logged(tmp_path / "own", "val/loss")[-1] == pytest.approx(
-        logged(trained, "val/loss")[-1], rel=1e-5
+    assert logged(tmp_path / "own")["val/loss"][-1] == pytest.approx(
+        logged(trained)["val/loss"][-1], rel=1e-5
     )
 
 
-def test_the_saved_config_runs_again(trained, tmp_path):
+def test_the_saved_config_runs_again(trained, tmp_path, logged):
     saved = trained / "logs" / "version_0" / "config.yaml"
     main(["fit", f"--config={saved}", "--trainer.default_root_dir", str(tmp_path)])
-    assert logged(tmp_path, "train/loss") == logged(trained, "train/loss")
+    assert logged(tmp_path)["train/loss"] == logged(trained)["train/loss"]
 
 
-def test_bf16_and_gradient_clipping(home, tmp_path, capfd):
+def test_bf16_and_gradient_clipping(home, tmp_path, refused, logged):
     half = flags(home, tmp_path / "half", cache="cache_encoder", trainer__precision="bf16-true")
-    assert "trainer.precision=bf16-true would" in error_of(half, capfd)
+    assert "trainer.precision=bf16-true would" in refused(["fit", *half])
     more = {"trainer__precision": "bf16-mixed", "trainer__gradient_clip_val": 1e-3, "trainer__max_epochs": 1}
     main(["fit", *flags(home, tmp_path, encoder="encoder.ckpt", **more)])
-    assert np.isfinite(logged(tmp_path, "val/loss")).all()
+    assert np.isfinite(logged(tmp_path)["val/loss"]).all()
 
 
-def test_two_processes_train_from_the_cache(home, tmp_path):
+def test_two_processes_train_from_the_cache(home, tmp_path, logged):
     ddp = {"trainer__devices": 2, "trainer__strategy": "ddp", "trainer__max_epochs": 1}
     arguments = flags(home, tmp_path, cache="cache_encoder", **ddp)
     result = subprocess.run(
@@ -219,38 +199,38 @@ def test_two_processes_train_from_the_cache(home, tmp_path):
     one = [*flags(home, tmp_path / "one", cache="cache_encoder"), "--ckpt_path", str(tmp_path / LAST)]
     main(["validate", *one])
     for name in ("val/loss", "val/persistence"):  # means over the windows of both processes
-        assert logged(tmp_path, name)[-1] == pytest.approx(logged(tmp_path / "one", name)[-1], rel=1e-5)
+        assert logged(tmp_path)[name][-1] == pytest.approx(logged(tmp_path / "one")[name][-1], rel=1e-5)
 
 
-def test_a_data_module_without_latents_is_told_apart(home, tmp_path, turbulence_file, capfd):
+def test_a_data_module_without_latents_is_told_apart(home, tmp_path, turbulence_file, refused):
     root = ["--trainer.default_root_dir", str(tmp_path)]
     arguments = ["--data.data_path", str(turbulence_file), "--training.latent_cache_dir", "somewhere", *root]
     expected = "training.latent_cache_dir=somewhere is set, but FieldDataModule reads no latent cache"
-    assert expected in error_of(arguments, capfd)
+    assert expected in refused(["fit", *arguments])
     graphs = ["--data", "gust_torch.GraphDataModule", "--data.init_args.kind", "mesh"]
     graphs += ["--data.init_args.train_path", "a.zarr", "--data.init_args.val_path", "b.zarr"]
-    assert "GraphDataModule reads no latent cache" in error_of([*arguments[2:], *graphs], capfd)
+    assert "GraphDataModule reads no latent cache" in refused(["fit", *arguments[2:], *graphs])
     both = flags(home, tmp_path, cache="cache_encoder", data__init_args__latent_cache_dir="elsewhere")
-    assert "differ; give the first alone" in error_of(both, capfd)
-    assert "training.latent_cache_dir" in error_of(flags(home, tmp_path), capfd)
+    assert "differ; give the first alone" in refused(["fit", *both])
+    assert "training.latent_cache_dir" in refused(["fit", *flags(home, tmp_path)])
 
 
-def test_windows_without_a_step_are_refused(home, tmp_path, capfd):
+def test_windows_without_a_step_are_refused(home, tmp_path, refused):
     arguments = flags(home, tmp_path, cache="cache_encoder", data__init_args__n_steps=1)
-    assert "data.n_steps=1 hold no step" in error_of(arguments, capfd)
+    assert "data.n_steps=1 hold no step" in refused(["fit", *arguments])
 
 
-def test_a_steady_problem_is_refused(home, tmp_path, capfd):
+def test_a_steady_problem_is_refused(home, tmp_path, refused):
     for split, num in (("train", 4), ("val", 2)):
         write_task(tmp_path / f"darcy2d_{split}.h5", num, num_times=1)
     assert make_cache(tmp_path / "cache", home / "encoder.ckpt", tmp_path, "darcy2d") == 0
     steady = {"data__init_args__task": "darcy2d", "data__init_args__root": tmp_path}
     for source in ({"encoder": "encoder.ckpt"}, {"cache": tmp_path / "cache"}):
         arguments = flags(home, tmp_path / "run", **source, **steady)
-        assert "steady: no times to step through" in error_of(arguments, capfd)
+        assert "steady: no times to step through" in refused(["fit", *arguments])
 
 
-def test_particles_train_from_their_cache(tmp_path):
+def test_particles_train_from_their_cache(tmp_path, logged):
     pytest.importorskip("zarr")
     pytest.importorskip("torch_geometric")
     from gust_torch.data.graphs.ragged import RaggedWriter
@@ -270,7 +250,7 @@ def test_particles_train_from_their_cache(tmp_path):
     assert make_cache(tmp_path / "cache", tmp_path / "encoder.ckpt", tmp_path, "particles_advect") == 0
     more = {"config": CONFIG.with_name("particles_advect.yaml"), "data__init_args__root": tmp_path}
     main(["fit", *flags(tmp_path, tmp_path / "run", cache="cache", **more)])
-    assert len(logged(tmp_path / "run", "train/loss")) == 2 * 2  # 10 windows in batches of 4
+    assert len(logged(tmp_path / "run")["train/loss"]) == 2 * 2  # 10 windows in batches of 4
     model = load_model(tmp_path / "run" / "checkpoints" / "best.ckpt", LatentOperator)
     assert model.spec == spec
 

@@ -11,7 +11,7 @@ from torch.utils.data.distributed import DistributedSampler
 from gust_torch.metrics.spectra import ShellSpectrum
 from gust_torch.spec import FieldSpec
 from gust_torch.tasks.model_task import warmup_share
-from gust_torch.tasks.validation import MeanSums, ValidationSums, num_true_samples, perplexity
+from gust_torch.tasks.validation import MeanSums, num_true_samples, perplexity
 from gust_torch.tasks.vqvae import LogSpectrumLoss, random_shifts
 
 SPEC = FieldSpec(names=("a", "b"), grid=(16, 20))
@@ -72,22 +72,16 @@ def test_perplexity_is_the_number_of_equally_used_codes():
     assert perplexity(torch.tensor([0, 9])).item() == pytest.approx(1.0)
 
 
-def test_validation_sums_do_not_depend_on_the_batches():
-    x, x_hat = torch.randn(6, 2, 16, 20), torch.randn(6, 2, 16, 20)
-    indices = [torch.randint(4, (6, 1, 1)), torch.randint(9, (6, 3, 2))]
-    results = []
+def test_means_do_not_depend_on_the_batches():
+    scalars, spectra = torch.randn(6), torch.randn(6, 2, 5)
     for size in (6, 2):
-        sums = ValidationSums(ShellSpectrum(SPEC), (4, 9))
+        sums = MeanSums()
         for i in range(0, 6, size):
             part = slice(i, i + size)
-            sums.add(x[part], x_hat[part], [index[part] for index in indices])
-        sums.reduce()
-        results.append((sums.band_errors(), torch.stack(sums.perplexity_ratios()), sums.code_counts()))
-    assert torch.allclose(results[0][0], results[1][0])
-    assert torch.allclose(results[0][1], results[1][1])
-    assert torch.equal(results[0][2][1], torch.bincount(indices[1].flatten(), minlength=9))
-    expected = sums.spectrum.band_errors(sums.spectrum(x).mean(0), sums.spectrum(x_hat).mean(0)).mean(0)
-    assert torch.allclose(results[0][0], expected, atol=1e-6)
+            sums.add({"a": scalars[part].mean(), "b": spectra[part].mean(0)}, size)
+        found = sums.reduce(torch.device("cpu"))
+        assert torch.allclose(found["a"], scalars.mean())
+        assert torch.allclose(found["b"], spectra.mean(0))
 
 
 @pytest.mark.parametrize("total", [1, 2, 5, 13])
@@ -99,7 +93,6 @@ def test_each_sample_is_counted_by_one_process(total, world):
         sampler = DistributedSampler(data, num_replicas=world, rank=rank, shuffle=False)
         counted += list(sampler)[: num_true_samples(DataLoader(data, sampler=sampler))]
     assert sorted(counted) == list(range(total))
-    assert num_true_samples([DataLoader(data), DataLoader(data)]) == 2 * total
 
 
 def test_a_weight_of_zero_adds_the_names_alone():
@@ -108,4 +101,3 @@ def test_a_weight_of_zero_adds_the_names_alone():
     sums.add({"a": torch.tensor(1.0)}, 3)
     sums.add({"a": torch.tensor(5.0)}, 1)
     assert sums.reduce(torch.device("cpu")) == {"a": torch.tensor(2.0)}
-    assert MeanSums().reduce(torch.device("cpu")) == {}
