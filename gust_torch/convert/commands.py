@@ -135,7 +135,7 @@ def convert_pattern(pattern: str, out: Path, options: Options, family: str | Non
 
     `options.splits` None gives a single file. Errors are those of `convert_family`.
     """
-    paths = [Path(path) for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
+    paths = [Path(path) for path in sorted(glob.glob(pattern, recursive=True)) if os.path.isfile(path)]
     if not paths:
         raise ValueError(f"no files match --pattern {pattern!r}; quote it, and check that the folder exists")
     root = Path(os.path.commonpath([path.parent for path in paths]))

@@ -124,7 +124,6 @@ def convert(
     for source in sources[1:]:
         _check_fits(sources[0], source)
     plan = Plan(sources, _split(sources, options, own_splits), options)
-    _say_notes(plan)
     stats = [(str(source.path), source.path.stat()) for source in sources]
     request = {
         "family": family.name,
@@ -167,6 +166,7 @@ def _check_fits(first: Source, source: Source) -> None:
 
 def _write(plan: Plan, stage: Stage, paths: Mapping[str, Path], interrupt: Interrupt) -> None:
     """Append every source that is not in the outputs yet; stop between blocks when interrupted."""
+    _say_notes(plan)
     finished = stage.progress.get("finished", 0)
     frames = stage.progress.get("frames", dict.fromkeys(plan.splits.used, 0))
     if finished:

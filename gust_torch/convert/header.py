@@ -21,14 +21,7 @@ from solvers.common.hdf5.structure import NUMBERS, Contents, Rule
 logger = logging.getLogger(__name__)
 
 AGAIN = "download the file again"
-AXES = {
-    "n": "samples",
-    "t": "times",
-    "x": "points along x",
-    "y": "points along y",
-    "c": "components",
-    "1": "1",
-}
+AXES = {"n": "samples", "t": "times", "x": "points along x", "y": "points along y", "c": "components"}
 
 # "Nu0.01", "Eta1.e-8", "M0.1": a key directly followed by a number, one of the name's "_" separated tokens.
 _TOKEN = re.compile(r"([A-Za-z]+)([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
@@ -68,7 +61,7 @@ def sample_nodes(file: h5py.File, family: Family, max_samples: int | None) -> li
 
 def field_dataset(node: h5py.Group, array: Array) -> h5py.Dataset:
     """Return the dataset of an array of a family, of the right type and rank."""
-    shape = ", ".join(AXES[letter] for letter in array.axes)
+    shape = ", ".join(AXES.get(letter, "1") for letter in array.axes)
     return _look(node, array.key, Rule(shape=f"({shape})", ranks=(len(array.axes),), kinds="f", remedy=AGAIN))
 
 

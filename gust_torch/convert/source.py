@@ -150,10 +150,8 @@ def _common_sizes(datasets: Sequence[tuple[Array, h5py.Dataset]]) -> dict[str, i
         for axis, size in zip(array.axes, dataset.shape, strict=True):
             expected = common.setdefault(f"c {array.key}" if axis == "c" else axis, max(size, 1))
             if size != expected:
-                raise ValueError(
-                    f"{place(dataset)} has shape {dataset.shape}: {size} {AXES[axis]}, expected {expected} "
-                    f"as elsewhere in the file; it is damaged: {AGAIN}"
-                )
+                found = f"{size} {AXES.get(axis, 'entries')}, expected {expected} as elsewhere in the file"
+                raise ValueError(f"{place(dataset)} of shape {dataset.shape} has {found}; {AGAIN}")
     return common
 
 

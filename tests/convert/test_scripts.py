@@ -18,7 +18,7 @@ BAD = {
     "coordinate_mismatch": ("burgers1d", "/x-coordinate has shape (125,)"),
     "corrupt_chunk": ("burgers1d", "/tensor: "),
     "darcy_counts_differ": ("darcy2d", "8 samples, expected 7"),
-    "group_shape_differs": ("diffusion_reaction2d", "/0002/data has"),
+    "group_shape_differs": ("diffusion_reaction2d", "10 times, expected 11"),
     "group_without_data": ("shallow_water2d", "/0007/data is missing"),
     "inf_field": ("burgers1d", "field 'u' is -inf"),
     "mismatching_shapes": ("burgers1d", "(64, 1)} instead of"),
@@ -55,6 +55,18 @@ def test_multimodal(sources, out: Path, multimodal, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err.count("\n") == 1
     assert multimodal([*command, "--overwrite", "--splits", "0.5", "0.5", "0", "--seed", "4"]) == 0
     assert not (out / "burgers1d_test.h5").exists()
+
+
+def test_a_refusal_stands_alone_where_there_is_something_to_note(
+    sources, out: Path, multimodal, caplog
+) -> None:
+    sources.darcy()
+    command = ["darcy2d", "--root", str(sources.root), "--out", str(out)]
+    assert multimodal(command) == 0
+    assert "steady problem" in caplog.text
+    caplog.clear()
+    assert multimodal(command) == 1
+    assert not caplog.records
 
 
 def test_generic(script, sources, out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,8 +127,6 @@ def _set_attribute(name: str, value: object) -> object:
 
 BROKEN = {
     "missing": ("burgers1d", _replace("tensor", None), "/tensor is missing"),
-    "complex": ("burgers1d", _replace("tensor", np.zeros((2, 5, 8), "c8")), "complex64"),
-    "integers": ("burgers1d", _replace("tensor", np.zeros((2, 5, 8), "i4")), "int32"),
     "rank": (
         "burgers1d",
         _replace("tensor", np.zeros((5, 8), "f4")),
