@@ -213,7 +213,7 @@ def _writer(plan: Plan, path: Path, split: str, frames: int) -> HDF5Writer:
             "split_by": plan.splits.by,
             "boundary_x": grid.boundary[0],
             "boundary_y": grid.boundary[1],
-            "boundary_note": family.boundary_note,
+            "boundary_note": family.boundary[1],
             "grid_y": "uniform",
             "length_x": grid.lengths[0],
             "length_y": grid.lengths[1],

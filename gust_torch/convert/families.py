@@ -32,8 +32,7 @@ class Family:
         equation: The equation solved, in the names of the fields and parameters.
         parameters: Names under /parameters; upstream may spell them in another case.
         boundary: "periodic", "wall" (anything else), "name" (the file name says periodic or trans) or
-            "config" (the YAML config's velocity_extrapolation says it).
-        boundary_note: Boundary condition in words.
+            "config" (the YAML config's velocity_extrapolation says it); and the condition in words.
         groups: Whether each sample is a group of its own, named by its seed.
         coordinates: Keys of x and y, in the file or in each group; () where the config gives the grid.
         time_key: Key of the times; "" for a steady problem, or where a frame's number is its time.
@@ -48,8 +47,7 @@ class Family:
     arrays: tuple[Array, ...]
     equation: str
     parameters: tuple[str, ...]
-    boundary: str = "periodic"
-    boundary_note: str = "periodic"
+    boundary: tuple[str, str] = ("periodic", "periodic")
     groups: bool = False
     coordinates: tuple[str, ...] = ("x-coordinate",)
     time_key: str = "t-coordinate"
@@ -97,8 +95,7 @@ _TABLE = (
         arrays=_scalars("ntx", "density", "pressure", "Vx"),
         equation="compressible Navier-Stokes, shear viscosity eta, bulk viscosity zeta",
         parameters=("eta", "zeta"),
-        boundary="name",
-        boundary_note=_PERIODIC_OR_OUTFLOW,
+        boundary=("name", _PERIODIC_OR_OUTFLOW),
     ),
     Family(
         name="cfd2d",
@@ -107,8 +104,7 @@ _TABLE = (
         arrays=_scalars("ntxy", "density", "pressure", "Vx", "Vy"),
         equation="compressible Navier-Stokes, shear viscosity eta, bulk viscosity zeta, Mach number M",
         parameters=("M", "eta", "zeta"),
-        boundary="name",
-        boundary_note=_PERIODIC_OR_OUTFLOW,
+        boundary=("name", _PERIODIC_OR_OUTFLOW),
         coordinates=("x-coordinate", "y-coordinate"),
     ),
     Family(
@@ -118,8 +114,7 @@ _TABLE = (
         arrays=(Array("nu", "nxy", ("nu",)), Array("tensor", "n1xy", ("u",))),
         equation="-div(nu grad u) = beta; nu is the input, u the solution",
         parameters=("beta",),
-        boundary="wall",
-        boundary_note="u = 0 on the boundary",
+        boundary=("wall", "u = 0 on the boundary"),
         coordinates=("x-coordinate", "y-coordinate"),
         start_fields=("nu",),
         time_key="",
@@ -133,8 +128,7 @@ _TABLE = (
         arrays=(Array("data", "tyxc", ("u", "v")),),
         equation="u_t = Du lap(u) + u - u^3 - k - v; v_t = Dv lap(v) + u - v",
         parameters=("Du", "Dv", "k"),
-        boundary="wall",
-        boundary_note="no flow: zero normal derivative",
+        boundary=("wall", "no flow: zero normal derivative"),
         groups=True,
         coordinates=("grid/x", "grid/y"),
         time_key="grid/t",
@@ -147,8 +141,7 @@ _TABLE = (
         arrays=(Array("data", "tx1", ("u",)),),
         equation="u_t = D / R(u) u_xx, R(u) = 1 + (1 - por)/por rho_s k_f n_f u^(n_f - 1)",
         parameters=("D", "por", "rho_s", "k_f", "n_f", "sol"),
-        boundary="wall",
-        boundary_note="u = sol at the left end, u = D u_x at the right end",
+        boundary=("wall", "u = sol at the left end, u = D u_x at the right end"),
         groups=True,
         coordinates=("grid/x",),
         time_key="grid/t",
@@ -164,8 +157,7 @@ _TABLE = (
         ),
         equation="v_t + v.grad v = -grad p + nu lap(v) + particles force, div v = 0; particles advected by v",
         parameters=("nu",),
-        boundary="config",
-        boundary_note="as velocity_extrapolation and particle_extrapolation of the config say",
+        boundary=("config", "as velocity_extrapolation and particle_extrapolation of the config say"),
         coordinates=(),
         time_key="t",
         note="frame 0 of each trajectory is the raw noise that the run started from, not divergence-free",
@@ -177,8 +169,7 @@ _TABLE = (
         arrays=(Array("data", "txy1", ("h",)),),
         equation="shallow water equations over a flat bottom, radial dam break; h is the water depth",
         parameters=("gravity", "dam_radius", "inner_height"),
-        boundary="wall",
-        boundary_note="zero normal derivative (outflow)",
+        boundary=("wall", "zero normal derivative (outflow)"),
         groups=True,
         coordinates=("grid/x", "grid/y"),
         time_key="grid/t",
@@ -209,15 +200,13 @@ def detect_family(paths: Sequence[Path]) -> Family:
     found: dict[str, Path] = {}
     for path in paths:
         refuse_3d(path.name)
-        for family in FAMILIES.values():
-            own = rf"{family.file_name}|{family.name}_({'|'.join(SPLITS)})\b"
-            if re.match(own, path.name, re.IGNORECASE):
-                found[family.name] = path
-                break
-        else:
+        own = {family.name: rf"{family.file_name}|{family.name}_({'|'.join(SPLITS)})\b" for family in _TABLE}
+        names = [name for name, pattern in own.items() if re.match(pattern, path.name, re.IGNORECASE)]
+        if not names:
             raise ValueError(
-                f"{path}: the name is that of no PDEBench family; give --family ({', '.join(FAMILIES)})"
+                f"{path}: the name is of no PDEBench family; give --family ({', '.join(FAMILIES)})"
             )
+        found[names[0]] = path
     if len(found) > 1:
         each = ", ".join(f"{path.name} is {name}" for name, path in found.items())
         raise ValueError(f"the files belong to several families ({each}): convert one family at a time")

@@ -123,9 +123,10 @@ def read_grid(
 
 def _boundary(family: Family, config: Mapping[str, Any], path: Path) -> str:
     """Find whether this file is "periodic" or "wall"."""
-    if family.boundary in ("periodic", "wall"):
-        return family.boundary
-    words = path.stem.split("_") if family.boundary == "name" else [config.get("velocity_extrapolation")]
+    kind = family.boundary[0]
+    if kind in ("periodic", "wall"):
+        return kind
+    words = path.stem.split("_") if kind == "name" else [config.get("velocity_extrapolation")]
     found = [_BOUNDARIES[word] for word in (str(word).casefold() for word in words) if word in _BOUNDARIES]
     if len(found) != 1:
         raise ValueError(

@@ -46,13 +46,13 @@ def ups_form(family: Family, file: h5py.File) -> Family | None:
     time_key = family.time_key if family.time_key and family.time_key in file else ""
     missing = [] if keys else ["coordinates are those of the release"]
     missing += ["times are frame numbers"] if family.time_key and not time_key else []
-    one_unit_a_cell = family.boundary == "config"
+    one_unit_a_cell = family.boundary[0] == "config"
     return replace(
         family,
         arrays=tuple(arrays),
         coordinates=keys,
         time_key=time_key,
-        boundary="wall" if one_unit_a_cell else family.boundary,
+        boundary=("wall", family.boundary[1]) if one_unit_a_cell else family.boundary,
         note=": ".join(["a file of the universal simulator", *([", ".join(missing)] if missing else [])]),
         domain=None if one_unit_a_cell else (1.0, 1.0),
     )
