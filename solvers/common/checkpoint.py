@@ -62,21 +62,27 @@ def load_checkpoint(path: str | os.PathLike[str], *, arrays: bool = True) -> Che
         ) from error
 
 
-def changed_parameters(
+def check_parameters(
+    path: Path,
     saved: Mapping[str, CheckpointValue],
     now: Mapping[str, CheckpointValue],
     *,
     apart_from: Collection[str] = (),
-) -> list[str]:
-    """Describe parameters that are other than in a checkpoint: "Re: 1000.0 in the checkpoint, 2000.0 now".
+) -> None:
+    """Refuse to continue a run with other parameters than its checkpoint has, `apart_from` some.
 
-    Names that an older checkpoint lacks are passed over, and those in `apart_from`.
+    Raises:
+        ValueError: Naming those that differ; names that an older checkpoint lacks are passed over.
     """
-    return [
+    if changes := [
         f"{name}: {value} in the checkpoint, {now.get(name, 'absent')} now"
         for name, value in saved.items()
         if name not in apart_from and now.get(name, "absent") != value
-    ]
+    ]:
+        raise ValueError(
+            f"{path}: the run to resume has other parameters ({'; '.join(changes)}); leave them out, or "
+            "start anew with --overwrite or another --output_dir"
+        )
 
 
 def resume_output(path: Path, num_samples: int, metadata: Mapping[str, CheckpointValue]) -> HDF5Writer:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
-
-ParameterValue = str | int | float | bool | None
 
 Precision = Literal["float64", "float32"]
 FieldName = Literal["vorticity", "omega"]
@@ -46,27 +44,20 @@ class SolverConfig:
     dtype: Precision = "float64"
 
     def __post_init__(self) -> None:
+        half = self.NX // 2
+        self._check(self.NX >= 4 and self.NX % 2 == 0, "NX", "an even number of at least 4")
         for name in ("Re", "dt"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0.0):
-                raise ValueError(f"{name} must be a positive number, got {value}; set --{name}")
-        if not (math.isfinite(self.alpha) and self.alpha >= 0.0):
-            raise ValueError(f"alpha must be zero or positive (a drag), got {self.alpha}; set --alpha")
-        if not math.isfinite(self.beta):
-            raise ValueError(f"beta must be a finite number, got {self.beta}; set --beta")
-        if self.NX < 4 or self.NX % 2:
-            remedy = max(4, self.NX + self.NX % 2)
-            raise ValueError(f"NX must be even and at least 4, got {self.NX}; try --NX {remedy}")
+            self._check(0.0 < getattr(self, name) < math.inf, name, "a positive number")
+        self._check(0.0 <= self.alpha < math.inf, "alpha", "zero or positive (a drag)")
+        self._check(math.isfinite(self.beta), "beta", "a finite number")
         for name in ("fkx", "fky"):
-            value = getattr(self, name)
-            if not 0 <= value < self.NX // 2:
-                raise ValueError(
-                    f"{name} must be in 0..{self.NX // 2 - 1} to be resolved at NX={self.NX}, got {value}; "
-                    f"lower --{name} or raise --NX above {2 * abs(value)}"
-                )
-        if self.dtype not in get_args(Precision):
-            expected = ", ".join(get_args(Precision))
-            raise ValueError(f"dtype must be one of {expected}, got {self.dtype!r}; set --dtype")
+            resolved = f"in 0..{half - 1} to be resolved at NX={self.NX}"
+            self._check(0 <= getattr(self, name) < half, name, resolved)
+        self._check(self.dtype in get_args(Precision), "dtype", " or ".join(get_args(Precision)))
+
+    def _check(self, is_good: bool, name: str, wanted: str) -> None:
+        if not is_good:
+            raise ValueError(f"{name} must be {wanted}, got {getattr(self, name)!r}; set --{name}")
 
     @property
     def nu(self) -> float:
@@ -95,13 +86,20 @@ class RunConfig(SolverConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}; set --seed")
-        if self.field_name not in get_args(FieldName):
-            expected = " or ".join(get_args(FieldName))
-            raise ValueError(f"field_name must be {expected}, got {self.field_name!r}; set --field_name")
+        self._check(self.seed >= 0, "seed", "zero or positive")
+        self._check(self.field_name in get_args(FieldName), "field_name", " or ".join(get_args(FieldName)))
         for name in ("tTotal", "tSave"):
-            self._check_multiple(name, getattr(self, name))
+            interval = getattr(self, name)
+            self._check(0.0 < interval < math.inf, name, "a positive number")
+            ratio = interval / self.dt
+            steps = max(1, round(ratio))
+            if abs(ratio - steps) > MULTIPLE_TOLERANCE * steps:
+                below = max(1, math.floor(ratio))
+                raise ValueError(
+                    f"{name}={interval:g} must be a whole number of steps, but is {ratio:.6g} steps of "
+                    f"dt={self.dt:g}; choose --{name} {below * self.dt:.10g} or "
+                    f"{(below + 1) * self.dt:.10g}, or --dt {interval / math.ceil(ratio):.10g}"
+                )
 
     @property
     def num_steps(self) -> int:
@@ -112,23 +110,6 @@ class RunConfig(SolverConfig):
     def save_every(self) -> int:
         """Steps between two frames."""
         return round(self.tSave / self.dt)
-
-    def parameters(self) -> dict[str, ParameterValue]:
-        """Return all parameters by the names of their flags."""
-        return asdict(self)
-
-    def _check_multiple(self, name: str, interval: float) -> None:
-        if not (math.isfinite(interval) and interval > 0.0):
-            raise ValueError(f"{name} must be a positive number, got {interval}; set --{name}")
-        ratio = interval / self.dt
-        steps = max(1, round(ratio))
-        if abs(ratio - steps) > MULTIPLE_TOLERANCE * steps:
-            below = max(1, math.floor(ratio))
-            raise ValueError(
-                f"{name}={interval:g} must be a whole number of steps, but is {ratio:.6g} steps of "
-                f"dt={self.dt:g}; choose --{name} {below * self.dt:.10g} or {(below + 1) * self.dt:.10g}, "
-                f"or --dt {interval / math.ceil(ratio):.10g}"
-            )
 
 
 @dataclass(frozen=True)
@@ -153,10 +134,8 @@ class Options:
         if self.workers < 0:
             raise ValueError(f"workers must be 1 or more (0 chooses), got {self.workers}; set --workers")
         if not self.checkpoint_interval >= 0.0:
-            raise ValueError(
-                f"checkpoint_interval must be 0 seconds or more, got {self.checkpoint_interval}; "
-                "set --checkpoint_interval"
-            )
+            found = self.checkpoint_interval
+            raise ValueError(f"checkpoint_interval must be 0 seconds or more, got {found}; set it")
 
     @property
     def output(self) -> Path:

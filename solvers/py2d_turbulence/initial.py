@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import scipy.io
@@ -74,7 +74,14 @@ def read_vorticity(path: str | Path, num_points: int) -> Field:
         raise ValueError(f"{path}: {found}; check --ic_file")
     if path.suffix not in _READERS:
         raise ValueError(f"{path}: expected one of {', '.join(_READERS)}; convert the file for --ic_file")
-    field = np.asarray(_READERS[path.suffix](path))
+    try:
+        field = np.asarray(_READERS[path.suffix](path))
+    except NotImplementedError as error:
+        raise ValueError(f"{path}: a MATLAB 7.3 file; save it with the option '-v7'") from error
+    except (MatReadError, ValueError, TypeError, OSError, EOFError, BadZipFile, zlib.error) as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: cannot be read ({error}); check --ic_file") from error
     if field.ndim == 3:
         field = field[-1]
     if field.ndim != 2 or field.shape[0] != field.shape[1] or field.shape[0] < 2:
@@ -95,44 +102,30 @@ def read_vorticity(path: str | Path, num_points: int) -> Field:
 
 
 def _read_mat(path: Path) -> NDArray[np.generic]:
-    try:
-        contents = scipy.io.loadmat(path, variable_names=["Omega"])
-    except NotImplementedError as error:
-        raise ValueError(f"{path}: a MATLAB 7.3 file; save it with the option '-v7'") from error
-    except (MatReadError, ValueError, TypeError, OSError, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be read as a MATLAB file ({error}); check --ic_file") from error
-    if "Omega" not in contents:
-        names = [name for name, _, _ in scipy.io.whosmat(path)]
-        raise ValueError(f"{path}: expected a variable Omega, found {names}; rename it")
-    return contents["Omega"]
+    name = _one_of(path, ("Omega",), [name for name, _, _ in scipy.io.whosmat(path)])
+    return scipy.io.loadmat(path, variable_names=[name])[name]
 
 
 def _read_npz(path: Path) -> NDArray[np.generic]:
-    if not zipfile.is_zipfile(path):  # numpy would take it for a pickle
-        raise ValueError(f"{path}: is cut short or no .npz file; check --ic_file")
-    try:
-        with np.load(path, allow_pickle=False) as contents:
-            for name in ("omega0", "omega"):
-                if name in contents.files:
-                    return contents[name]
-            found = contents.files
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: cannot be read as .npz ({error}); check --ic_file") from error
-    raise ValueError(f"{path}: expected an array omega0 or omega, found {found}; rename it")
+    if not is_zipfile(path):  # numpy would take it for a pickle
+        raise ValueError("cut short, or no .npz file")
+    with np.load(path, allow_pickle=False) as contents:
+        return contents[_one_of(path, ("omega0", "omega"), contents.files)]
 
 
 def _read_h5(path: Path) -> NDArray[np.generic]:
     with open_file(path) as file:
-        fields = file["fields"]
-        for name in ("vorticity", "omega"):
-            if name in fields:
-                count = num_samples(file)
-                if count == 0:
-                    raise ValueError(f"{path}: holds no frame; give another --ic_file")
-                return fields[name][count - 1]
-        raise ValueError(
-            f"{path}: expected a field vorticity, found {sorted(fields)}; give another --ic_file"
-        )
+        count = num_samples(file)
+        if count == 0:
+            raise ValueError("it holds no frame")
+        return file["fields"][_one_of(path, ("vorticity", "omega"), list(file["fields"]))][count - 1]
+
+
+def _one_of(path: Path, wanted: Sequence[str], found: Sequence[str]) -> str:
+    for name in wanted:
+        if name in found:
+            return name
+    raise ValueError(f"{path}: expected an array {' or '.join(wanted)}, found {found}; rename it")
 
 
 _READERS: dict[str, Callable[[Path], NDArray[np.generic]]] = {

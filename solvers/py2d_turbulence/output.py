@@ -19,25 +19,20 @@ from solvers.py2d_turbulence.grid import DOMAIN_LENGTH, coordinates
 from solvers.py2d_turbulence.stepper import State
 
 SOLVER = "py2d_turbulence"
-SCHEME = "ab2cn"
+PARAMETERS = ("Re", "nu", "alpha", "beta", "fkx", "fky")
 
 
 def create_output(path: Path, config: RunConfig, *, compression: str | None, overwrite: bool) -> HDF5Writer:
-    """Return the writer of a new output file.
-
-    Raises:
-        FileExistsError: if the file exists and is not to be overwritten.
-        OSError: if it cannot be written.
-    """
+    """Return the writer of a new output file."""
     axis = coordinates(config.NX)
     return HDF5Writer(
         path,
         fields={config.field_name: (config.NX, config.NX)},
         coordinates={"x": axis, "y": axis},
         metadata={
-            **{name: "" if value is None else value for name, value in config.parameters().items()},
+            **{name: "" if value is None else value for name, value in asdict(config).items()},
             "solver": SOLVER,
-            "scheme": SCHEME,
+            "scheme": "ab2cn",
             "nu": config.nu,
             "boundary_x": "periodic",
             "boundary_y": "periodic",
@@ -46,26 +41,11 @@ def create_output(path: Path, config: RunConfig, *, compression: str | None, ove
             "length_y": DOMAIN_LENGTH,
             **provenance(),
         },
-        parameters={
-            "Re": config.Re,
-            "nu": config.nu,
-            "alpha": config.alpha,
-            "beta": config.beta,
-            "fkx": float(config.fkx),
-            "fky": float(config.fky),
-        },
+        parameters={name: float(getattr(config, name)) for name in PARAMETERS},
         scalars=[field.name for field in fields(Diagnostics)],
         compression=compression,
         overwrite=overwrite,
     )
-
-
-def append_frame(
-    writer: HDF5Writer, config: RunConfig, state: State, diagnostics: Diagnostics, *, time: float
-) -> None:
-    """Append the vorticity and its diagnostics."""
-    frame: dict[str, np.ndarray] = {config.field_name: state.vorticity.astype(np.float32)}
-    writer.append(frame, time=time, scalars=asdict(diagnostics))
 
 
 @dataclass(frozen=True)
@@ -88,36 +68,19 @@ class Saved:
 
 
 def write_checkpoint(path: Path, config: RunConfig, state: State, *, num_samples: int, backend: str) -> None:
-    """Replace the checkpoint atomically.
-
-    Raises:
-        OSError: if the disk is full; the checkpoint before stays.
-    """
+    """Replace the checkpoint atomically; where the disk is full, the one before stays."""
     counters: dict[str, int | str] = {"step": state.step, "num_samples": num_samples, "backend": backend}
     save_checkpoint(
         path,
         {"omega_hat": state.omega_hat, "advection_hat": state.advection_hat, **export_wisdom()},
-        {**config.parameters(), "solver": SOLVER, **counters},
+        {**asdict(config), "solver": SOLVER, **counters},
     )
 
 
-def read_parameters(path: Path) -> dict[str, Any]:
-    """Read the parameters of a stopped run by the names of their flags.
-
-    Raises:
-        ValueError: if there is no checkpoint, or it is not one of this solver.
-    """
-    return _parameters(path, load_checkpoint(path, arrays=False))
-
-
 def read_checkpoint(path: Path) -> Saved:
-    """Read a stopped run.
-
-    Raises:
-        ValueError: if there is no checkpoint, or it is not one of this solver.
-    """
+    """Read a stopped run; a ValueError if there is no checkpoint, or not one of this solver."""
     checkpoint = load_checkpoint(path)
-    parameters, meta, arrays = _parameters(path, checkpoint), checkpoint.meta, checkpoint.arrays
+    parameters, meta, arrays = parameters_of(path, checkpoint), checkpoint.meta, checkpoint.arrays
     shape = parameters["NX"], parameters["NX"] // 2 + 1
     if any(arrays.get(name, np.empty(0)).shape != shape for name in ("omega_hat", "advection_hat")):
         raise ValueError(f"{path}: expected two states {shape}; it is damaged, start anew with --overwrite")
@@ -125,9 +88,10 @@ def read_checkpoint(path: Path) -> Saved:
     return Saved(parameters, state, int(str(meta["num_samples"])), str(meta["backend"]), arrays)
 
 
-def _parameters(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+def parameters_of(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the parameters of a stopped run by the names of their flags."""
     meta = {"field_name": "vorticity", **checkpoint.meta}  # older ones lack it
-    names = RunConfig().parameters()
+    names = [field.name for field in fields(RunConfig)]
     if meta.get("solver") != SOLVER or not {*names, "step", "num_samples", "backend"} <= set(meta):
         raise ValueError(f"{path}: not a checkpoint of this solver; start anew with --overwrite")
     return {name: meta[name] for name in names}

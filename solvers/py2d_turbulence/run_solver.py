@@ -43,9 +43,11 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str] | None) -> int:
     default = None
     if folder := find_resumed(argv):  # the saved run is the default of what is not given again
-        from solvers.py2d_turbulence.output import read_parameters
+        from solvers.common.checkpoint import load_checkpoint
+        from solvers.py2d_turbulence.output import parameters_of
 
-        saved = read_parameters(folder / CHECKPOINT_NAME)
+        path = folder / CHECKPOINT_NAME
+        saved = parameters_of(path, load_checkpoint(path, arrays=False))
         default = Arguments(Options(folder), RunConfig(**saved))
     arguments = parse(
         Arguments,

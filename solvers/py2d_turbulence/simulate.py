@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from pathlib import Path
+from dataclasses import asdict
 
-from solvers.common.checkpoint import all_or_nothing, changed_parameters, resume_output
+import numpy as np
+
+from solvers.common.checkpoint import all_or_nothing, check_parameters, resume_output
 from solvers.common.files import WriterLock
 from solvers.common.hdf5_utils import HDF5Writer
 from solvers.common.progress import Interrupt, Progress
@@ -16,12 +18,7 @@ from solvers.py2d_turbulence.diagnostics import Diagnostics, diagnose, largest_s
 from solvers.py2d_turbulence.fft import cached_wisdom_path, import_wisdom, load_wisdom, store_wisdom
 from solvers.py2d_turbulence.grid import DOMAIN_LENGTH, padded_size
 from solvers.py2d_turbulence.initial import random_vorticity, read_vorticity
-from solvers.py2d_turbulence.output import (
-    append_frame,
-    create_output,
-    read_checkpoint,
-    write_checkpoint,
-)
+from solvers.py2d_turbulence.output import create_output, read_checkpoint, write_checkpoint
 from solvers.py2d_turbulence.stability import WARNING_FACTOR, check_step, round_down, step_limit
 from solvers.py2d_turbulence.stepper import BlowUpError, State, Stepper, initial_state, rollout
 from solvers.py2d_turbulence.team import available_cores
@@ -58,7 +55,7 @@ def start(config: RunConfig, options: Options, *, overwrite: bool = False) -> in
         compression = options.compression
         with create_output(options.output, config, compression=compression, overwrite=overwrite) as writer:
             options.checkpoint.unlink(missing_ok=True)  # it belongs to the output that is replaced now
-            loop = RunLoop(config, stepper, writer, options.checkpoint, options.checkpoint_interval)
+            loop = RunLoop(config, options, stepper, writer)
             with all_or_nothing(writer):
                 loop.save_frame(state)
                 loop.save_checkpoint(state)
@@ -75,12 +72,7 @@ def resume(config: RunConfig, options: Options) -> int:
     """
     with WriterLock(options.checkpoint), Interrupt() as interrupt:
         saved = read_checkpoint(options.checkpoint)
-        changed = changed_parameters(saved.parameters, config.parameters(), apart_from=("tTotal",))
-        if changed:
-            raise ValueError(
-                f"{options.checkpoint}: the run to resume has other parameters ({'; '.join(changed)}); "
-                "leave them out, or start anew with --overwrite or another --output_dir"
-            )
+        check_parameters(options.checkpoint, saved.parameters, asdict(config), apart_from=("tTotal",))
         state, time_reached = saved.state, saved.state.step * config.dt
         if state.step > config.num_steps:
             raise ValueError(
@@ -101,8 +93,7 @@ def resume(config: RunConfig, options: Options) -> int:
         num_samples = min(saved.num_samples, state.step // config.save_every + 1)
         with resume_output(options.output, num_samples, {"tTotal": config.tTotal}) as writer:
             logger.info("resumed at t=%g, step %d", time_reached, state.step)
-            loop = RunLoop(config, stepper, writer, options.checkpoint, options.checkpoint_interval)
-            return loop.march(state, interrupt)
+            return RunLoop(config, options, stepper, writer).march(state, interrupt)
 
 
 def _plan(config: RunConfig, options: Options) -> Stepper:
@@ -123,26 +114,10 @@ def _workers(config: RunConfig, options: Options) -> int:
 
 
 class RunLoop:
-    """One run on its open output.
+    """One run on its open output."""
 
-    Args:
-        config: the run.
-        stepper: advances its state.
-        writer: its output.
-        checkpoint: path of its checkpoint.
-        checkpoint_interval: seconds of wall-clock time between checkpoints.
-    """
-
-    def __init__(
-        self,
-        config: RunConfig,
-        stepper: Stepper,
-        writer: HDF5Writer,
-        checkpoint: Path,
-        checkpoint_interval: float,
-    ) -> None:
-        self._config, self._stepper, self._writer = config, stepper, writer
-        self._checkpoint, self._checkpoint_interval = checkpoint, checkpoint_interval
+    def __init__(self, config: RunConfig, options: Options, stepper: Stepper, writer: HDF5Writer) -> None:
+        self._config, self._options, self._stepper, self._writer = config, options, stepper, writer
         self._last_checkpoint = time.monotonic()
         self._limit = math.inf  # for dt, the smallest that a frame bore
 
@@ -153,13 +128,11 @@ class RunLoop:
             FloatingPointError: if the flow blows up; frames and checkpoint stay those of the good flow.
         """
         config, size = self._config, self._config.NX
+        states = rollout(self._stepper, state, num_steps=config.num_steps, save_every=config.save_every)
+        title = f"turbulence {size}x{size}"
         try:
-            with Progress(
-                config.num_steps, description=f"turbulence {size}x{size}", initial=state.step
-            ) as progress:
-                for following in rollout(
-                    self._stepper, state, num_steps=config.num_steps, save_every=config.save_every
-                ):
+            with Progress(config.num_steps, description=title, initial=state.step) as progress:
+                for following in states:
                     steps, state = following.step - state.step, following
                     stopping = interrupt.signal is not None or state.step == config.num_steps
                     progress.update(steps, self._visit(state, stopping=stopping))
@@ -180,17 +153,15 @@ class RunLoop:
         )  # fmt: skip
         return 0
 
-    def save_frame(self, state: State) -> Diagnostics:
+    def save_frame(self, state: State) -> None:
         """Write a frame with its diagnostics."""
-        diagnostics = diagnose(state.omega_hat, self._config)
-        self._append(state, diagnostics)
-        return diagnostics
+        self._append(state, diagnose(state.omega_hat, self._config))
 
     def save_checkpoint(self, state: State) -> None:
         """Put the frames on the disk, then the checkpoint that counts them."""
         self._writer.sync()
         write_checkpoint(
-            self._checkpoint,
+            self._options.checkpoint,
             self._config,
             state,
             num_samples=self._writer.num_samples,
@@ -206,7 +177,8 @@ class RunLoop:
         """
         config = self._config
         frame_due = state.step % config.save_every == 0 or state.step == config.num_steps
-        checkpoint_due = stopping or time.monotonic() - self._last_checkpoint >= self._checkpoint_interval
+        seconds = time.monotonic() - self._last_checkpoint
+        checkpoint_due = stopping or seconds >= self._options.checkpoint_interval
         if not (frame_due or checkpoint_due):
             return {}
         diagnostics = diagnose(state.omega_hat, config)
@@ -222,15 +194,12 @@ class RunLoop:
     def _append(self, state: State, diagnostics: Diagnostics) -> None:
         """Write a frame, and warn once if the flow has become too fast for the step."""
         config = self._config
-        append_frame(self._writer, config, state, diagnostics, time=state.step * config.dt)
+        frame: dict[str, np.ndarray] = {config.field_name: state.vorticity.astype(np.float32)}
+        self._writer.append(frame, time=state.step * config.dt, scalars=asdict(diagnostics))
         limit = step_limit(config, diagnostics.cfl * DOMAIN_LENGTH / (config.NX * config.dt))
         if limit < config.dt / WARNING_FACTOR <= self._limit:
-            logger.warning(
-                "warning: dt=%g is above the %.2g that the flow bears (CFL %.2g) and may blow up",
-                config.dt,
-                limit,
-                diagnostics.cfl,
-            )
+            message = "warning: dt=%g is above the %.2g that the flow bears (CFL %.2g) and may blow up"
+            logger.warning(message, config.dt, limit, diagnostics.cfl)
         self._limit = min(limit, self._limit)
 
     def _explain(self, error: BlowUpError) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
@@ -79,43 +80,39 @@ class RBCConfig:
     length_x: tyro.conf.Suppress[float] = 4.0
 
     def __post_init__(self) -> None:
-        """Check every value.
-
-        Raises:
-            ValueError: naming the parameter, what was expected and what came.
-        """
         if isinstance(self.resolution, str):
-            object.__setattr__(self, "resolution", parse_resolution(self.resolution))
+            if not re.fullmatch(r"\d+x\d+", self.resolution.lower()):
+                raise ValueError(f"resolution: expected NXxNZ such as 512x128, got {self.resolution!r}")
+            object.__setattr__(self, "resolution", tuple(map(int, self.resolution.lower().split("x"))))
         for name in ("rayleigh", "prandtl", "dT", "safety_factor", "snapshot_dt", "length_x"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name}: expected a positive number, got {value}")
         if self.seed < 0:
             raise ValueError(f"seed: expected an integer >= 0, got {self.seed}")
-        self._check_choices()
-        check_resolution(self.resolution)
+        for name, allowed in {
+            "timestepper": get_args(Scheme),
+            "grid": get_args(Grid),
+            "init": get_args(Init),
+        }.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if (
+            not self.fields
+            or set(self.fields) - set(FIELD_COMPONENTS)
+            or len({*self.fields}) < len(self.fields)
+        ):
+            wanted = f"distinct names out of {', '.join(FIELD_COMPONENTS)}"
+            raise ValueError(f"fields: expected {wanted}, got {list(self.fields)}")
+        nx, nz = self.resolution
+        if min(nx, nz) < MIN_RESOLUTION or nx % 2:  # sines and cosines come in pairs
+            wanted = f"at least {MIN_RESOLUTION} modes each way and an even NX"
+            raise ValueError(f"resolution: expected {wanted}, got {nx}x{nz}")
         ratio = self.stop_sim_time / self.snapshot_dt
         if not (math.isfinite(ratio) and ratio >= 0 and abs(ratio - round(ratio)) <= 1e-6):
             raise ValueError(
                 f"stop_sim_time: expected a multiple of snapshot_dt = {self.snapshot_dt} (frames are "
                 f"equidistant and the last one ends the run), got {self.stop_sim_time}"
-            )
-
-    def _check_choices(self) -> None:
-        """Check the values that come from a list."""
-        choices = {
-            "timestepper": get_args(Scheme),
-            "grid": get_args(Grid),
-            "init": get_args(Init),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        unknown = [name for name in self.fields if name not in FIELD_COMPONENTS]
-        if unknown or not self.fields or len(set(self.fields)) < len(self.fields):
-            raise ValueError(
-                f"fields: expected distinct names out of {', '.join(FIELD_COMPONENTS)}, "
-                f"got {list(self.fields)}"
             )
 
     @property
@@ -157,40 +154,9 @@ class RBCConfig:
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> "RBCConfig":
-        """Parameters from `plain` values; missing ones take their defaults, other names are passed over.
-
-        Raises:
-            ValueError: If one is not valid.
-        """
+        """Parameters from `plain` values; missing ones take their defaults, other names are passed over."""
         names = {field.name for field in dataclasses.fields(cls)}
         known = {name: value for name, value in values.items() if name in names}
         if "fields" in known:
             known["fields"] = tuple(known["fields"].split(","))
         return cls(**known)
-
-
-def parse_resolution(text: str) -> tuple[int, int]:
-    """(Nx, Nz) from "512x128".
-
-    Raises:
-        ValueError: If the text is not two numbers joined by x, or the numbers are no resolution.
-    """
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
-        raise ValueError(f"resolution: expected NXxNZ such as 512x128, got {text!r}")
-    resolution = int(parts[0]), int(parts[1])
-    check_resolution(resolution)
-    return resolution
-
-
-def check_resolution(resolution: tuple[int, int]) -> None:
-    """Check (Nx, Nz).
-
-    Raises:
-        ValueError: If a number is too small, or Nx is odd.
-    """
-    nx, nz = resolution
-    if nx < MIN_RESOLUTION or nz < MIN_RESOLUTION:
-        raise ValueError(f"resolution: expected at least {MIN_RESOLUTION} modes each way, got {nx}x{nz}")
-    if nx % 2:
-        raise ValueError(f"resolution: expected an even NX (sine and cosine pairs), got {nx}x{nz}")

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from solvers.common.checkpoint import changed_parameters, load_checkpoint, save_checkpoint
+from solvers.common.checkpoint import check_parameters, load_checkpoint, save_checkpoint
 from solvers.common.hdf5_utils import HDF5Writer
 from solvers.common.provenance import provenance
 from solvers.rayleigh_benard.config import FIELD_COMPONENTS, RBCConfig
@@ -29,13 +29,12 @@ CHANGEABLE = ("stop_sim_time", "safety_factor")
 def create_output(
     path: Path, config: RBCConfig, coordinates: dict[str, np.ndarray], *, num_ranks: int, overwrite: bool
 ) -> HDF5Writer:
-    """Writer of a new output file.
-
-    Raises:
-        FileExistsError: If the file exists and is not to be overwritten.
-        OSError: If it cannot be written.
-    """
-    shapes = {name: _frame_shape(config, name) for name in config.fields}
+    """Return the writer of a new output file."""
+    # (nx, nz), or (nx, nz, components)
+    shapes = {
+        name: (*config.resolution, FIELD_COMPONENTS[name]) if FIELD_COMPONENTS[name] else config.resolution
+        for name in config.fields
+    }
     return HDF5Writer(
         path,
         fields=shapes,
@@ -56,12 +55,6 @@ def create_output(
         scalars=SCALARS,
         overwrite=overwrite,
     )
-
-
-def _frame_shape(config: RBCConfig, name: str) -> tuple[int, ...]:
-    """(nx, nz) or (nx, nz, components)."""
-    components = FIELD_COMPONENTS[name]
-    return (*config.resolution, components) if components else config.resolution
 
 
 @dataclass(frozen=True)
@@ -86,21 +79,13 @@ def gather_state(flow: "RayleighBenard") -> dict[str, np.ndarray]:
 def write_checkpoint(
     path: Path, flow: "RayleighBenard", clock: StepClock, arrays: Mapping[str, np.ndarray]
 ) -> None:
-    """Save a state from `gather_state`; rank 0 only.
-
-    Raises:
-        OSError: If the disk is full; the checkpoint before stays.
-    """
+    """Save a state from `gather_state`; rank 0 only. Where the disk is full, the one before stays."""
     counters = {name: getattr(clock, name) for name in COUNTERS}
     save_checkpoint(path, arrays, {**flow.config.plain(), **counters, "num_ranks": flow.comm.size})
 
 
 def read_checkpoint(path: Path, config: RBCConfig) -> Saved:
-    """State and counters of a stopped run; rank 0 only.
-
-    Raises:
-        ValueError: If there is no checkpoint, or it is one of other parameters.
-    """
+    """State and counters of a stopped run, a ValueError if it is of other parameters; rank 0 only."""
     checkpoint = load_checkpoint(path)
     meta = dict(checkpoint.meta)
     counters = {
@@ -108,11 +93,7 @@ def read_checkpoint(path: Path, config: RBCConfig) -> Saved:
     }
     if len(counters) <= len(COUNTERS):
         raise ValueError(f"{path}: expected a checkpoint of this solver; start again with --overwrite")
-    if changed := changed_parameters(meta, config.plain(), apart_from=CHANGEABLE):
-        raise ValueError(
-            f"{path}: the run to resume has other parameters ({'; '.join(changed)}); "
-            "give the same ones or start again with --overwrite"
-        )
+    check_parameters(path, meta, config.plain(), apart_from=CHANGEABLE)
     if config.num_intervals < counters["frame"] + (counters["j"] > 0):
         raise ValueError(
             f"stop_sim_time: the run to resume is past {config.stop_sim_time:g} already; give a later time"
@@ -127,20 +108,14 @@ def restore(flow: "RayleighBenard", clock: StepClock, saved: Saved | None) -> No
     steps and start anew, as at time 0, with their first-order relative: one step with an error of O(dt^2).
     """
     saved = flow.comm.bcast(saved)
-    if saved is None:
-        raise ValueError("expected a saved state on rank 0, got none")
+    assert saved is not None
     for name in COUNTERS:
         setattr(clock, name, saved.counters[name])
     for field in flow.solver.state:
-        _set_coefficients(field, saved.arrays[field.name])
+        field.preset_layout("c")
+        local = (slice(None),) * len(field.tensorsig) + field.dist.coeff_layout.slices(field.domain, 1)
+        np.copyto(field.data, saved.arrays[field.name][local])
     if saved.counters["num_ranks"] != flow.comm.size:
         logger.info("resumed on another number of ranks: equal to round-off, not bit for bit")
     if not flow.config.one_step:
         logger.info("%s restarts with one step of first order", flow.config.timestepper)
-
-
-def _set_coefficients(field: Any, values: np.ndarray) -> None:
-    """Set a field's local coefficients from the whole array."""
-    field.preset_layout("c")
-    local = (slice(None),) * len(field.tensorsig) + field.dist.coeff_layout.slices(field.domain, 1)
-    np.copyto(field.data, values[local])

@@ -44,11 +44,6 @@ def plot_frame(path: Path, image: Path, frame: int = -1) -> None:
     A vector field gives a picture for each component. The colors of signed fields leave out the most extreme
     values; arrows at the ends of the color bar say so.
 
-    Args:
-        path: output of a run.
-        image: file to write; its suffix chooses the format.
-        frame: index, negative ones count from the end.
-
     Raises:
         ValueError: If the file is none of ours, or has no such frame.
         OSError: If the picture cannot be written.
@@ -66,23 +61,23 @@ def plot_frame(path: Path, image: Path, frame: int = -1) -> None:
             raise ValueError(f"{path}: expected a frame below {count}, got {frame}; set --frame")
         frame %= count
         x, y = file["coordinates/x"][:], file["coordinates/y"][:]
-        fields = {
-            label: values
-            for name, data in file["fields"].items()
-            for label, values in _components(name, data[frame])
-        }
+        fields = {}
+        for name, data in file["fields"].items():
+            values = data[frame]
+            if values.ndim == 2:
+                fields[name] = values
+            else:
+                count = values.shape[-1]
+                ends = "xyz" if count <= 3 else map(str, range(count))
+                fields |= {f"{name}_{end}": values[..., i] for i, end in enumerate([*ends][:count])}
         time = float(file["coordinates/time"][frame]) if "coordinates/time" in file else None
         metadata = dict(file["metadata"].attrs)
     axis_names = ("x", "z") if metadata.get("boundary_y") == "wall" else ("x", "y")
     aspect = (y[-1] - y[0]) / (x[-1] - x[0])
     width = min(WIDTH_INCHES, LARGEST_HEIGHT_INCHES / aspect)
+    size = width + BESIDE_INCHES, (width * aspect + 0.2) * len(fields) + 0.6
     figure, rows = plt.subplots(
-        len(fields),
-        1,
-        figsize=(width + BESIDE_INCHES, (width * aspect + 0.2) * len(fields) + 0.6),
-        sharex=True,
-        squeeze=False,
-        layout="constrained",
+        len(fields), 1, figsize=size, sharex=True, squeeze=False, layout="constrained"
     )
     for axes, (name, values) in zip(rows[:, 0], fields.items(), strict=True):
         _draw(axes, name, x, y, values)
@@ -91,15 +86,6 @@ def plot_frame(path: Path, image: Path, frame: int = -1) -> None:
     rows[-1, 0].set_xlabel(axis_names[0])
     figure.savefig(image, dpi=DOTS_PER_INCH)
     plt.close(figure)
-
-
-def _components(name: str, values: "np.ndarray") -> list[tuple[str, "np.ndarray"]]:
-    """Return a scalar field, or the components of a vector field, with their names."""
-    if values.ndim == 2:
-        return [(name, values)]
-    count = values.shape[-1]
-    ends = ("x", "y", "z") if count <= 3 else tuple(map(str, range(count)))
-    return [(f"{name}_{ends[i]}", values[..., i]) for i in range(count)]
 
 
 def _title(metadata: dict[str, Any], time: float | None, grid: tuple[int, int]) -> str:
@@ -131,9 +117,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
 
     def command() -> None:
-        given = parse(
-            Arguments, argv, prog="python -m solvers.rayleigh_benard.plot", description=__doc__ or ""
-        )
+        program = "python -m solvers.rayleigh_benard.plot"
+        given = parse(Arguments, argv, prog=program, description=__doc__ or "")
         plot_frame(given.path, given.image, given.frame)
 
     return run_command(command, stopped="stopped")

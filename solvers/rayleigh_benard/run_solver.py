@@ -41,11 +41,7 @@ class Arguments:
 
 
 def read_arguments(argv: list[str] | None) -> Arguments:
-    """Parse the command line; where a run is resumed, its parameters are the defaults.
-
-    Raises:
-        ValueError: If a parameter is not valid, or there is no run to resume.
-    """
+    """Parse the command line; where a run is resumed, its parameters are the defaults."""
     default = None
     if folder := find_resumed(argv):
         from solvers.common.checkpoint import load_checkpoint  # loads numpy: after OMP_NUM_THREADS is set

@@ -43,12 +43,7 @@ T = TypeVar("T")
 
 
 def on_root(comm: Any, action: Callable[[], T]) -> T | None:
-    """Return the result of an action on rank 0, None elsewhere. Collective.
-
-    Raises:
-        ValueError: If the action raised it, then on every rank.
-        OSError: Likewise.
-    """
+    """Return an action's result on rank 0, None elsewhere; its ValueError or OSError is raised on all."""
     result: T | None = None
     error: ValueError | OSError | None = None
     if comm.rank == 0:
@@ -88,11 +83,18 @@ def abort_on_surprise(comm: Any) -> None:
 class Run:
     """One run into one directory. All methods are collective; only rank 0 touches the disk.
 
-    Attributes:
+    Args:
         config: the run.
-        flow: the simulation.
-        sampler: reads it.
-        clock: its time.
+        output_dir: created if missing; gets `output.h5` and `checkpoint.npz`.
+        overwrite: replace an earlier output.
+        resume: continue an earlier output from its checkpoint.
+        comm: ranks to run on.
+        checkpoint_seconds: wall-clock time between checkpoints; 0 writes one after each frame.
+
+    Raises:
+        ValueError: If the parameters do not fit the run to resume, or the ranks do not fit the grid.
+        FileExistsError: If there is an output and neither flag is given.
+        OSError: If the directory cannot be written.
     """
 
     def __init__(
@@ -105,21 +107,6 @@ class Run:
         comm: Any = MPI.COMM_WORLD,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
-        """Build the simulation and open the output.
-
-        Args:
-            config: the run.
-            output_dir: created if missing; gets `output.h5` and `checkpoint.npz`.
-            overwrite: replace an earlier output.
-            resume: continue an earlier output from its checkpoint.
-            comm: ranks to run on.
-            checkpoint_seconds: wall-clock time between checkpoints; 0 writes one after each frame.
-
-        Raises:
-            ValueError: If the parameters do not fit the run to resume, or the ranks do not fit the grid.
-            FileExistsError: If there is an output and neither flag is given.
-            OSError: If the directory cannot be written.
-        """
         self.config, self._comm, self._resumed = config, comm, resume
         self._output, self._checkpoint = output_dir / OUTPUT_NAME, output_dir / CHECKPOINT_NAME
         self._checkpoint_seconds, self._last_checkpoint = checkpoint_seconds, -math.inf
@@ -150,7 +137,11 @@ class Run:
             if self._lock is not None and self._writer is not None:
                 stack.enter_context(self._lock)
                 stack.enter_context(self._writer)
-            progress = self._progress(stack)
+            progress = None
+            if self._writer is not None:
+                total, done = self.config.num_intervals + 1, self._writer.num_samples
+                bar = Progress(total, unit="frame", description="convection", initial=done)
+                progress = stack.enter_context(bar)
             if not self._resumed:
                 with all_or_nothing(self._writer):
                     self._write_frame(progress)
@@ -162,9 +153,8 @@ class Run:
                     self._write_frame(progress)
                 if signal := largest(self._comm, interrupt.signal or 0):
                     self._save()
-                    logger.warning(
-                        "stopped by signal %d at time %g, saved; --resume continues", signal, self.clock.time
-                    )
+                    message = "stopped by signal %d at time %g, saved; --resume continues"
+                    logger.warning(message, signal, self.clock.time)
                     return 128 + signal
             self._save()
             self._write(lambda writer: writer.close(complete=True))
@@ -183,28 +173,20 @@ class Run:
                 f"{self._output} exists: continue it with --resume or replace it with --overwrite"
             )
         self._output.parent.mkdir(parents=True, exist_ok=True)
-        lock = WriterLock(self._checkpoint)
-        try:
-            saved = self._reopen() if self._resumed else None
-        except BaseException:
-            lock.release()
-            raise
-        self._lock = lock
-        return saved
-
-    def _reopen(self) -> Saved:
-        """Read the checkpoint and reopen the output after its last frame."""
-        saved = read_checkpoint(self._checkpoint, self.config)
-        changed = {name: getattr(self.config, name) for name in CHANGEABLE}
-        self._writer = resume_output(self._output, saved.counters["frame"] + 1, changed)
+        with contextlib.ExitStack() as on_error:
+            self._lock = on_error.enter_context(WriterLock(self._checkpoint))
+            saved = None
+            if self._resumed:
+                saved = read_checkpoint(self._checkpoint, self.config)
+                changed = {name: getattr(self.config, name) for name in CHANGEABLE}
+                self._writer = resume_output(self._output, saved.counters["frame"] + 1, changed)
+            on_error.pop_all()
         return saved
 
     def _create_output(self, overwrite: bool) -> HDF5Writer:
         """Writer of a new output; rank 0 only."""
-        coordinates = self.sampler.coordinates()
-        writer = create_output(
-            self._output, self.config, coordinates, num_ranks=self._comm.size, overwrite=overwrite
-        )
+        points, ranks = self.sampler.coordinates(), self._comm.size
+        writer = create_output(self._output, self.config, points, num_ranks=ranks, overwrite=overwrite)
         self._checkpoint.unlink(missing_ok=True)  # it belongs to the output that is replaced now
         return writer
 
@@ -212,13 +194,6 @@ class Run:
         """Let rank 0 do something with its writer; an error there is raised everywhere."""
         writer = self._writer
         on_root(self._comm, lambda: None if writer is None else action(writer))
-
-    def _progress(self, stack: contextlib.ExitStack) -> Progress | None:
-        """Display on rank 0."""
-        if self._writer is None:
-            return None
-        total, done = self.config.num_intervals + 1, self._writer.num_samples
-        return stack.enter_context(Progress(total, unit="frame", description="convection", initial=done))
 
     def _probe(self) -> None:
         """Check the flow, adapt the time step, log."""

@@ -128,7 +128,7 @@ def test_existing_output_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--NX", "31"), "NX must be even"),
+        (("--NX", "31"), "NX must be"),
         (("--tSave", "0.0125"), "tSave"),
         (("--workers", "-1"), "--workers"),
         (("--ic_file", "nowhere.mat"), "nowhere.mat"),

@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 
-from solvers.rayleigh_benard.config import RBCConfig, parse_resolution
+from solvers.rayleigh_benard.config import RBCConfig
 
 
 @pytest.mark.parametrize(("text", "expected"), [("512x128", (512, 128)), ("64X32", (64, 32))])
 def test_resolution(text: str, expected: tuple[int, int]) -> None:
     """NXxNZ, either case."""
-    assert parse_resolution(text) == expected
+    assert RBCConfig(resolution=text).resolution == expected
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_resolution(text: str, expected: tuple[int, int]) -> None:
 def test_bad_resolution(text: str) -> None:
     """One line that names the flag."""
     with pytest.raises(ValueError, match=r"resolution: expected .* got"):
-        parse_resolution(text)
+        RBCConfig(resolution=text)
 
 
 @pytest.mark.parametrize(
