@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from solvers.common.files import written_aside
-from solvers.common.hdf5.writer import open_unshared
-from solvers.common.hdf5_utils import HDF5Writer, read_hdf5_info
+from solvers.common.hdf5_utils import HDF5Writer
 
 CheckpointValue = str | int | float | bool | None
 
@@ -83,27 +82,6 @@ def check_parameters(
             f"{path}: the run to resume has other parameters ({'; '.join(changes)}); leave them out, or "
             "start anew with --overwrite or another --output_dir"
         )
-
-
-def resume_output(path: Path, num_samples: int, metadata: Mapping[str, CheckpointValue]) -> HDF5Writer:
-    """Return the writer of an output to be continued after its first `num_samples` frames.
-
-    Args:
-        path: The output; the caller holds the lock of its run.
-        num_samples: Frames to keep.
-        metadata: What a continued run may change, brought up to date in the file.
-
-    Raises:
-        ValueError: If the file is missing, broken or shorter than that.
-    """
-    if path.is_file():
-        stored = read_hdf5_info(path).metadata
-        if any(stored.get(name) != value for name, value in metadata.items()):
-            HDF5Writer.resume(path, num_samples=num_samples).close(complete=False)
-            with open_unshared(path, "r+") as file:
-                for name, value in metadata.items():
-                    file["metadata"].attrs.modify(name, value)
-    return HDF5Writer.resume(path, num_samples=num_samples)
 
 
 @contextmanager

@@ -66,15 +66,12 @@ def parse(
     `-` and `_` are the same in flags. The attributes' docstrings are the help texts.
 
     Args:
-        options: A dataclass.
+        options: A dataclass; what its `__post_init__` raises is raised here.
         arguments: The command line; None takes the program's.
         prog: The command as a user types it.
         description: What it does, shown above the flags.
         underscores: Whether the help spells flags with underscores.
         default: Values of what the command line does not give; by default those of the class.
-
-    Raises:
-        ValueError: If the dataclass's `__post_init__` says so.
     """
     # Checks of values wait until tyro is done, which would end the program in its own way.
     attributes = {"__post_init__": lambda self: None, "__doc__": options.__doc__}

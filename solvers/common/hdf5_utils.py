@@ -103,11 +103,7 @@ class Repack:
         return 0
 
 
-COMMANDS: dict[str, type[Info] | type[Validate] | type[Repack]] = {
-    "info": Info,
-    "validate": Validate,
-    "repack": Repack,
-}
+COMMANDS: dict[str, type[Info | Validate | Repack]] = {"info": Info, "validate": Validate, "repack": Repack}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

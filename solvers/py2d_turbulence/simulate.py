@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from solvers.common.checkpoint import all_or_nothing, check_parameters, resume_output
+from solvers.common.checkpoint import all_or_nothing, check_parameters
 from solvers.common.files import WriterLock
 from solvers.common.hdf5_utils import HDF5Writer
 from solvers.common.progress import Interrupt, Progress
@@ -73,6 +73,7 @@ def resume(config: RunConfig, options: Options) -> int:
     with WriterLock(options.checkpoint), Interrupt() as interrupt:
         saved = read_checkpoint(options.checkpoint)
         check_parameters(options.checkpoint, saved.parameters, asdict(config), apart_from=("tTotal",))
+        length = {"tTotal": config.tTotal}
         state, time_reached = saved.state, saved.state.step * config.dt
         if state.step > config.num_steps:
             raise ValueError(
@@ -80,7 +81,7 @@ def resume(config: RunConfig, options: Options) -> int:
                 "give a larger --tTotal"
             )
         if state.step == config.num_steps:  # a kill may have come just before the mark
-            with resume_output(options.output, saved.num_samples, {"tTotal": config.tTotal}) as writer:
+            with HDF5Writer.resume(options.output, num_samples=saved.num_samples, metadata=length) as writer:
                 writer.close(complete=True)
             logger.info("complete at t=%g, nothing to do; a larger --tTotal continues the run", time_reached)
             return 0
@@ -91,7 +92,7 @@ def resume(config: RunConfig, options: Options) -> int:
             logger.warning("warning: %s: the run continues to round-off, not bit for bit", change)
         # A run whose length is no multiple of tSave ended on a frame out of turn: drop it on going on.
         num_samples = min(saved.num_samples, state.step // config.save_every + 1)
-        with resume_output(options.output, num_samples, {"tTotal": config.tTotal}) as writer:
+        with HDF5Writer.resume(options.output, num_samples=num_samples, metadata=length) as writer:
             logger.info("resumed at t=%g, step %d", time_reached, state.step)
             return RunLoop(config, options, stepper, writer).march(state, interrupt)
 

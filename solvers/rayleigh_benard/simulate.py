@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from mpi4py import MPI
 
-from solvers.common.checkpoint import all_or_nothing, resume_output
+from solvers.common.checkpoint import all_or_nothing
 from solvers.common.files import WriterLock
 from solvers.common.hdf5_utils import HDF5Writer
 from solvers.common.progress import Interrupt, Progress
@@ -179,7 +179,8 @@ class Run:
             if self._resumed:
                 saved = read_checkpoint(self._checkpoint, self.config)
                 changed = {name: getattr(self.config, name) for name in CHANGEABLE}
-                self._writer = resume_output(self._output, saved.counters["frame"] + 1, changed)
+                frames = saved.counters["frame"] + 1
+                self._writer = HDF5Writer.resume(self._output, num_samples=frames, metadata=changed)
             on_error.pop_all()
         return saved
 

@@ -16,39 +16,22 @@ from solvers.common.urls import redact
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 _HELD = {errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK}
-# Error numbers, a pattern of the error's classes and message, and what is said; the first that fits.
-_CAUSES: tuple[tuple[tuple[int, ...], str, str], ...] = (
-    (
-        (errno.EMFILE, errno.ENFILE),
-        "^$",
-        "too many files are open in this process; close some, or allow more (`ulimit -n 4096`)",
-    ),
-    (
-        (),
-        "Credentials|TokenRetrieval|credentials",
-        "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for another "
-        "store than AWS), or log in to that store",
-    ),
-    ((), r"\bImportError", "{reason}; install it, or download the file"),
-    (
-        (),
-        r"required filter|filter[^0-9/]*\d|plugin",
-        "it is compressed by an HDF5 filter that is not installed ({reason}); install hdf5plugin",
-    ),
-    ((errno.ENOENT,), "FileNotFoundError", "there is no such file; check the path"),
-    (
-        (errno.EACCES, errno.EPERM),
-        "PermissionError|Forbidden",
-        "access denied ({reason}); check its permissions, or your login",
-    ),
-    (
-        (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNREFUSED),
-        "^$",
-        "the file system or server does not answer ({reason}); try again when it does",
-    ),
-    ((), "://", "cannot be opened ({reason}); check the URL, or download the file"),
-    ((), "", "HDF5 cannot open it ({reason}); " + DAMAGED),
-)
+# Pattern of an error's classes, errno's name and message -> what is said; the first that fits.
+_CAUSES = {
+    r"\bE[MN]FILE\b": "too many files are open in this process; close some, or allow more (`ulimit -n 4096`)",
+    "[Cc]redentials|TokenRetrieval": "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and "
+    "AWS_ENDPOINT_URL for another store than AWS), or log in to that store",
+    "ImportError": "{reason}; install it, or download the file",
+    r"required filter|filter[^0-9/]*\d|plugin": "it is compressed by an HDF5 filter that is not installed "
+    "({reason}); install hdf5plugin",
+    r"FileNotFoundError|\bENOENT": "there is no such file; check the path",
+    r"PermissionError|\bEACCES|\bEPERM|Forbidden": "access denied ({reason}); check its permissions, or your "
+    "login",
+    r"\b(EIO|ESTALE|ETIMEDOUT|ENOTCONN|ECONNREFUSED)\b": "the file system or server does not answer "
+    "({reason}); try again when it does",
+    "://": "cannot be opened ({reason}); check the URL, or download the file",
+    "": "HDF5 cannot open it ({reason}); " + DAMAGED,
+}
 
 
 def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
@@ -114,11 +97,10 @@ def open_error(path: str | os.PathLike[str], error: BaseException) -> ValueError
     elif lock is not None:
         text = f"its file system has no locks ({os.strerror(lock).lower()}); set HDF5_USE_FILE_LOCKING=FALSE"
     else:
-        classes = " ".join(kind.__name__ for kind in type(error).__mro__)
-        words = f"{classes}: {reason} {'://' if '://' in shown else ''}"
-        text = next(
-            text for numbers, pattern, text in _CAUSES if number in numbers or re.search(pattern, words)
-        ).format(reason=reason)
+        words = [*(kind.__name__ for kind in type(error).__mro__), errno.errorcode.get(number or 0, "")]
+        said = " ".join([*words, reason, "://" if "://" in shown else ""])
+        text = next(text for pattern, text in _CAUSES.items() if re.search(pattern, said))
+        text = text.format(reason=reason)
     return ValueError(f"{shown}: {text}")
 
 

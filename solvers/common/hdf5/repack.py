@@ -35,13 +35,10 @@ def repack(
 
     Args:
         path: File to read.
-        output: File to write; by default it replaces `path`.
+        output: File to write, returned; by default it replaces `path`.
         compression: None, "lz4" or "gzip".
         overwrite: Replace an existing `output`.
         progress: Display that counts frames, those of each field.
-
-    Returns:
-        The file written.
 
     Raises:
         ValueError: If `path` is not a file of the format, its datasets have different numbers of samples, or

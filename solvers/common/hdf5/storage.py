@@ -1,6 +1,4 @@
-"""Whether every frame is stored, and in this file: external links and storage, virtual sources, empty
-chunks.
-"""
+"""Whether every frame is stored, and in this file: external storage, virtual sources, empty chunks."""
 
 import math
 import os

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import h5py
@@ -251,16 +251,6 @@ class Contents:
 
     def _error(self, name: str, wanted: str, found: str, remedy: str) -> ValueError:
         return ValueError(f"{self.path}: /{name}: expected {wanted}, found {found}; {remedy}")
-
-
-def form_problems(name: str, dataset: h5py.Dataset, rule: Rule) -> Iterator[str]:
-    """Yield what the format wants otherwise in a dataset that can be read all the same."""
-    if dataset.ndim == 0:
-        yield f"/{name}: expected {rule.shape} {rule.dtype.name}, found a single number"
-    is_integer = rule.dtype.kind == "i"
-    if dataset.dtype != rule.dtype and not (is_integer and dataset.dtype.kind == "i"):
-        wanted = "an integer type" if is_integer else rule.dtype.name
-        yield f"/{name}: expected {wanted}, found {dataset.dtype}"
 
 
 def check_float32(values: np.ndarray, where: str) -> np.ndarray:

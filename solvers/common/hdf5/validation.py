@@ -11,7 +11,7 @@ from solvers.common.hdf5.axes import BOUNDARIES, GRIDS, domain
 from solvers.common.hdf5.reader import is_complete, open_file
 from solvers.common.hdf5.schema import FIELDS, PARAMETERS, SCALARS, TIME, TRAJECTORY
 from solvers.common.hdf5.storage import storage_problem
-from solvers.common.hdf5.structure import Contents, form_problems, rule_of
+from solvers.common.hdf5.structure import Contents, rule_of
 
 Datasets = dict[str, h5py.Dataset]
 """Those of a file that can be looked at, by full name."""
@@ -83,7 +83,12 @@ def _look(contents: Contents, group: str, datasets: Datasets) -> Iterator[str]:
             yield f"/{name}: expected a dataset, found none"
             continue
         datasets[name] = dataset
-        yield from form_problems(name, dataset, rule_of(name))
+        rule = rule_of(name)
+        if dataset.ndim == 0:
+            yield f"/{name}: expected {rule.shape} {rule.dtype.name}, found a single number"
+        if dataset.dtype != rule.dtype and not rule.dtype.kind == dataset.dtype.kind == "i":
+            wanted = "an integer type" if rule.dtype.kind == "i" else rule.dtype.name
+            yield f"/{name}: expected {wanted}, found {dataset.dtype}"
 
 
 def _check(contents: Contents, datasets: Datasets) -> Iterator[str]:

@@ -5,10 +5,9 @@ h5py's low-level calls, a quarter of the time of the high-level ones.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from solvers.common.files import WriterLock, naming
 from solvers.common.hdf5 import schema
 from solvers.common.hdf5.live import LiveSuperblock, release_file, trim
+from solvers.common.hdf5.reader import open_hdf5
 from solvers.common.hdf5.schema import COMPRESSIONS, MetadataValue
 
 _METADATA_SLACK_BYTES = 256 << 10
@@ -76,7 +76,8 @@ class HDF5Writer:
         _check_schema(fields, coordinates, compression)
         partial = path.with_name(f".{path.name}.partial")
         with self._locked(path, partial):
-            with open_unshared(partial, "w") as file:
+            # Where the file system has no locks HDF5 would refuse; ours keeps other writers away.
+            with h5py.File(partial, "w", libver=("v110", "v110"), locking=False) as file:
                 # A compressed chunk that grows frame by frame is stored anew each time.
                 for name, frame in fields.items():
                     frame_bytes = int(np.prod(frame)) * schema.FIELD_DTYPE.itemsize
@@ -102,22 +103,30 @@ class HDF5Writer:
             self._open(partial)
 
     @classmethod
-    def resume(cls, path: str | os.PathLike[str], *, num_samples: int) -> "HDF5Writer":
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        num_samples: int,
+        metadata: Mapping[str, MetadataValue | None] = {},
+    ) -> "HDF5Writer":
         """Reopen a file whose writer was stopped or killed, keeping its first `num_samples` frames.
 
         Args:
             path: File to continue.
             num_samples: Frames to keep: the count stored in the checkpoint that the run continues from.
+            metadata: New values of attributes of /metadata.
 
         Raises:
             BlockingIOError: If another process is writing the file.
-            ValueError: If the file is missing, is not of this format, or holds fewer frames than that.
+            ValueError: If the file is missing or damaged, is not of this format, or holds fewer frames.
         """
         path = Path(path)
         if not path.is_file():
             raise ValueError(f"{path}: expected a file to resume, found none; start without --resume")
         writer = cls.__new__(cls)
         with writer._locked(path):
+            open_hdf5(path).close()  # refuses what is truncated or damaged
             release_file(path)
             writer._open(path)
             if not 0 <= num_samples <= writer.num_samples:
@@ -126,7 +135,7 @@ class HDF5Writer:
                     f"{path}: expected at least the checkpoint's {num_samples} frames, found "
                     f"{writer.num_samples}; it belongs to another file, start again with --overwrite"
                 )
-            writer._reopen()
+            writer._update_metadata({**metadata, "complete": False})
             writer._truncate(num_samples)
         return writer
 
@@ -138,11 +147,11 @@ class HDF5Writer:
         trajectory: int | np.ndarray = 0,
         scalars: Mapping[str, float | np.ndarray] = {},
     ) -> None:
-        """Write one frame or a block of frames and commit it.
+        """Write one frame, or a block of n frames at n times, and commit it.
 
         Args:
             fields: name -> (H, W[, C]) or (n, H, W[, C]), cast to float32.
-            time: One time, or (n,) times for a block.
+            time: One time, or (n,).
             trajectory: Index of the trajectory, or (n,).
             scalars: name -> value or (n,), for every name given at creation.
 
@@ -180,10 +189,7 @@ class HDF5Writer:
         self._superblock.sync()
 
     def close(self, *, complete: bool) -> None:
-        """Close the file; a second call does nothing.
-
-        Args:
-            complete: Whether the run reached its end; stored as the attribute `complete`.
+        """Close the file and note whether the run is `complete`; a second call does nothing.
 
         Raises:
             OSError: If the disk is full or fails; the frames committed before stay readable.
@@ -228,15 +234,16 @@ class HDF5Writer:
         access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
         access.set_cache(0, 0, 0, 0.75)
 
-        def opened(*, locking: bool) -> h5py.File:
-            # Not the default, since HDF5 refuses a reader in this process whose locking differs.
-            if not locking:
-                access.set_file_locking(False, True)
-            flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
-            return h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
-
-        # A reader elsewhere may have the file open. SWMR writing does not disturb it.
-        file = _unlocked_if_refused(opened)
+        flags = h5py.h5f.ACC_RDWR | h5py.h5f.ACC_SWMR_WRITE
+        try:
+            file = h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
+        except OSError as error:
+            if "unable to lock file" not in str(error):  # what HDF5 says, whatever the reason
+                raise
+            # A reader elsewhere has the file open, whom SWMR writing does not disturb, or the file system has
+            # no locks. (Not the default: HDF5 refuses a reader in this process whose locking differs.)
+            access.set_file_locking(False, True)
+            file = h5py.File(h5py.h5f.open(os.fsencode(path), flags, access))
         try:
             self._superblock = LiveSuperblock(path)
             self._superblock.reserve(file.id.get_filesize(), _METADATA_SLACK_BYTES)
@@ -261,11 +268,14 @@ class HDF5Writer:
             raise ValueError(f"{self.path}: the writer is closed; reopen the file with HDF5Writer.resume")
         return self._file
 
-    def _reopen(self) -> None:
-        """Take back that the file is complete, before anything else changes in it."""
+    def _update_metadata(self, values: Mapping[str, MetadataValue | None]) -> None:
+        """Change attributes, for good before anything else changes in the file."""
         file = self._opened()
-        if file[schema.METADATA].attrs["complete"]:
-            file[schema.METADATA].attrs.modify("complete", np.bool_(False))
+        attributes = file[schema.METADATA].attrs
+        changed = {name: value for name, value in values.items() if attributes[name] != value}
+        for name, value in changed.items():  # they exist: SWMR mode can't add any
+            attributes.modify(name, value)
+        if changed:
             self._superblock.settle(file.id.get_filesize())
             file.flush()
             self._superblock.reserve(file.id.get_filesize(), _METADATA_SLACK_BYTES)
@@ -281,7 +291,6 @@ class HDF5Writer:
         file, self._file = self._opened(), None
         try:
             self._truncate(self.num_samples)
-            # The attribute exists from the start: SWMR mode can't add one.
             file[schema.METADATA].attrs.modify("complete", np.bool_(complete))
             self._superblock.settle(file.id.get_filesize())
         finally:
@@ -296,7 +305,7 @@ class HDF5Writer:
             self._place = self.path
 
     def _blocks(self, fields: Mapping[str, np.ndarray], count: int, *, single: bool) -> dict[str, np.ndarray]:
-        """Blocks (n, H, W[, C]) float32 of every field."""
+        """Return blocks (n, H, W[, C]) float32 of every field."""
         if set(fields) != set(self._fields):
             raise ValueError(f"{self.path}: expected the fields {sorted(self._fields)}, got {sorted(fields)}")
         blocks = {}
@@ -345,10 +354,9 @@ class _Column:
         values = np.ascontiguousarray(values, self._dtype)
         stop = start + len(values)
         self._id.set_extent((stop, *self.row))
-        first = last = stop
-        if self._direct:  # rows [first, last) fill chunks
-            first, last = -(-start // self._chunk) * self._chunk, stop // self._chunk * self._chunk
-        if first >= last:
+        # Rows [first, last) fill chunks.
+        first, last = -(-start // self._chunk) * self._chunk, stop // self._chunk * self._chunk
+        if not self._direct or first >= last:
             first = last = stop
         self._select(start, values[: first - start], stop)
         origin = (0,) * len(self.row)
@@ -376,25 +384,6 @@ class _Column:
             self._id.flush()
 
 
-def open_unshared(path: Path, mode: Literal["w", "r+"]) -> h5py.File:
-    """Open as plain HDF5 does, also where the file system has no locks: ours keeps other writers away."""
-
-    def opened(*, locking: bool) -> h5py.File:
-        options: dict[str, Any] = {} if locking else {"locking": False}
-        return h5py.File(path, mode, libver=("v110", "v110"), **options)
-
-    return _unlocked_if_refused(opened)
-
-
-def _unlocked_if_refused(opened: Callable[..., h5py.File]) -> h5py.File:
-    try:
-        return opened(locking=True)
-    except OSError as error:
-        if "unable to lock file" not in str(error):  # what HDF5 says, whatever the reason
-            raise
-        return opened(locking=False)
-
-
 def _reason(error: OSError | RuntimeError) -> str:
     """Return the cause in a few words: HDF5's own message runs over several lines."""
     number = error.errno if isinstance(error, OSError) else None
@@ -405,25 +394,18 @@ def _check_schema(
     fields: Mapping[str, tuple[int, ...]], coordinates: Mapping[str, np.ndarray], compression: str | None
 ) -> None:
     """Refuse a file of no fields, of frames that fit neither each other nor the coordinates, or odd names."""
-    if not fields:
-        raise ValueError("fields: expected at least one field, e.g. {'vorticity': (128, 128)}, got none")
-    for name, shape in fields.items():
-        if not name or "/" in name:
-            raise ValueError(f"fields: expected a name without '/', got {name!r}; rename the field")
-        if len(shape) not in (2, 3) or min(shape) < 1:
-            raise ValueError(
-                f"field {name!r}: expected a frame shape (H, W) or (H, W, C), got {tuple(shape)}"
-            )
+    if not fields or not all(name and "/" not in name for name in fields):
+        raise ValueError(f"fields: expected at least one field, names without '/', got {list(fields)}")
+    if any(len(shape) not in (2, 3) or min(shape) < 1 for shape in fields.values()):
+        raise ValueError(f"fields: expected frame shapes (H, W) or (H, W, C), got {dict(fields)}")
     grids = {tuple(shape[:2]) for shape in fields.values()}
     if len(grids) > 1:
         raise ValueError(
             f"fields: expected one grid for all fields, got {sorted(grids)}; write a file for each"
         )
-    for axis, size in zip(("x", "y"), grids.pop(), strict=True):
-        if axis not in coordinates:
-            raise ValueError(f"coordinates: expected 'x' and 'y', got {sorted(coordinates)}; add {axis!r}")
-        if np.shape(coordinates[axis]) != (size,):
-            found = np.shape(coordinates[axis])
-            raise ValueError(f"coordinate {axis!r}: expected shape ({size},) as the frames have, got {found}")
+    found = {axis: np.shape(values) for axis, values in coordinates.items()}
+    height, width = grids.pop()
+    if (found.get("x"), found.get("y")) != ((height,), (width,)):
+        raise ValueError(f"coordinates: expected 'x' ({height},) and 'y' ({width},), got {found}")
     if compression not in (None, *COMPRESSIONS):
         raise ValueError(f"compression: expected one of {COMPRESSIONS} or None, got {compression!r}")

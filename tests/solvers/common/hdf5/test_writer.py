@@ -196,8 +196,8 @@ def test_append_names_what_does_not_fit(open_writer: Open) -> None:
         ({"fields": {"a/b": (4, 4)}}, "without '/'"),
         ({"fields": {"a": (4,)}}, r"\(H, W\) or \(H, W, C\)"),
         ({"fields": {"a": (4, 4), "b": (4, 5)}}, "one grid for all fields"),
-        ({"coordinates": {"x": np.arange(4)}}, "add 'y'"),
-        ({"coordinates": {"x": np.arange(4), "y": np.arange(5)}}, r"expected shape \(4,\)"),
+        ({"coordinates": {"x": np.arange(4)}}, "'y'"),
+        ({"coordinates": {"x": np.arange(4), "y": np.arange(5)}}, r"'y' \(4,\), got"),
         ({"compression": "zip"}, "compression: expected one of"),
     ],
 )
