@@ -55,10 +55,8 @@ def load_checkpoint(path: str | os.PathLike[str], *, arrays: bool = True) -> Che
             state = {name.removeprefix(_ARRAY_PREFIX): archive[name] for name in names}
             return Checkpoint(state, json.loads(str(archive[_META_KEY][()])))
     except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path}: expected a checkpoint written by save_checkpoint, cannot read it ({error}); "
-            "delete it and start again with --overwrite"
-        ) from error
+        text = f"expected a checkpoint, cannot read it ({error}); start again with --overwrite"
+        raise ValueError(f"{path}: {text}") from error
 
 
 def check_parameters(
@@ -78,10 +76,8 @@ def check_parameters(
         for name, value in saved.items()
         if name not in apart_from and now.get(name, "absent") != value
     ]:
-        raise ValueError(
-            f"{path}: the run to resume has other parameters ({'; '.join(changes)}); leave them out, or "
-            "start anew with --overwrite or another --output_dir"
-        )
+        text = f"the run to resume has other parameters ({'; '.join(changes)})"
+        raise ValueError(f"{path}: {text}; leave them out, or start anew with --overwrite")
 
 
 @contextmanager

@@ -41,10 +41,8 @@ def find_splits(root: str | Path, task: str, wanted: tuple[str, ...] | None = No
         else:
             missing.append(grid.name if missing else str(grid))
     if wanted and missing:
-        raise ValueError(
-            f"no {', '.join(missing)} (or {GRAPHS}); convert the task first "
-            "(scripts/convert_pdebench_multimodal.py), or change --root"
-        )
+        remedy = "convert the task first (scripts/convert_pdebench_multimodal.py), or change --root"
+        raise ValueError(f"no {', '.join(missing)} (or {GRAPHS}); {remedy}")
     return found
 
 

@@ -76,10 +76,8 @@ def resume(config: RunConfig, options: Options) -> int:
         length = {"tTotal": config.tTotal}
         state, time_reached = saved.state, saved.state.step * config.dt
         if state.step > config.num_steps:
-            raise ValueError(
-                f"tTotal={config.tTotal:g}: the run to resume is at t={time_reached:g} already; "
-                "give a larger --tTotal"
-            )
+            reached = f"the run to resume is at t={time_reached:g} already"
+            raise ValueError(f"tTotal={config.tTotal:g}: {reached}; give a larger --tTotal")
         if state.step == config.num_steps:  # a kill may have come just before the mark
             with HDF5Writer.resume(options.output, num_samples=saved.num_samples, metadata=length) as writer:
                 writer.close(complete=True)

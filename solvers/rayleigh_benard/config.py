@@ -110,10 +110,8 @@ class RBCConfig:
             raise ValueError(f"resolution: expected {wanted}, got {nx}x{nz}")
         ratio = self.stop_sim_time / self.snapshot_dt
         if not (math.isfinite(ratio) and ratio >= 0 and abs(ratio - round(ratio)) <= 1e-6):
-            raise ValueError(
-                f"stop_sim_time: expected a multiple of snapshot_dt = {self.snapshot_dt} (frames are "
-                f"equidistant and the last one ends the run), got {self.stop_sim_time}"
-            )
+            wanted = f"a multiple of snapshot_dt = {self.snapshot_dt} (the last frame ends the run)"
+            raise ValueError(f"stop_sim_time: expected {wanted}, got {self.stop_sim_time}")
 
     @property
     def kappa(self) -> float:

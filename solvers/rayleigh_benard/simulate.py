@@ -169,9 +169,8 @@ class Run:
     def _take_directory(self, overwrite: bool) -> Saved | None:
         """Lock the directory and, where a run is resumed, read and reopen it. Rank 0 only."""
         if self._output.exists() and not (overwrite or self._resumed):
-            raise FileExistsError(
-                f"{self._output} exists: continue it with --resume or replace it with --overwrite"
-            )
+            found = f"{self._output} exists"
+            raise FileExistsError(f"{found}: continue it with --resume or replace it with --overwrite")
         self._output.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as on_error:
             self._lock = on_error.enter_context(WriterLock(self._checkpoint))

@@ -87,24 +87,20 @@ def axis_length(nodes: np.ndarray, boundary: str, grid: str, axis: str) -> float
     x = np.asarray(nodes, dtype=np.float64)
     n = x.size
     if x.ndim != 1 or n < 2 or not np.all(np.diff(x) > 0):
-        raise ValueError(
-            f"coordinates/{axis} must hold two or more increasing values (a single one needs the metadata "
-            f"attribute length_{axis}); correct them"
-        )
+        remedy = f"correct them (a single one needs the metadata attribute length_{axis})"
+        raise ValueError(f"coordinates/{axis} must hold two or more increasing values; {remedy}")
     if grid == "chebyshev":
         length = chebyshev_span(x)
         if length is None:
             raise ValueError(
-                f"coordinates/{axis} are not Chebyshev nodes although grid_y says so; correct one of them"
+                f"coordinates/{axis} are not Chebyshev nodes although grid_y says so; correct it"
             )
         return length
     span = float(x[-1] - x[0])
     dx = span / (n - 1)
     if float(np.abs((x - x[0]) / dx - np.arange(n)).max()) > COORDINATE_TOLERANCE * max(1, n / 4096):
-        raise ValueError(
-            f"coordinates/{axis} are not equidistant although the grid is uniform; correct them, or "
-            "interpolate the fields"
-        )
+        found = f"coordinates/{axis} are not equidistant although the grid is uniform"
+        raise ValueError(f"{found}; correct them, or interpolate the fields")
     cell_centered = abs(x[0] - dx / 2) < COORDINATE_TOLERANCE * dx
     return n * dx if boundary == "periodic" or cell_centered else span
 

@@ -51,10 +51,8 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
         return _open_safely(path, superblock)
     except (OSError, RuntimeError, KeyError) as error:
         if superblock is not None and superblock.open_for_write and not _lock_errno(error):
-            raise ValueError(
-                f"{path}: HDF5 cannot open it ({_reason(error)}); another program is writing it, or died "
-                "while it did: then run `h5clear -s` on it"
-            ) from error
+            remedy = "another program is writing it, or died while it did: then run `h5clear -s` on it"
+            raise ValueError(f"{path}: HDF5 cannot open it ({_reason(error)}); {remedy}") from error
         raise open_error(path, error) from error
 
 
@@ -72,9 +70,7 @@ def open_file(path: str | os.PathLike[str], *, allow_external: bool = False) -> 
     try:
         contents = Contents(file, str(path), allow_external=allow_external)
         if contents.group(schema.FIELDS) is None:
-            raise ValueError(
-                f"{path}: expected a group /fields, found {sorted(file)}; convert it to the common format"
-            )
+            raise ValueError(f"{path}: expected a group /fields, found {sorted(file)}; convert it first")
         contents.readable(schema.FIELDS)  # loads the plugins of their filters
     except BaseException:
         file.close()
@@ -136,9 +132,7 @@ def read_hdf5_info(path: str | os.PathLike[str]) -> HDF5Info:
         if not fields:
             for name in contents.names(schema.FIELDS):
                 contents.dataset(f"{schema.FIELDS}/{name}")
-            raise ValueError(
-                f"{path}: /fields: expected at least one dataset, found none; write the file again"
-            )
+            raise ValueError(f"{path}: /fields: expected a dataset, found none; write the file again")
         count = num_samples(file)
         coordinates = contents.readable(schema.COORDINATES)
         trajectory = coordinates["trajectory"][:count] if "trajectory" in coordinates else np.zeros(0)
@@ -178,10 +172,8 @@ def _check_bytes(path: Path) -> Superblock | None:
         raise ValueError(f"{path}: expected an HDF5 file, found {kind}; check the path or download it again")
     superblock = decode(head)
     if superblock is not None and size < superblock.end_of_file:
-        raise ValueError(
-            f"{path}: truncated, expected {superblock.end_of_file} bytes, found {size}; "
-            "copy or download it again"
-        )
+        found = f"expected {superblock.end_of_file} bytes, found {size}"
+        raise ValueError(f"{path}: truncated, {found}; copy or download it again")
     return superblock
 
 

@@ -180,10 +180,8 @@ class Contents:
         lengths = {name: int(item.shape[0]) for name, item in found.items() if item is not None}
         if len(set(lengths.values())) > 1 and not self.is_growing:
             shown = ", ".join(f"/{name} {length}" for name, length in lengths.items())
-            raise ValueError(
-                f"{self.path}: different numbers of samples: {shown}; choose fields of one length, or write "
-                "the file again"
-            )
+            remedy = "choose fields of one length, or write the file again"
+            raise ValueError(f"{self.path}: different numbers of samples: {shown}; {remedy}")
         times = self.num_times()
         return min([*lengths.values(), *([] if times is None else [times])], default=0)
 
@@ -233,10 +231,8 @@ class Contents:
             found = "text" if is_text else f"{'compound ' if dataset.dtype.names else ''}{dataset.dtype}"
             raise self._error(name, f"real numbers {rule.shape}", found, rule.remedy)
         if (code := schema.missing_filter(dataset)) is not None:
-            raise ValueError(
-                f"{self.path}: /{name}: it is compressed by HDF5 filter {code}, which is not installed; "
-                "install hdf5plugin, or repack the file where it can be read"
-            )
+            text = f"it is compressed by HDF5 filter {code}, which is not installed; install hdf5plugin"
+            raise ValueError(f"{self.path}: /{name}: {text}")
         for attribute, trivial in TRIVIAL.items() if h5py.h5a.get_num_attrs(dataset.id) else ():
             value = dataset.attrs.get(attribute, trivial)
             if not np.array_equal(np.ravel(value), [trivial]):

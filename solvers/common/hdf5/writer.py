@@ -131,10 +131,8 @@ class HDF5Writer:
             writer._open(path)
             if not 0 <= num_samples <= writer.num_samples:
                 writer._close_file(complete=False)
-                raise ValueError(
-                    f"{path}: expected at least the checkpoint's {num_samples} frames, found "
-                    f"{writer.num_samples}; it belongs to another file, start again with --overwrite"
-                )
+                found = f"the checkpoint's {num_samples} frames, found {writer.num_samples}"
+                raise ValueError(f"{path}: expected at least {found}; start again with --overwrite")
             writer._update_metadata({**metadata, "complete": False})
             writer._truncate(num_samples)
         return writer
@@ -200,10 +198,8 @@ class HDF5Writer:
             self._close_file(complete=complete)
             self._publish()
         except (OSError, RuntimeError) as error:
-            raise OSError(
-                f"{self.path}: closing failed ({_reason(error)}), its {self.num_samples} samples are intact; "
-                "make room, then continue with --resume"
-            ) from error
+            kept = f"its {self.num_samples} samples are intact; make room, then continue with --resume"
+            raise OSError(f"{self.path}: closing failed ({_reason(error)}), {kept}") from error
         finally:
             self._lock.release()
 
@@ -313,10 +309,8 @@ class HDF5Writer:
             frame = self._fields[name].row
             expected = frame if single else (count, *frame)
             if np.shape(values) != expected:
-                raise ValueError(
-                    f"{self.path}: field {name!r}: expected shape {expected}, got {np.shape(values)}; "
-                    "a block of n frames needs n times"
-                )
+                found = f"expected shape {expected}, got {np.shape(values)}"
+                raise ValueError(f"{self.path}: field {name!r}: {found}; a block of n frames needs n times")
             blocks[name] = np.ascontiguousarray(values, schema.FIELD_DTYPE).reshape(count, *frame)
         return blocks
 

@@ -55,10 +55,10 @@ def test_missing_and_damaged_checkpoints_are_named_with_the_remedy(tmp_path: Pat
     flipped[1000] ^= 1
     for spoiled in (whole[: len(whole) // 2], bytes(flipped), b"", b"text"):
         path.write_bytes(spoiled)
-        with pytest.raises(ValueError, match=r"run\.npz: .*delete it and start again"):
+        with pytest.raises(ValueError, match=r"run\.npz: .*start again"):
             load_checkpoint(path)
     np.savez(path, a=np.zeros(2))
-    with pytest.raises(ValueError, match="expected a checkpoint written by save_checkpoint"):
+    with pytest.raises(ValueError, match="expected a checkpoint"):
         load_checkpoint(path)
 
 
