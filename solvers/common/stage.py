@@ -124,7 +124,12 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Describe what differs between two requests of JSON values, as "data.seed: 0 there, 1 now"."""
     before, after = (_flat(json.loads(json.dumps(values))) for values in (there, now))
     pairs = {name: (before.get(name, "absent"), after.get(name, "absent")) for name in {**before, **after}}
-    return [f"{name}: {a!s:.60} there, {b!s:.60} now" for name, (a, b) in pairs.items() if a != b]
+    return [f"{name}: {_short(a)} there, {_short(b)} now" for name, (a, b) in pairs.items() if a != b]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
