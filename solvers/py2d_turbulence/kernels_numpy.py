@@ -128,23 +128,8 @@ def step_ab2cn(
 ) -> None:
     """One step of a slab, from the tiles of W to those of the new velocity.
 
-    Args:
-        plus: see `nonlinear` and `velocity`.
-        minus: likewise.
-        omega: see `update`.
-        now: see `update`; computed here.
-        before: see `update`.
-        rate: see `update`.
-        inverse: (w, n) 1/K^2.
-        forcing: (number, 3) row, column and increment of the forced modes of the slab.
-        first_ky: ky of row 0.
-        drag: see `update`.
-        nu: likewise.
-        beta: likewise.
-        a: likewise.
-        b: likewise.
-        from_square: scale of `nonlinear`.
-        to_velocity: scale of `velocity`.
+    The arguments are those of `nonlinear` (scale `from_square`, result `now`), `update` and `velocity` (scale
+    `to_velocity`); `forcing` is (number, 3): row, column and increment of the forced modes of the slab.
     """
     nonlinear(plus, minus, now, first_ky, from_square)
     update(omega, now, before, rate, inverse, first_ky, drag, nu, beta, a, b)

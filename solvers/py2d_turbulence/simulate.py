@@ -34,8 +34,7 @@ def start(config: RunConfig, options: Options, *, overwrite: bool = False) -> in
 
     Raises:
         ValueError: if the initial condition cannot be read or the step is too large for it.
-        FileExistsError: if there is an earlier run and it is not to be overwritten.
-        OSError: if the output cannot be written, or another process writes it.
+        OSError: if there is an earlier run that is not to be overwritten, or the output cannot be written.
         FloatingPointError: if the flow blows up.
     """
     for path in (options.output, options.checkpoint):
@@ -123,8 +122,7 @@ class RunLoop:
     def march(self, state: State, interrupt: Interrupt) -> int:
         """Run to the end or to a signal; returns the exit code.
 
-        Raises:
-            FloatingPointError: if the flow blows up; frames and checkpoint stay those of the good flow.
+        Where the flow blows up (FloatingPointError) frames and checkpoint stay those of the good flow.
         """
         config, size = self._config, self._config.NX
         states = rollout(self._stepper, state, num_steps=config.num_steps, save_every=config.save_every)
@@ -171,8 +169,7 @@ class RunLoop:
     def _visit(self, state: State, *, stopping: bool) -> dict[str, float]:
         """Save what is due at a state; returns the numbers to show, empty where nothing is due.
 
-        Raises:
-            BlowUpError: if the flow moves more than a grid length a step: such a state is not worth saving.
+        A flow that moves more than a grid length a step is not worth saving: BlowUpError.
         """
         config = self._config
         frame_due = state.step % config.save_every == 0 or state.step == config.num_steps

@@ -27,10 +27,10 @@ class StackedPencils:
     """
 
     def __init__(self, pencils: Sequence[Any], variables: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Join the pencils.
+        """Join the pencils (Dedalus's subproblems of this rank, matrices built).
 
         Args:
-            pencils: Dedalus's subproblems of this rank, matrices built.
+            pencils: what to join.
             variables: fields of the state, in the order of the problem.
             outputs: fields of the explicit right-hand side, in the order of the equations.
         """

@@ -268,8 +268,8 @@ class HDF5Writer:
         """Change attributes, for good before anything else changes in the file."""
         file = self._opened()
         attributes = file[schema.METADATA].attrs
-        changed = {name: value for name, value in values.items() if attributes[name] != value}
-        for name, value in changed.items():  # they exist: SWMR mode can't add any
+        changed = {name: value for name, value in values.items() if attributes.get(name, value) != value}
+        for name, value in changed.items():  # SWMR mode can't add any
             attributes.modify(name, value)
         if changed:
             self._superblock.settle(file.id.get_filesize())
