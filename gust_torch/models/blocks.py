@@ -1,5 +1,7 @@
 """Building blocks of the convolutional encoder and decoder."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -173,3 +175,18 @@ class Upsample2d(nn.Module):
         kernel = torch.einsum("oiab,ta,sb->iots", self.conv.weight, self.fold_x, self.fold_y)
         padded = pad_one(x, self.conv.wraps)
         return F.conv_transpose2d(padded, kernel, self.conv.bias, self.stride, self.padding)
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Neither autocast nor TF32 matrix products, which could swap nearly equidistant codes."""
+    before = torch.get_float32_matmul_precision()
+    with torch.autocast(device.type, enabled=False):
+        if device.type != "cuda":
+            yield
+            return
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gust_torch.models.blocks import full_precision
 from gust_torch.models.distributed import broadcast, reduce_and_gather
 from gust_torch.models.kmeans import as_rows, draw_far, kmeans
 
@@ -78,7 +78,7 @@ class EMACodebooks(nn.Module):
         """Return indices (b, h, w) of the codes of scale k nearest to u (b, d, h, w): argmin ½|e|²
         − <u, e>."""
         codes = self.codebooks()[k]
-        with _full_precision(u.device):
+        with full_precision(u.device):
             scores = torch.addmm(0.5 * codes.square().sum(1), as_rows(u), codes.T, alpha=-1.0)
         return scores.argmin(1).reshape(u.shape[0], *u.shape[-2:])
 
@@ -158,17 +158,3 @@ def _candidates(vectors: Sequence[Tensor], step: int) -> Tensor:
     """One vector of each frame and scale, its place changing from step to step: (b, S, d)."""
     flat = [u.flatten(2) for u in vectors]
     return torch.stack([u[..., (PLACE_STRIDE * step) % u.shape[-1]] for u in flat], dim=1)
-
-
-@contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """Switch TF32 matrix products off, which could swap nearly equidistant codes."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

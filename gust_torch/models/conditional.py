@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gust_torch.models.blocks import Boundary, BoundaryConv2d, zeroed
+from gust_torch.models.blocks import Boundary, BoundaryConv2d, full_precision, zeroed
 from gust_torch.models.kmeans import as_rows, kmeans
 from gust_torch.models.lapped import lapped_matrix
 from gust_torch.models.scales import Scale
@@ -155,7 +155,7 @@ class ConditionalQuantizer(nn.Module):
     def initialize(self, s: Tensor, generator: torch.Generator) -> None:
         """Choose each scale's coefficients by variance and its codes by k-means on sketches (n, c, h, w)."""
         f = torch.zeros_like(s)
-        with torch.autocast(s.device.type, enabled=False):
+        with full_precision(s.device):
             for level in self.levels:
                 level.kept.copy_(_strongest(level.analyze(s - f), level.dim))
                 level.seen.copy_(_strongest(level.analyze(f), level.context_dim))
@@ -168,7 +168,7 @@ class ConditionalQuantizer(nn.Module):
         """Decode codes (b, h_k, w_k) to the sketches f_1, ..., f_S, (b, c, h, w) each."""
         f = self.levels[0].codes.new_zeros(len(indices[0]), *self.sketch)
         decoded = []
-        with torch.autocast(f.device.type, enabled=False):
+        with full_precision(f.device):
             for level, index in zip(self.levels, indices, strict=True):
                 f = f + level.synthesize(level.vectors(index, level.context(f)))
                 decoded.append(f)
@@ -182,7 +182,7 @@ class ConditionalQuantizer(nn.Module):
         """
         f, loss = torch.zeros_like(s), s.new_zeros(())
         indices, decoded = [], []
-        with torch.autocast(s.device.type, enabled=False):
+        with full_precision(s.device):
             for level in self.levels:
                 f = f.detach()
                 r, context = level.residual(s, f), level.context(f)

@@ -18,7 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gust_torch.models.blocks import Boundary, BoundaryConv2d, ResBlock2d, channels_last, zeroed
+from gust_torch.models.blocks import (
+    Boundary,
+    BoundaryConv2d,
+    ResBlock2d,
+    channels_last,
+    full_precision,
+    zeroed,
+)
 from gust_torch.models.conditional import ConditionalQuantizer, LappedScale
 from gust_torch.models.distributed import gather_batch, touch
 from gust_torch.models.lapped import sketch_matrix
@@ -153,13 +160,13 @@ class LappedVQVAE2d(TokenModel):
     def encode(self, x: Tensor) -> Tensor:
         """Physical fields (b, c, h, w) to normalized sketches (b, c, h_s, w_s), in float32."""
         check_fields(x, self.spec)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             return self.to_sketch_h @ self.normalize(x.float()) @ self.to_sketch_w.T
 
     def to_field(self, y: Tensor) -> Tensor:
         """Interpolate a sketch (b, c, h_s, w_s) to the grid (b, c, h, w) by its own modes."""
         scale = math.prod(self.spec.grid) / math.prod(y.shape[2:])
-        with torch.autocast(y.device.type, enabled=False):
+        with full_precision(y.device):
             return scale * (self.to_sketch_h.T @ y.float() @ self.to_sketch_w)
 
     def decode_latent(self, quantized: Sequence[Tensor]) -> Tensor:
@@ -172,7 +179,7 @@ class LappedVQVAE2d(TokenModel):
         if self.training:
             self._advance(s.detach())
             if not self.initialized:
-                return VQVAEOutput(self.to_field(s), [], zero, zero)
+                return VQVAEOutput(self.to_field(s) * self.std + self.mean, [], zero, zero)
         codes_learn = self.training and self.step <= self.code_steps
         with nullcontext() if codes_learn else torch.no_grad():
             codes = self.quantizer.quantize(s)
@@ -209,7 +216,7 @@ class LappedVQVAE2d(TokenModel):
             Codes (b, h_k, w_k) of all scales.
         """
         s, level = self.encode(x), self.quantizer.levels[-1]
-        with torch.autocast(s.device.type, enabled=False):
+        with full_precision(s.device):
             codes = self.quantizer.quantize(s)
             (*coarse, best), (*before, _) = codes.indices, codes.quantized
             f = before[-1] if before else torch.zeros_like(s)
