@@ -3,8 +3,9 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -15,6 +16,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
+from gust_torch.graph_spec import GraphSpec
 from gust_torch.metrics.transforms import chebyshev_edges
 from gust_torch.spec import FieldSpec, canonical_name
 from solvers.common.files import written_aside
@@ -43,12 +45,8 @@ STYLE: dict[Any, Any] = {
     "figure.dpi": DPI,
     "savefig.dpi": DPI,
 }
-MAP_STYLE: dict[Any, Any] = STYLE | {
-    "xtick.top": False,
-    "ytick.right": False,
-    "xtick.direction": "out",
-    "ytick.direction": "out",
-}
+# Maps have their ticks outside, at the left and below.
+MAP_STYLE = {key: value for key, value in STYLE.items() if not key.startswith(("xtick", "ytick"))}
 Array = NDArray[np.float32]
 
 _LABELS = {
@@ -62,34 +60,30 @@ _LABELS = {
 }
 
 
-def field_label(name: str, spec: FieldSpec) -> str:
+def field_label(name: str, spec: FieldSpec | GraphSpec) -> str:
     """Name and symbol of a channel; the second velocity is w where the second axis is vertical."""
     name = canonical_name(name)
-    if name == "velocity_y" and spec.boundary[1] == "wall":
+    if name == "velocity_y" and axis_names(spec)[1] == "z":
         return "velocity $w$"
-    return _LABELS.get(name, name.replace("_", " "))
+    return _LABELS.get(name, f"${name}$" if len(name) == 1 else name.replace("_", " "))
 
 
-def axis_names(spec: FieldSpec) -> tuple[str, str]:
-    """Names of the two axes: x and y, or x and z where the second one runs between walls."""
-    return ("x", "z" if spec.boundary[1] == "wall" else "y")
+def axis_names(spec: FieldSpec | GraphSpec) -> tuple[str, str]:
+    """Names of the two axes: x and y, or x and z where the second one of a grid runs between walls."""
+    return ("x", "z" if isinstance(spec, FieldSpec) and spec.boundary[1] == "wall" else "y")
 
 
 def transform_note(spec: FieldSpec, *, wall_modes: str = "cosine") -> str:
-    """Say how spectra are taken on the axes of these data.
-
-    Args:
-        spec: The data's axes.
-        wall_modes: "cosine", or "sine" for kinetic energy from the vorticity.
-    """
+    """Say how spectra are taken; `wall_modes` are "sine" for kinetic energy from the vorticity."""
     if spec.boundary == ("periodic", "periodic"):
         return "Fourier transform along both axes"
-    parts = []
-    for axis, (name, boundary) in enumerate(zip(axis_names(spec), spec.boundary, strict=True)):
-        nodes = ", interpolated from Chebyshev nodes" if axis == 1 and spec.grid_y == "chebyshev" else ""
-        wall = f"{wall_modes} transform along {name} (walls{nodes})"
-        parts.append(f"Fourier transform along {name}" if boundary == "periodic" else wall)
-    return ", ".join(parts)
+    nodes = ", interpolated from Chebyshev nodes" if spec.grid_y == "chebyshev" else ""
+    return ", ".join(
+        f"Fourier transform along {name}"
+        if boundary == "periodic"
+        else f"{wall_modes} transform along {name} (walls{nodes if axis == 1 else ''})"
+        for axis, (name, boundary) in enumerate(zip(axis_names(spec), spec.boundary, strict=True))
+    )
 
 
 def write_results(
@@ -100,28 +94,23 @@ def write_results(
 ) -> list[Path]:
     """Write figures, ``curves.npz`` if there are arrays, then ``metrics.json``, each beside its name first.
 
-    Args:
-        output_dir: Exists.
-        figures: File name -> figure, written as PNG with the texts and whole numbers of the metrics in it.
-        metrics: Plain values.
-        arrays: For ``curves.npz``, where the metrics stand too, under ``metrics_json``.
+    Texts and whole numbers of the metrics go into each figure, all of them into ``curves.npz``.
 
     Returns:
         The files.
     """
+    files: dict[str, Callable[[BinaryIO], object]] = {}
     source = json.dumps({key: value for key, value in metrics.items() if isinstance(value, str | int)})
-    paths = [output_dir / name for name in figures]
-    for path, figure in zip(paths, figures.values(), strict=True):
-        with written_aside(path) as file:
-            figure.savefig(file, format="png", metadata={"Source": source})
+    for name, figure in figures.items():
+        files[name] = partial(figure.savefig, format="png", metadata={"Source": source})
     if arrays is not None:
-        paths.append(output_dir / "curves.npz")
-        with written_aside(paths[-1]) as file:
-            np.savez(file, metrics_json=np.array(json.dumps(metrics)), **arrays)
-    paths.append(output_dir / "metrics.json")
-    with written_aside(paths[-1]) as file:
-        file.write((json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode())
-    return paths
+        files["curves.npz"] = partial(np.savez, metrics_json=np.array(json.dumps(metrics)), **arrays)
+    text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
+    files["metrics.json"] = lambda file: file.write(text.encode())
+    for name, write in files.items():
+        with written_aside(output_dir / name) as file:
+            write(file)
+    return [output_dir / name for name in files]
 
 
 def value_norm(reference: Array) -> Normalize:

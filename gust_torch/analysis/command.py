@@ -11,6 +11,8 @@ from gust_torch.terminal import silence_lightning
 from gust_torch.tokenizer.options import DataOptions
 from solvers.common.cli import parse, run_command
 
+PROG = "python -m gust_torch.analyze_reconstruction"
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyzeOptions(DataOptions):
@@ -25,17 +27,16 @@ class AnalyzeOptions(DataOptions):
     accelerator: Annotated[str, tyro.conf.arg(aliases=["--device"])] = "auto"
 
 
-def main(argv: Sequence[str] | None = None, prog: str = "python -m gust_torch.analyze_reconstruction") -> int:
-    """Run the command; errors become one line and exit code 1."""
-    return run_command(lambda: run(argv, prog), stopped="stopped; nothing was written")
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
+    """Analyze, write everything, print a summary; errors become one line and exit code 1."""
 
+    def run() -> None:
+        description = "Spectra, histograms and errors of what the tokens of a trained VQ-VAE decode to."
+        options = parse(AnalyzeOptions, argv, prog=prog, description=description, underscores=True)
+        # Not at the top: torch, Lightning and matplotlib take seconds, which --help need not wait for.
+        from gust_torch.analysis.analyze import analyze_checkpoint
 
-def run(argv: Sequence[str] | None, prog: str) -> None:
-    """Analyze, write everything, print a short summary."""
-    description = "Spectra, histograms and errors of what the tokens of a trained VQ-VAE decode to."
-    options = parse(AnalyzeOptions, argv, prog=prog, description=description, underscores=True)
-    # Here, not above: torch, Lightning and matplotlib take seconds to import, which --help need not wait for.
-    from gust_torch.analysis.analyze import analyze_checkpoint
+        silence_lightning()
+        print(analyze_checkpoint(options))
 
-    silence_lightning()
-    print(analyze_checkpoint(options))
+    return run_command(run, stopped="stopped; nothing was written")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,17 +23,8 @@ from gust_torch.tokenizer.usage import ScaleUsage, scale_usage
 NUM_EXAMPLES = 3
 
 
-@dataclass(frozen=True)
-class Example:
-    """One sample for the picture of reconstructions.
-
-    Attributes:
-        position: Position in the analyzed range.
-        time: Simulation time; NaN where the file has none.
-        reference: ``(c, h, w)`` fields.
-        reconstruction: ``(c, h, w)`` decoded tokens.
-        vrmse: ``(c,)``.
-    """
+class Example(NamedTuple):
+    """A sample for the picture of reconstructions: (c, h, w) fields, (c,) errors; time NaN if unknown."""
 
     position: int
     time: float
@@ -46,12 +38,7 @@ class Analysis:
     """All that a pass leaves; of each sample no more than its errors.
 
     Attributes:
-        spec: Fields, grid and domain of the data.
-        errors: Pointwise errors.
-        spectra: Spectra by shell.
-        histogram: Values of data and reconstruction.
         frames: Some frames, for the transform code.
-        num_samples: Samples seen.
         usages: Codes in use, of each scale.
         examples: Up to three samples, evenly spaced.
     """

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from gust_torch.analysis.sums import Spectrum, SpectrumSums
 from gust_torch.figures import BLACK, BLUE, GRAY, NOTE, STYLE, VERMILLION, field_label, transform_note
@@ -27,14 +27,9 @@ NOTE_CHARACTERS = 100
 
 
 class Panel(NamedTuple):
-    """One spectrum and how to label it.
+    """One spectrum: axis label, two lines below the figure, errors of the bands, power laws to draw.
 
-    Attributes:
-        spectrum: Shell sums.
-        label: Axis label, such as "kinetic energy spectrum $E(k)$".
-        note: What the spectrum sums to and how it was taken, a line each, for below the figure.
-        errors: Relative error of each band, None where there is no such band.
-        slopes: Exponents and labels of power laws below and above the forcing wavenumber.
+    The power laws are exponents and labels, below and above the forcing wavenumber.
     """
 
     spectrum: Spectrum
@@ -45,12 +40,7 @@ class Panel(NamedTuple):
 
 
 def spectrum_figures(sums: SpectrumSums, metrics: Mapping[str, Any]) -> dict[str, Figure]:
-    """Draw the spectra that these fields have: kinetic energy, enstrophy, and half the square of all others.
-
-    Args:
-        sums: The spectra.
-        metrics: The numbers that go with them, see `report.summarize`.
-    """
+    """Draw kinetic energy, enstrophy, and half the square of all other fields; see `report.summarize`."""
     spec = sums.shells.spec
     panels: dict[str, list[Panel]] = {
         "tke_spectrum.png": [],
@@ -90,7 +80,7 @@ def densities(spectrum: Spectrum, shells: ShellSpectrum) -> Spectrum:
 
 
 def _merged(shells: ShellSpectrum) -> int:
-    """From this shell on, so many are drawn as one: the ratio of the domain's sides.
+    """Say how many shells are drawn as one, from this one on: the ratio of the domain's sides.
 
     Modes along the short side alone lie that far apart, and single shells would draw a saw.
     """
@@ -206,8 +196,7 @@ def _draw_ratio(axes: Axes, drawn: Spectrum, shells: ShellSpectrum) -> None:
     )  # fmt: skip
     axes.set_xlabel("wavenumber $k$ (radians per unit length)")
     # Labels at 1, 2, 5, 10, ... where there is not even a decade or two to label; between them none.
-    few = drawn.k.size > 0 and drawn.k[-1] < 50 * drawn.k[0]
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
-    if few:
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda k, _: f"{k:g}"))
+    if drawn.k.size and drawn.k[-1] < 50 * drawn.k[0]:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -31,14 +31,13 @@ class Options(Settings):
 
 def main(argv: Sequence[str] | None = None, prog: str = "python scripts/evaluate.py") -> int:
     """Roll a trained operator out on test data; errors become one line and exit code 1."""
-    return run_command(lambda: run(argv, prog), stopped="stopped; start the same command again")
 
+    def run() -> None:
+        description = "Roll a trained latent operator out on test data: errors over lead time, and figures."
+        options = parse(Options, argv, prog=prog, description=description, underscores=True)
+        from gust_torch.evaluation.evaluate import evaluate_checkpoint
 
-def run(argv: Sequence[str] | None, prog: str) -> None:
-    """Evaluate, write everything, print the table."""
-    description = "Roll a trained latent operator out on test data: errors over lead time, and figures."
-    options = parse(Options, argv, prog=prog, description=description, underscores=True)
-    from gust_torch.evaluation.evaluate import evaluate_checkpoint
+        silence_lightning()
+        print(evaluate_checkpoint(options))
 
-    silence_lightning()
-    print(evaluate_checkpoint(options))
+    return run_command(run, stopped="stopped; start the same command again")

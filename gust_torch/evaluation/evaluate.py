@@ -61,7 +61,7 @@ def evaluate_checkpoint(options: Options) -> str:
         scores, example = evaluate(
             operator, source, schedule, parameters, options.batch_size, progress.update
         )
-    names = operator.spec.names
+    spec, names = operator.spec, operator.spec.names
     notes = [redact(line) for line in (*about_data, *score_notes(scores, names))]
     metrics: dict[str, object] = {
         "checkpoint": redact(checkpoint),
@@ -74,13 +74,13 @@ def evaluate_checkpoint(options: Options) -> str:
         **summarize(scores, names),
         "notes": notes,
         "example_trajectory": example.trajectory,
-        "spec": operator.spec.to_dict(),
+        "spec": spec.to_dict(),
         "parameter_names": list(operator.parameter_names),
         "architecture": operator.architecture(),
     }
     figures = {
-        "rollout.png": curves_figure(scores, operator.spec),
-        "rollout_fields.png": rollout_figure(example, operator.spec),
+        "rollout.png": curves_figure(scores, spec),
+        "rollout_fields.png": rollout_figure(example, spec),
     }
     files = write_results(options.output_dir, figures, metrics)
     return "\n".join([table(scores, names), *notes, *map(str, files)])
@@ -113,6 +113,5 @@ def evaluate(
                 scores.add(first, step.lead, mean_squares(step, operator.spec))
             on_frames(step.reference.num_samples)
     row = scores.median_rollout()
-    return Evaluation(
-        scores, make_example(operator, source, schedule.rollouts[row], parameters[row : row + 1])
-    )
+    example = make_example(operator, source, schedule.rollouts[row], parameters[row : row + 1])
+    return Evaluation(scores, example)

@@ -69,7 +69,7 @@ def curves_figure(scores: Scores, spec: Spec) -> Figure:
                 if axes.get_ylim()[1] > 1:
                     axes.axhline(1.0, color=GRAY, linewidth=0.7, zorder=0)
         for axes, name in zip(grid.T, spec.names, strict=True):
-            axes[0].set_title(channel_label(name, spec))
+            axes[0].set_title(field_label(name, spec))
             axes[-1].set_xlabel("lead time $t - t_0$" if same else "lead (steps)")
         figure.supxlabel(textwrap.fill(_caption(schedule), int(18 * size[0])), fontsize=7, color=NOTE)
         handles, labels = grid[0, 0].get_legend_handles_labels()
@@ -94,18 +94,19 @@ def _draw_curves(
     """One panel; returns what each curve shows of it, the pooled errors first."""
     shown = {}
     for curve, style in LINES.items():
-        statistics = scores.per_lead(curve, metric, channel)
-        pooled = np.where(np.isfinite(statistics.pooled), statistics.pooled, np.nan)
+        statistics = scores.statistics(curve, metric, channel)
+        pooled, quantiles = statistics.pooled[:-1], statistics.quantiles[:, :-1]
         label = "autoencoder alone" if curve == "autoencoder" else curve
         # A lone lead would draw nothing.
-        axes.plot(lead, pooled, label=label, marker="o" if len(lead) == 1 else None, **style)
-        shown[curve] = statistics.pooled[None]
+        marker = "o" if len(lead) == 1 else None
+        axes.plot(lead, np.where(np.isfinite(pooled), pooled, np.nan), label=label, marker=marker, **style)
+        shown[curve] = pooled[None]
         if len(lead) > 1 and len(scores.schedule.rollouts) >= FEWEST_FOR_BANDS:
-            low, median, high = np.minimum(statistics.quantiles, 1e30)
+            low, median, high = np.minimum(quantiles, 1e30)
             axes.plot(lead, median, **{**style, "linewidth": 0.7})
             axes.fill_between(lead, low, high, color=style["color"], alpha=0.15, linewidth=0, zorder=1)
-            shown[curve] = np.vstack([statistics.pooled, statistics.quantiles])
-        bad = statistics.num_not_finite
+            shown[curve] = np.vstack([pooled, quantiles])
+        bad = statistics.num_not_finite[:-1]
         if curve == "operator" and bad.any():
             axes.axvline(float(lead[np.argmax(bad > 0)]), color=VERMILLION, linewidth=0.8, linestyle="-.")
             axes.text(
@@ -142,33 +143,20 @@ def _set_scale(axes: Axes, shown: dict[str, NDArray[np.float64]]) -> None:
         axes.set_ylim(0.0, top * 1.2)
 
 
-def channel_label(name: str, spec: Spec) -> str:
-    """Label of a channel: a lone letter as a symbol, else name and symbol as in all figures."""
-    if len(name) == 1:
-        return f"${name}$"
-    return name.replace("_", " ") if isinstance(spec, GraphSpec) else field_label(name, spec)
-
-
 def rollout_figure(example: Example, spec: Spec) -> Figure:
     """Draw truth, prediction and error: of 1-D data over x and time, else at each kept lead."""
     space_time = num_dims(spec) == 1
     groups = [example.frames] if space_time else [(frame,) for frame in example.frames]
 
     def draw(axes: Axes, row: int, values: Array, colors: str, norm: Normalize) -> None:
-        axes.set_facecolor("0.92" if isinstance(spec, GraphSpec) else "0.6")  # where values are NaN
-        if isinstance(spec, GraphSpec):
-            _draw_particles(axes, groups[row], values, spec, colors, norm)
-        elif space_time:
-            _draw_space_time(axes, groups[row], values, spec, colors, norm)
-        else:
-            draw_map(axes, values.reshape(spec.grid), spec, colors, norm)
+        _draw_frames(axes, groups[row], values, spec, colors, norm)
 
     parameters = ", ".join(f"{name} = {value:.4g}" for name, value in example.parameters.items())
     title = f"trajectory {example.trajectory}, of median error" + (f"; {parameters}" if parameters else "")
-    x, y = ("x", "y") if isinstance(spec, GraphSpec) else axis_names(spec)
+    x, y = axis_names(spec)
     return comparison_figure(
         [
-            (channel_label(name, spec), [_comparison(group, channel, space_time) for group in groups])
+            (field_label(name, spec), [_comparison(group, channel, space_time) for group in groups])
             for channel, name in enumerate(spec.names)
         ],
         draw,
@@ -199,30 +187,31 @@ def _comparison(frames: Sequence[Frame], channel: int, space_time: bool) -> Comp
     )
 
 
-def _draw_space_time(
-    axes: Axes, frames: Sequence[Frame], values: Array, spec: FieldSpec, colors: str, norm: Normalize
+def _draw_frames(
+    axes: Axes, frames: Sequence[Frame], values: Array, spec: Spec, colors: str, norm: Normalize
 ) -> None:
-    """Cells of (x, t) around the grid points and the times, which need not be equidistant."""
-    x = np.linspace(0.0, spec.lengths[0], spec.grid[0] + 1)
+    """Draw a grid, cells of (x, t), or dots where particles truly are: (x, y), of 1-D data (x, t)."""
     times = np.array([frame.time for frame in frames])
+    if isinstance(spec, GraphSpec):
+        axes.set_facecolor("0.92")
+        points = np.concatenate([frame.coordinates for frame in frames])
+        second = times.repeat([len(f.coordinates) for f in frames]) if spec.num_dims == 1 else points[:, 1]
+        size = float(np.clip(3000 / len(points), 0.5, 14))
+        axes.scatter(
+            points[:, 0], second, s=size, c=values, cmap=colors, norm=norm, linewidths=0, rasterized=True
+        )
+        return
+    axes.set_facecolor("0.6")  # where values are NaN
+    if num_dims(spec) == 2:
+        draw_map(axes, values.reshape(spec.grid), spec, colors, norm)
+        return
+    # Around the grid points and the times, which need not be equidistant.
+    x = np.linspace(0.0, spec.lengths[0], spec.grid[0] + 1)
     edges = np.concatenate([times[:1], 0.5 * (times[1:] + times[:-1]), times[-1:]])
     image = values.reshape(len(frames), -1)
     axes.pcolormesh(x, edges, image, cmap=colors, norm=norm, rasterized=True)
     length_ticks(axes.xaxis, spec.lengths[0])
     axes.yaxis.set_major_locator(MaxNLocator(4))
-
-
-def _draw_particles(
-    axes: Axes, frames: Sequence[Frame], values: Array, spec: GraphSpec, colors: str, norm: Normalize
-) -> None:
-    """Dots where the particles truly are: (x, y), of 3-D data seen along z, of 1-D data (x, t)."""
-    first = np.concatenate([frame.coordinates[:, 0] for frame in frames])
-    if spec.num_dims == 1:
-        second = np.concatenate([np.full(len(frame.coordinates), frame.time) for frame in frames])
-    else:
-        second = np.concatenate([frame.coordinates[:, 1] for frame in frames])
-    size = float(np.clip(3000 / len(first), 0.5, 14))
-    axes.scatter(first, second, s=size, c=values, cmap=colors, norm=norm, linewidths=0, rasterized=True)
 
 
 def _domain(frames: Sequence[Frame], spec: Spec) -> tuple[float, float]:

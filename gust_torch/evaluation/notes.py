@@ -21,14 +21,7 @@ CLEARLY = 0.95
 def extrapolation_notes(
     schedule: Schedule, parameters: Tensor, source: FrameSource, operator: LatentOperator
 ) -> list[str]:
-    """Say in which ways the data lie beyond those that the operator was trained with.
-
-    Args:
-        schedule: What is rolled out.
-        parameters: (rollouts, p) in the operator's order.
-        source: The data.
-        operator: Knows the statistics of its training.
-    """
+    """Say in which ways data and parameters (rollouts, p) lie beyond those of the operator's training."""
     trained = "those that the operator was trained with"
     low, high = operator.time_step_range.tolist()
     lines = []
@@ -50,28 +43,24 @@ def extrapolation_notes(
             )
     # Units: of the first frames of some trajectories.
     autoencoder = operator.autoencoder
-    std, device = autoencoder.std.flatten().cpu().numpy(), autoencoder.std.device
+    device, names = autoencoder.std.device, operator.spec.names
+    trained_std = autoencoder.std.flatten().tolist()
     starts = [int(rollout.samples[0]) // source.samples_per_item for rollout in schedule.rollouts]
     some = sorted({starts[i] for i in np.linspace(0, len(starts) - 1, 8).round().astype(int)})
     values = torch.cat([autoencoder.points(source.read([item]).to(device)).values for item in some]).double()
-    found = dict(zip(operator.spec.names, values.std(0, correction=0).tolist(), strict=True))
-    there = dict(zip(found, std.tolist(), strict=True))
+    found_std = values.std(0, correction=0).tolist()
+    other = warn_of_scale(trained_std, found_std, names, source="the data")
     lines += [
-        f"{name} has the standard deviation {found[name]:.3g}, {there[name]:.3g} in training: other values, "
+        f"{name} has the standard deviation {found:.3g}, {there:.3g} in training: other values, "
         "or other units"
-        for name in warn_of_scale(std, list(found.values()), list(found), source="the data")
+        for name, found, there in zip(names, found_std, trained_std, strict=True)
+        if name in other
     ]
     return lines
 
 
 def known_data_notes(path: str, source: FrameSource, trained_on: Mapping[str, object]) -> list[str]:
-    """Say where the data are those that the operator was trained or selected on.
-
-    Args:
-        path: The data.
-        source: The same, opened.
-        trained_on: What the checkpoint holds of its data; see `gust_torch.identity`.
-    """
+    """Say where the data are those that the operator was trained or selected on, by `gust_torch.identity`."""
     uses = {"train": "trained on", "val": "chosen by"}
     found: dict[str, str] = {}
     if isinstance(source, GridFrames) and any(f"{split} content" in trained_on for split in uses):
@@ -93,7 +82,7 @@ def score_notes(scores: Scores, names: Sequence[str]) -> list[str]:
     if too_short:
         lines.append(f"trajectories too short for a single step, left out: {len(too_short)}")
     for channel, name in enumerate(names):
-        bad = scores.per_lead("operator", "nrmse", channel).num_not_finite
+        bad = scores.statistics("operator", "nrmse", channel).num_not_finite[:-1]
         if bad.any():
             lines.append(
                 f"{name}: rollouts that are not finite, from lead {int(np.argmax(bad > 0)) + 1} on: "

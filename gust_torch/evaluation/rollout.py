@@ -4,7 +4,7 @@ Mean squares of its errors are kept of every rollout, and fields of one, for the
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,14 +29,10 @@ DECODED_POINTS = 1 << 16
 SPACE_TIME_LEADS, PANEL_LEADS = 256, 3
 
 
-@dataclass(frozen=True)
-class Step:
-    """One lead of the rollouts that reach it.
+class Step(NamedTuple):
+    """One lead of the rollouts that reach it: the truth, and (n, c) estimates of it by each curve.
 
-    Attributes:
-        lead: 0 for the start, at which the operator gives what the autoencoder does.
-        reference: The truth.
-        estimates: Curve -> values (n, c) at the reference's points.
+    At lead 0, the start, the operator gives what the autoencoder does.
     """
 
     lead: int
@@ -56,7 +52,7 @@ def roll_out(
         operator: In evaluation mode.
         source: True frames.
         rollouts: The longest first.
-        parameters: (b, p) raw physical parameters of the rollouts, on the operator's device.
+        parameters: (b, p) of the rollouts, raw, on the operator's device.
     """
     autoencoder = operator.autoencoder
     time_steps = torch.from_numpy(np.diff(stack_times(rollouts))).float().to(parameters.device)
@@ -101,17 +97,8 @@ def mean_squares(step: Step, spec: Spec) -> dict[str, Tensor]:
     return {**errors, "nrmse": power, "vrmse": variance_scale(variance, power)}
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One lead of the example.
-
-    Attributes:
-        lead: Its number; 0 is the start, where the prediction is what the autoencoder makes of the truth.
-        time: Since the start.
-        coordinates: (n, d).
-        reference: (n, c).
-        prediction: (n, c).
-    """
+class Frame(NamedTuple):
+    """A lead of the example, its time since the start, and (n, d), (n, c) and (n, c) values on the CPU."""
 
     lead: int
     time: float
@@ -120,8 +107,7 @@ class Frame:
     prediction: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Example:
+class Example(NamedTuple):
     """Some leads of one rollout, in their order, with the number and the parameters of its trajectory."""
 
     trajectory: int

@@ -38,13 +38,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One trajectory's frames: the first one is the start, the others are leads 1, 2, ...
-
-    Attributes:
-        trajectory: Its number in the file.
-        samples: (leads + 1,) int64 samples of the source.
-        times: (leads + 1,) float64.
-    """
+    """Start and leads 1, 2, ... of one trajectory: (leads + 1,) samples of the source, and their times."""
 
     trajectory: int
     samples: NDArray[np.int64]
@@ -58,12 +52,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Schedule:
-    """All rollouts of a run.
-
-    Attributes:
-        rollouts: One for each trajectory, the longest first.
-        too_short: Trajectories without a single lead.
-    """
+    """All rollouts of a run, the longest first, and the trajectories without a single lead."""
 
     rollouts: tuple[Rollout, ...]
     too_short: tuple[int, ...]

@@ -1,7 +1,7 @@
 """Errors of every rollout at every lead, pooled, and their statistics over the rollouts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,30 +22,23 @@ Array = NDArray[np.float64]
 Axis = int | tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """An error over rollouts; rows are leads, or one row for the whole horizon.
+class Statistics(NamedTuple):
+    """An error over rollouts, at lead 1, 2, ... over those that reach it, and last over the whole horizon.
 
     A rollout whose error is infinite or undefined counts as infinite: it makes mean and pooled value infinite
     and moves the quantiles up.
 
     Attributes:
-        pooled: (rows,) root of the mean squared error of all rollouts over the mean square of the reference.
-        mean: (rows,) of the rollouts' own errors.
-        quantiles: (3, rows): lower quartile, median, upper quartile of the rollouts' own errors.
-        num_not_finite: (rows,) rollouts whose error is not finite.
+        pooled: (leads + 1,) root of the mean squared error of all rollouts over the reference's mean square.
+        mean: (leads + 1,) of the rollouts' own errors.
+        quantiles: (3, leads + 1): lower quartile, median, upper quartile of the rollouts' own errors.
+        num_not_finite: (leads + 1,) rollouts whose error is not finite.
     """
 
     pooled: Array
     mean: Array
     quantiles: Array
     num_not_finite: NDArray[np.int64]
-
-    @property
-    def median(self) -> Array:
-        """(rows,)."""
-        median: Array = self.quantiles[1]
-        return median
 
 
 class Scores:
@@ -69,27 +62,25 @@ class Scores:
             known = values.where(usable & values.isfinite(), torch.inf if name in CURVES else 0.0)
             self._squares[name][rows, lead - 1] = known.float().cpu().numpy()
 
-    def per_lead(self, curve: str, metric: str, channel: int) -> Statistics:
-        """Statistics at each lead, over the rollouts that reach it."""
-        errors = self.errors(curve, metric, channel)
-        rows = [errors[:count, lead] for lead, count in enumerate(self.schedule.reaching)]
-        return _statistics(rows, self.errors(curve, metric, channel, pool=0))
-
-    def over_horizon(self, curve: str, metric: str, channel: int) -> Statistics:
-        """Statistics of the rollouts' errors pooled over their own leads, one row."""
-        own, pooled = (self.errors(curve, metric, channel, pool=axis) for axis in (1, (0, 1)))
-        return _statistics([own], pooled.reshape(1))
-
     def errors(self, curve: str, metric: str, channel: int, pool: Axis | None = None) -> Array:
         """(rollouts, leads) errors, NaN behind the end of a rollout; pooled along an axis as if one frame."""
-        mean_square, reference = (
-            np.asarray(square if pool is None else np.nanmean(square, axis=pool, dtype=np.float64))
-            for square in (self._squares[name][:, :, channel] for name in (curve, metric))
-        )
-        error: Array = normalized_rmse(
-            *(torch.from_numpy(square.astype(np.float64)) for square in (mean_square, reference))
-        ).numpy()
+        squares = [self._squares[name][:, :, channel].astype(np.float64) for name in (curve, metric)]
+        if pool is not None:
+            squares = [np.nanmean(square, axis=pool) for square in squares]
+        error: Array = normalized_rmse(*map(torch.as_tensor, squares)).numpy()
         return error
+
+    def statistics(self, curve: str, metric: str, channel: int) -> Statistics:
+        """Statistics of one curve, metric and field."""
+        errors, own, leads, all_leads = (
+            self.errors(curve, metric, channel, pool) for pool in (None, 1, 0, (0, 1))
+        )
+        rows = [errors[:count, lead] for lead, count in enumerate(self.schedule.reaching)] + [own]
+        quantiles = np.array([np.quantile(np.minimum(row, BEYOND), QUANTILES) for row in rows]).T
+        quantiles[quantiles > np.finfo(np.float32).max] = np.inf
+        mean = np.array([row.mean() for row in rows])
+        num_not_finite = np.array([np.count_nonzero(np.isinf(row)) for row in rows])
+        return Statistics(np.append(leads, all_leads), mean, quantiles, num_not_finite)
 
     def median_rollout(self) -> int:
         """Return the rollout (its row) with the median error: operator's pooled nRMSE, mean over fields."""
@@ -115,15 +106,3 @@ class Scores:
         operator, other = self.beside(channel, yardstick, pool=0)
         worse = ~(operator < other)
         return int(np.argmax(worse)) + 1 if worse.any() else None
-
-
-def _statistics(rows: list[Array], pooled: Array) -> Statistics:
-    """Statistics of each row of errors, none of which is NaN."""
-    quantiles = np.array([np.quantile(np.minimum(row, BEYOND), QUANTILES) for row in rows]).T
-    quantiles[quantiles > np.finfo(np.float32).max] = np.inf
-    return Statistics(
-        pooled=pooled,
-        mean=np.array([row.mean() for row in rows]),
-        quantiles=quantiles,
-        num_not_finite=np.array([np.count_nonzero(np.isinf(row)) for row in rows]),
-    )
