@@ -157,62 +157,60 @@ class Comparison(NamedTuple):
 
 
 Draw = Callable[[Axes, int, Array, str, Normalize], None]
-"""Draws the values of a row, with its number, color map and limits, and sets limits and ticks."""
-
-
-def panel_size(width: float, height: float) -> tuple[float, float]:
-    """Inches of a panel with the shape of a domain: near 5 square inches, neither a slab nor a column."""
-    ratio = min(max(height / width, 0.25), 4.0)
-    inches = min(max((5.0 / ratio) ** 0.5, 1.6), 3.2)
-    return inches, inches * ratio
+"""Draws the values of a row, with its number, color map and limits, and sets ticks."""
 
 
 def comparison_figure(
     fields: Sequence[tuple[str, Sequence[Comparison]]],
     draw: Draw,
+    spec: FieldSpec | GraphSpec,
     *,
-    panel: tuple[float, float],
-    axis_labels: tuple[str, str],
+    domain: tuple[float, float],
     titles: tuple[str, str, str],
     error_label: str,
     title: str = "",
+    y_label: str | None = None,
 ) -> Figure:
     """Draw reference, estimate and error; fields stand below one another, or side by side if they are many.
 
     Args:
         fields: Label and rows of each field, equally many; colors are shared within a field.
         draw: Draws a panel.
-        panel: Width and height of a panel in inches, made smaller where there are many.
-        axis_labels: Below and at the left.
+        spec: Names the axes.
+        domain: Sides of what a panel shows: panels have its shape, as far as they get no slabs or columns.
         titles: Of the three columns.
         error_label: Of the second color bar.
         title: Above all.
+        y_label: At the left, where it is not that of the spec.
     """
     rows = len(fields[0][1])
+    # Inches of a panel where there is room: near 5 square inches.
+    ratio = min(max(domain[1] / domain[0], 0.25), 4.0)
+    width = min(max((5.0 / ratio) ** 0.5, 1.6), 3.2)
 
-    def layout(columns: int) -> tuple[float, NDArray[np.float64]]:
+    def layout(columns: int) -> tuple[float, float, float]:
         """Scale of the panels and inches of the figure, with room for color bars, labels and notes."""
         lines = math.ceil(len(fields) / columns)
         room = np.array([2.75 * columns, lines * (0.22 * rows + 0.75) + 0.3 * bool(title)])
-        panels = np.array([3 * columns * panel[0], lines * rows * panel[1]])
+        panels = np.array([3 * columns * width, lines * rows * width * ratio])
         scale = float(np.clip(((LARGEST - room) / panels).min(), 0.25, 1.0))
-        return scale, room + scale * panels
+        return scale, *(room + scale * panels)
 
     columns = max(range(1, len(fields) + 1), key=lambda columns: layout(columns)[0])
-    size = layout(columns)[1]
+    _, *size = layout(columns)
     lines = math.ceil(len(fields) / columns)
+    x, y = axis_names(spec)
     with matplotlib.rc_context(MAP_STYLE):
-        figure = Figure(figsize=(size[0], size[1]), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         figure.suptitle(title, fontsize=9)
         parts = figure.subfigures(lines, columns, squeeze=False).flat
         for part, (label, own) in zip(parts, fields, strict=False):
             axes = _draw_field(part, own, draw, (label, error_label), bar=10 * size[1] / lines)
-            for each, text in zip(axes[0], titles, strict=True):
-                each.set_title(text, pad=14)
-            for each in axes[-1]:
-                each.set_xlabel(axis_labels[0])
-            for each in axes[:, 0]:
-                each.set_ylabel(axis_labels[1])
+            for upper, lower, text in zip(axes[0], axes[-1], titles, strict=True):
+                upper.set_title(text, pad=14)
+                lower.set_xlabel(f"${x}$")
+            for left in axes[:, 0]:
+                left.set_ylabel(y_label or f"${y}$")
         return figure
 
 

@@ -18,10 +18,7 @@ from solvers.common.urls import redact
 
 
 def analyze_checkpoint(options: AnalyzeOptions) -> str:
-    """Score the tokens of a checkpoint's model on some data, and write all figures and numbers.
-
-    Returns:
-        The main numbers and the files written, for people.
+    """Score a checkpoint's tokens on some data, write figures and numbers, and return a text for people.
 
     Raises:
         ValueError: A file that can't be used, data that the model does not take, no such device.
@@ -33,14 +30,8 @@ def analyze_checkpoint(options: AnalyzeOptions) -> str:
     options.output_dir.mkdir(parents=True, exist_ok=True)
     start = perf_counter()
     with Progress(len(dataset), unit="sample", description="analysis") as progress:
-        analysis = analyze(
-            model,
-            dataset,
-            batch_size=options.batch_size,
-            num_workers=options.num_workers,
-            device=device,
-            on_batch=progress.update,
-        )
+        size, workers = options.batch_size, options.num_workers
+        analysis = analyze(model, dataset, size, workers, device, on_batch=progress.update)
     seconds = perf_counter() - start
     metrics: dict[str, Any] = {
         "checkpoint": redact(options.checkpoint),

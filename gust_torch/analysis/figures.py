@@ -13,29 +13,14 @@ from matplotlib.ticker import LogLocator
 from gust_torch.analysis.floor import RATIOS
 from gust_torch.analysis.passes import Analysis, Example
 from gust_torch.analysis.report import Json
-from gust_torch.analysis.spectrum_figure import DATA, TOKENS, spectrum_figures
-from gust_torch.figures import (
-    GRAY,
-    STYLE,
-    Array,
-    Comparison,
-    axis_names,
-    comparison_figure,
-    draw_map,
-    field_label,
-    panel_size,
-)
+from gust_torch.analysis.spectrum_figure import LINES, spectrum_figures
+from gust_torch.figures import GRAY, STYLE, Array, Comparison, comparison_figure, draw_map, field_label
 from gust_torch.metrics.histogram import ValueHistogram
 from gust_torch.spec import FieldSpec
 
 
 def analysis_figures(analysis: Analysis, metrics: Json) -> dict[str, Figure]:
-    """Draw everything: file name -> figure.
-
-    Args:
-        analysis: What the pass left.
-        metrics: The numbers that are written into the figures, see `report.summarize`.
-    """
+    """Draw everything, file name -> figure, with the numbers of `report.summarize` in it."""
     figures = spectrum_figures(analysis.spectra, metrics)
     if any(field["transform_code"] for field in metrics["fields"].values()):
         figures["rate_distortion.png"] = rate_distortion_figure(metrics)
@@ -48,13 +33,13 @@ def rate_distortion_figure(metrics: Json) -> Figure:
     """Draw VRMSE over bits per pixel, a panel a field: curves of code and bound, the point of the tokens."""
     fields = {name: field for name, field in metrics["fields"].items() if field["transform_code"]}
     tokens = metrics["tokens"]["bits_per_pixel_entropy_coded"]
+    rates = [ratio * tokens for ratio in RATIOS]
     figure = Figure(figsize=(4.2 * len(fields), 3.4), layout="constrained")
     panels = figure.subplots(1, len(fields), squeeze=False)[0]
     for axes, (name, field) in zip(panels, fields.items(), strict=True):
         code = field["transform_code"]
-        rates, bounds = [ratio * tokens for ratio in RATIOS], code["gaussian_bound_at_these"]
         axes.loglog(code["bits_per_pixel"], code["vrmse_at_these"], "-", color="0.3", label="transform code")
-        axes.loglog(rates, bounds, ":", color="0.3", label="Gaussian bound")
+        axes.loglog(rates, code["gaussian_bound_at_these"], ":", color="0.3", label="Gaussian bound")
         axes.loglog(tokens, field["vrmse"]["mean"], "o", color="C1", label="tokens")
         axes.set(title=name, xlabel="bits per pixel, entropy coded", ylabel="VRMSE")
         axes.grid(which="both", alpha=0.2)
@@ -82,14 +67,9 @@ def histogram_figure(analysis: Analysis, metrics: Json) -> Figure:
             axes.set_xlabel(f"{field_label(name, spec)} (nondimensional)")
             axes.set_ylabel(f"probability density{over}")
             axes.legend(loc="upper left")
-            lines = (
-                f"JS = {field['js_divergence']:.2g} nats",
-                f"TV = {field['tv_distance']:.2g}",
-                f"$W_1$ = {field['wasserstein1']:.2g}",
-            )
-            axes.text(
-                0.98, 0.97, "\n".join(lines), transform=axes.transAxes, ha="right", va="top", fontsize=8
-            )
+            js, tv, w1 = (field[key] for key in ("js_divergence", "tv_distance", "wasserstein1"))
+            text = f"JS = {js:.2g} nats\nTV = {tv:.2g}\n$W_1$ = {w1:.2g}"
+            axes.text(0.98, 0.97, text, transform=axes.transAxes, ha="right", va="top", fontsize=8)
         for unused in panels[spec.num_channels :]:
             unused.remove()
         return figure
@@ -101,8 +81,8 @@ def _draw_histogram(axes: Axes, histogram: ValueHistogram, channel: int) -> None
     width = edges[1] - edges[0]
     density = counts / counts.sum(-1, keepdims=True) / width
     axes.stairs(density[0], edges, fill=True, color="0.85", zorder=0)
-    axes.stairs(density[0], edges, label="data", zorder=2, **DATA)
-    axes.stairs(density[1], edges, label="decoded tokens", zorder=2, **TOKENS)
+    for values, name in zip(density, ("data", "decoded tokens"), strict=True):
+        axes.stairs(values, edges, label=name, zorder=2, **LINES[name])
     middle = 0.5 * (edges[1:] + edges[:-1])
     mean = float((density[0] * middle).sum() * width)
     std = math.sqrt(float((density[0] * (middle - mean) ** 2).sum() * width))
@@ -123,24 +103,11 @@ def reconstruction_figure(examples: Sequence[Example], spec: FieldSpec) -> Figur
 
     fields = []
     for channel, name in enumerate(spec.names):
-        rows = [
-            Comparison(
-                example.reference[channel],
-                example.reconstruction[channel],
-                left=f"sample {example.position}"
-                if math.isnan(example.time)
-                else f"$t$ = {example.time:.4g}",
-                right=f"VRMSE {example.vrmse[channel]:.3f}",
-            )
-            for example in examples
-        ]
+        rows = []
+        for position, time, reference, reconstruction, vrmse in examples:
+            when = f"sample {position}" if math.isnan(time) else f"$t$ = {time:.4g}"
+            error = f"VRMSE {vrmse[channel]:.3f}"
+            rows.append(Comparison(reference[channel], reconstruction[channel], left=when, right=error))
         fields.append((field_label(name, spec), rows))
-    x, y = axis_names(spec)
-    return comparison_figure(
-        fields,
-        draw,
-        panel=panel_size(*spec.lengths),
-        axis_labels=(f"${x}$", f"${y}$"),
-        titles=("data", "decoded tokens", "error"),
-        error_label="error",
-    )
+    titles = ("data", "decoded tokens", "error")
+    return comparison_figure(fields, draw, spec, domain=spec.lengths, titles=titles, error_label="error")

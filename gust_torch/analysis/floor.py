@@ -13,13 +13,7 @@ RATIOS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 class FloorFrames:
-    """Some frames of the data, evenly spaced, as coefficients.
-
-    Args:
-        spec: Of the data.
-        num_samples: Frames that will come.
-        device: Where they are.
-    """
+    """Some of ``num_samples`` frames that will come, evenly spaced, as coefficients."""
 
     def __init__(self, spec: FieldSpec, num_samples: int, device: torch.device) -> None:
         self._transform = FieldTransform(spec, device)

@@ -53,11 +53,7 @@ class Analysis:
     examples: list[Example] = field(default_factory=list)
 
     def update(self, x: Tensor, x_hat: Tensor) -> None:
-        """Add a batch ``(b, c, h, w)`` of fields and their reconstructions.
-
-        Raises:
-            ValueError: A value is not finite.
-        """
+        """Add a batch ``(b, c, h, w)`` of fields and their reconstructions."""
         # The histogram comes first: it refuses NaN and infinity, which would poison the other sums.
         self.histogram.update(x, x_hat)
         self.errors.update(x, x_hat)
@@ -70,7 +66,6 @@ class Analysis:
 def analyze(
     model: TokenModel,
     dataset: HDF5Dataset,
-    *,
     batch_size: int = DataOptions.batch_size,
     num_workers: int = DataOptions.num_workers,
     device: torch.device | str = "cpu",
@@ -78,15 +73,8 @@ def analyze(
 ) -> Analysis:
     """Tokenize, decode and score every sample of a dataset, once.
 
-    What is scored is ``decode(tokenize(x))``: what a reader of the tokens gets.
-
-    Args:
-        model: Trained model; moved to ``device`` and put in evaluation mode.
-        dataset: Raw physical fields (``normalize=False``), items ``(c, h, w)``.
-        batch_size: Samples per batch.
-        num_workers: Reader processes.
-        device: Where the model and the metrics run.
-        on_batch: Called with the number of samples of each finished batch.
+    What is scored is ``decode(tokenize(x))``: what a reader of the tokens gets. The model is moved to the
+    device and put in evaluation mode; ``on_batch`` gets the number of samples of each finished batch.
 
     Raises:
         ValueError: The data are not what the model takes, or a value is not finite.
@@ -94,13 +82,9 @@ def analyze(
     device = torch.device(device)
     model = model.to(device).eval()
     spec = dataset.spec
-    analysis = Analysis(
-        spec=spec,
-        errors=ErrorSums(),
-        spectra=SpectrumSums(spec, device),
-        histogram=ValueHistogram(model.mean.flatten(), model.std.flatten()),
-        frames=FloorFrames(spec, len(dataset), device),
-    )
+    histogram = ValueHistogram(model.mean.flatten(), model.std.flatten())
+    frames = FloorFrames(spec, len(dataset), device)
+    analysis = Analysis(spec, ErrorSums(), SpectrumSums(spec, device), histogram, frames)
     counts = [np.zeros(size, dtype=np.int64) for size in model.vocab_sizes]
     # In the middles of equal parts of the range.
     number = min(NUM_EXAMPLES, len(dataset))
@@ -121,11 +105,9 @@ def analyze(
             count += np.bincount(index.flatten().cpu().numpy(), minlength=len(count))
         for position in (p for p in wanted if start <= p < start + len(x)):
             row = slice(position - start, position - start + 1)
-            # Copies, so that the batch is freed.
-            values = (
-                v[0].float().cpu().numpy().copy() for v in (x[row], x_hat[row], vrmse(x_hat[row], x[row]))
-            )
-            analysis.examples.append(Example(position, float(dataset.times[position]), *values))
+            values = (x[row], x_hat[row], vrmse(x_hat[row], x[row]))
+            arrays = (value[0].float().cpu().numpy().copy() for value in values)  # the batch is freed
+            analysis.examples.append(Example(position, float(dataset.times[position]), *arrays))
         on_batch(len(x))
     analysis.usages = scale_usage(model.scales, counts)
     return analysis

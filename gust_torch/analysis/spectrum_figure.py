@@ -15,9 +15,11 @@ from gust_torch.figures import BLACK, BLUE, GRAY, NOTE, STYLE, VERMILLION, field
 from gust_torch.metrics.bands import band_edges, band_labels
 from gust_torch.metrics.spectra import ShellSpectrum
 
-DATA: dict[str, Any] = {"color": BLACK, "linestyle": "-", "linewidth": 1.6}
-TOKENS: dict[str, Any] = {"color": VERMILLION, "linestyle": "--", "linewidth": 1.6}
-DIFFERENCE: dict[str, Any] = {"color": BLUE, "linestyle": ":", "linewidth": 1.6}
+LINES: dict[str, dict[str, Any]] = {
+    "data": {"color": BLACK, "linestyle": "-", "linewidth": 1.6},
+    "decoded tokens": {"color": VERMILLION, "linestyle": "--", "linewidth": 1.6},
+    "difference": {"color": BLUE, "linestyle": ":", "linewidth": 1.6},
+}
 # Kraichnan (1967): inverse energy cascade below the forcing wavenumber, direct enstrophy cascade above it.
 KINETIC_SLOPES = ((-5 / 3, "$k^{-5/3}$"), (-3.0, "$k^{-3}$"))
 ENSTROPHY_SLOPES = ((1 / 3, "$k^{1/3}$"), (-1.0, "$k^{-1}$"))
@@ -27,10 +29,7 @@ NOTE_CHARACTERS = 100
 
 
 class Panel(NamedTuple):
-    """One spectrum: axis label, two lines below the figure, errors of the bands, power laws to draw.
-
-    The power laws are exponents and labels, below and above the forcing wavenumber.
-    """
+    """One spectrum: axis label, lines below the figure, errors of the bands, power laws (exponent, label)."""
 
     spectrum: Spectrum
     label: str
@@ -42,27 +41,23 @@ class Panel(NamedTuple):
 def spectrum_figures(sums: SpectrumSums, metrics: Mapping[str, Any]) -> dict[str, Figure]:
     """Draw kinetic energy, enstrophy, and half the square of all other fields; see `report.summarize`."""
     spec = sums.shells.spec
-    panels: dict[str, list[Panel]] = {
-        "tke_spectrum.png": [],
-        "enstrophy_spectrum.png": [],
-        "power_spectrum.png": [],
-    }
+    panels: dict[str, list[Panel]] = {"tke": [], "enstrophy": [], "power": []}
     if kinetic := metrics["spectra"].get("kinetic_energy"):
         total = rf"$\sum E\,\Delta k = \langle|\mathbf{{u}}|^2\rangle/2$, from the {kinetic['from']}"
         note, errors = (total, kinetic["transform"]), kinetic["spectral_error"]
         panel = Panel(sums.kinetic_energy(), "kinetic energy spectrum $E(k)$", note, errors, KINETIC_SLOPES)
-        panels["tke_spectrum.png"].append(panel)
+        panels["tke"].append(panel)
     for channel, name in enumerate(spec.names):
         spectrum, errors = sums.field(channel), metrics["fields"][name]["spectral_error"]
         if channel == sums.vorticity:
             note = (r"$\sum Z\,\Delta k = \langle\omega^2\rangle/2$", transform_note(spec))
             panel = Panel(spectrum, "enstrophy spectrum $Z(k)$", note, errors, ENSTROPHY_SLOPES)
-            panels["enstrophy_spectrum.png"].append(panel)
+            panels["enstrophy"].append(panel)
         elif channel not in sums.velocity:
             note = (r"$\sum P\,\Delta k$ is half the mean square", transform_note(spec))
             label = f"{field_label(name, spec)} spectrum $P(k)$"
-            panels["power_spectrum.png"].append(Panel(spectrum, label, note, errors))
-    return {name: _figure(own, sums.shells) for name, own in panels.items() if own}
+            panels["power"].append(Panel(spectrum, label, note, errors))
+    return {f"{name}_spectrum.png": _figure(own, sums.shells) for name, own in panels.items() if own}
 
 
 def densities(spectrum: Spectrum, shells: ShellSpectrum) -> Spectrum:
@@ -73,14 +68,12 @@ def densities(spectrum: Spectrum, shells: ShellSpectrum) -> Spectrum:
         return Spectrum(*(values[:0] for values in spectrum))
     widths = np.diff(edges)
     k, *energies = (np.add.reduceat(values[: edges[-1]], edges[:-1]) for values in spectrum)
-    shown = energies[0] > 0
-    return Spectrum(
-        (k / widths)[shown], *(energy[shown] / (widths * shells.dk)[shown] for energy in energies)
-    )
+    shown, width = energies[0] > 0, widths * shells.dk
+    return Spectrum((k / widths)[shown], *(energy[shown] / width[shown] for energy in energies))
 
 
 def _merged(shells: ShellSpectrum) -> int:
-    """Say how many shells are drawn as one, from this one on: the ratio of the domain's sides.
+    """From this shell on so many are drawn as one, the ratio of the domain's sides.
 
     Modes along the short side alone lie that far apart, and single shells would draw a saw.
     """
@@ -96,7 +89,6 @@ def _figure(panels: list[Panel], shells: ShellSpectrum) -> Figure:
             drawn = densities(panel.spectrum, shells)
             _draw_spectrum(upper, panel, drawn, shells)
             _draw_ratio(lower, drawn, shells)
-            upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
         axes[1, 0].set_ylabel("ratio to data")
         lines = list(dict.fromkeys(line for panel in panels for line in panel.note))
         if (merged := _merged(shells)) > 1:
@@ -111,9 +103,8 @@ def _figure(panels: list[Panel], shells: ShellSpectrum) -> Figure:
 
 def _draw_spectrum(axes: Axes, panel: Panel, drawn: Spectrum, shells: ShellSpectrum) -> None:
     """Upper panel."""
-    axes.loglog(drawn.k, drawn.reference, label="data", **DATA)
-    axes.loglog(drawn.k, drawn.reconstruction, label="decoded tokens", **TOKENS)
-    axes.loglog(drawn.k, drawn.error, label="difference", **DIFFERENCE)
+    for (label, style), values in zip(LINES.items(), drawn[1:], strict=True):
+        axes.loglog(drawn.k, values, label=label, **style)
     if drawn.k.size:
         top = _draw_slopes(axes, panel, drawn, shells)
         # A reconstruction without its tail would otherwise stretch the axis far below the data.
@@ -124,10 +115,11 @@ def _draw_spectrum(axes: Axes, panel: Panel, drawn: Spectrum, shells: ShellSpect
         axes.set_xlim(drawn.k[0] * 0.9, drawn.k[-1] * 1.1)
     _draw_bands(axes, panel.errors, shells)
     axes.set_ylabel(panel.label)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
 
 def _draw_slopes(axes: Axes, panel: Panel, drawn: Spectrum, shells: ShellSpectrum) -> float:
-    """Draw short power laws just above forced data, where theory has them; the highest value, 0 if none."""
+    """Short power laws just above forced data, where theory has them; returns the highest value, or 0."""
     top = 0.0
     if shells.spec.forcing_wavenumber is None or drawn.k.size < 4:
         return top
@@ -148,10 +140,9 @@ def _draw_slopes(axes: Axes, panel: Panel, drawn: Spectrum, shells: ShellSpectru
 def _draw_bands(axes: Axes, errors: Mapping[str, float | None], shells: ShellSpectrum) -> None:
     """Edges of the bands, with each band's name and error at the top."""
     lower, high = axes.get_xlim()
-    _, inertial_end, _ = edges = band_edges(shells.k_forcing, shells.k_max)
-    labels = band_labels(shells.spec)
-    for label, error, upper in zip(labels, errors.values(), edges, strict=True):
-        right = high if upper > inertial_end else min(upper, high)
+    edges = band_edges(shells.k_forcing, shells.k_max)
+    for label, error, upper in zip(band_labels(shells.spec), errors.values(), edges, strict=True):
+        right = high if upper > edges[1] else min(upper, high)
         if error is not None and right > 1.2 * lower:
             axes.text(
                 np.sqrt(lower * right), 0.985, f"{label}\n{_percent(error)}", ha="center", va="top",
@@ -162,38 +153,34 @@ def _draw_bands(axes: Axes, errors: Mapping[str, float | None], shells: ShellSpe
 
 
 def _percent(error: float) -> str:
-    """Band error as text, two digits, three from 100 on."""
+    """Two digits, three from 100 on."""
     percent = 100 * error
-    if percent < 0.1:
-        return "<0.1 %"
     if percent < 10:
-        return f"{percent:.1f} %"
+        return f"{percent:.1f} %" if percent >= 0.1 else "<0.1 %"
     return f"{float(f'{percent:.3g}'):,.0f} %" if percent < 1e6 else f"{percent:.1e} %"
 
 
 def _mark_scales(axes: Axes, shells: ShellSpectrum) -> None:
     """Vertical lines at the forcing scale and at the start of the small-scale band."""
-    known = shells.spec.forcing_wavenumber is not None
-    axes.axvline(shells.k_forcing, color=GRAY, linewidth=0.9, linestyle="-." if known else ":")
-    _, inertial_end, _ = band_edges(shells.k_forcing, shells.k_max)
-    axes.axvline(inertial_end, color=GRAY, linewidth=0.7, linestyle=":")
+    forcing_style = ":" if shells.spec.forcing_wavenumber is None else "-."
+    axes.axvline(shells.k_forcing, color=GRAY, linewidth=0.9, linestyle=forcing_style)
+    small = band_edges(shells.k_forcing, shells.k_max)[1]
+    axes.axvline(small, color=GRAY, linewidth=0.7, linestyle=":")
 
 
 def _draw_ratio(axes: Axes, drawn: Spectrum, shells: ShellSpectrum) -> None:
     """Lower panel: reconstruction and difference over the data."""
     low, high = 0.03, 3.0
-    for values, style in ((drawn.reconstruction, TOKENS), (drawn.error, DIFFERENCE)):
+    for name, values in (("decoded tokens", drawn.reconstruction), ("difference", drawn.error)):
         ratio = values / drawn.reference
-        axes.loglog(drawn.k, ratio, **style)
+        axes.loglog(drawn.k, ratio, **LINES[name])
         low, high = min([low, *(ratio / 1.5)]), max([high, *(ratio * 1.5)])
     axes.axhline(1.0, color=BLACK, linewidth=0.8)
     axes.set_ylim(max(low, RATIO_LIMITS[0]), min(high, RATIO_LIMITS[1]))
     _mark_scales(axes, shells)
     forcing = r"$4\,\Delta k$" if shells.spec.forcing_wavenumber is None else "$k_f$"
-    axes.annotate(
-        forcing, (shells.k_forcing, 0.0), (3, 4),
-        xycoords=axes.get_xaxis_transform(), textcoords="offset points",
-    )  # fmt: skip
+    place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
+    axes.annotate(forcing, (shells.k_forcing, 0.0), (3, 4), **place)
     axes.set_xlabel("wavenumber $k$ (radians per unit length)")
     # Labels at 1, 2, 5, 10, ... where there is not even a decade or two to label; between them none.
     if drawn.k.size and drawn.k[-1] < 50 * drawn.k[0]:

@@ -57,10 +57,6 @@ class SpectrumSums:
     """Spectra of every field, and of the kinetic energy where velocity or vorticity is there.
 
     Kinetic energy comes from the two velocity components where both are channels, else from the vorticity.
-
-    Args:
-        spec: The fields.
-        device: Where batches will be.
     """
 
     def __init__(self, spec: FieldSpec, device: torch.device) -> None:

@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,10 +36,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_checkpoint(options: Options) -> str:
-    """Roll a checkpoint's operator out on some data, and write all figures and numbers.
-
-    Returns:
-        The errors, what they do not show, and the files written, for people.
+    """Roll a checkpoint's operator out on some data, write figures and numbers, and return a text for people.
 
     Raises:
         ValueError: A file that can't be used, data that the operator does not take, no such device.
@@ -56,8 +54,9 @@ def evaluate_checkpoint(options: Options) -> str:
     ]
     # Before the rollouts, not after them: a folder that cannot be made would waste them.
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    num_frames = sum(len(rollout.samples) for rollout in schedule.rollouts)
-    with Progress(num_frames, unit="frame", description="evaluation") as progress:
+    with Progress(
+        np.count_nonzero(schedule.samples >= 0), unit="frame", description="evaluation"
+    ) as progress:
         scores, example = evaluate(
             operator, source, schedule, parameters, options.batch_size, progress.update
         )
@@ -95,23 +94,14 @@ def evaluate(
     batch_size: int = Settings.batch_size,
     on_frames: Callable[[int], None] = lambda frames: None,
 ) -> Evaluation:
-    """Score all rollouts of a schedule.
+    """Score all rollouts of a schedule, `batch_size` at once; `on_frames` gets the number of frames done.
 
-    Args:
-        operator: In evaluation mode.
-        source: True frames.
-        schedule: Which rollouts.
-        parameters: (rollouts, p) on the operator's device.
-        batch_size: Rollouts at once.
-        on_frames: Called with the number of frames of each step.
+    The operator is in evaluation mode, parameters (rollouts, p) are on its device.
     """
     scores = Scores(schedule, operator.spec.num_channels)
-    for first in range(0, len(schedule.rollouts), batch_size):
-        batch = slice(first, first + batch_size)
-        for step in roll_out(operator, source, schedule.rollouts[batch], parameters[batch]):
+    for first in range(0, len(schedule.samples), batch_size):
+        for step in roll_out(operator, source, schedule, slice(first, first + batch_size), parameters):
             if step.lead > 0:
                 scores.add(first, step.lead, mean_squares(step, operator.spec))
             on_frames(step.reference.num_samples)
-    row = scores.median_rollout()
-    example = make_example(operator, source, schedule.rollouts[row], parameters[row : row + 1])
-    return Evaluation(scores, example)
+    return Evaluation(scores, make_example(operator, source, schedule, scores.median_rollout(), parameters))

@@ -1,7 +1,7 @@
 """Figures of an evaluation: errors against lead time, and the fields of one rollout."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gust_torch.evaluation.rollout import Example, Frame
 from gust_torch.evaluation.schedule import Schedule
-from gust_torch.evaluation.scores import METRICS, Scores
+from gust_torch.evaluation.scores import METRICS, Scores, Statistics
 from gust_torch.figures import (
     BLACK,
     BLUE,
@@ -25,12 +25,10 @@ from gust_torch.figures import (
     VERMILLION,
     Array,
     Comparison,
-    axis_names,
     comparison_figure,
     draw_map,
     field_label,
     length_ticks,
-    panel_size,
 )
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.metrics.errors import normalized_rmse
@@ -57,13 +55,19 @@ def curves_figure(scores: Scores, spec: Spec) -> Figure:
     schedule, size = scores.schedule, (max(5.2, WIDTH * spec.num_channels), HEIGHT * len(METRICS) + 0.5)
     same = schedule.same_times()
     # Where a step means different times, steps are counted.
-    lead = schedule.lead_times()[0] if same else np.arange(1.0, schedule.horizon + 1)
+    lead = schedule.lead_times()[0] if same else np.arange(1.0, schedule.samples.shape[1])
+    bands = len(lead) > 1 and len(schedule.samples) >= FEWEST_FOR_BANDS
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(len(METRICS), spec.num_channels, squeeze=False, sharex=True, sharey="row")
         for row, metric in zip(grid, METRICS, strict=True):
-            drawn = [_draw_curves(axes, scores, metric, channel, lead) for channel, axes in enumerate(row)]
-            _set_scale(row[0], {curve: np.hstack([values[curve] for values in drawn]) for curve in LINES})
+            columns = [
+                {curve: scores.statistics(curve, metric, channel) for curve in LINES}
+                for channel in range(spec.num_channels)
+            ]
+            for axes, curves in zip(row, columns, strict=True):
+                _draw_curves(axes, curves, lead, bands)
+            _set_scale(row[0], columns, bands)
             row[0].set_ylabel(METRIC_LABELS[metric])
             for axes in row:
                 if axes.get_ylim()[1] > 1:
@@ -89,49 +93,43 @@ def _caption(schedule: Schedule) -> str:
 
 
 def _draw_curves(
-    axes: Axes, scores: Scores, metric: str, channel: int, lead: NDArray[np.float64]
-) -> dict[str, NDArray[np.float64]]:
-    """One panel; returns what each curve shows of it, the pooled errors first."""
-    shown = {}
+    axes: Axes, curves: Mapping[str, Statistics], lead: NDArray[np.float64], bands: bool
+) -> None:
+    """One panel."""
     for curve, style in LINES.items():
-        statistics = scores.statistics(curve, metric, channel)
-        pooled, quantiles = statistics.pooled[:-1], statistics.quantiles[:, :-1]
+        pooled = np.where(np.isfinite(curves[curve].pooled), curves[curve].pooled, np.nan)[:-1]
         label = "autoencoder alone" if curve == "autoencoder" else curve
         # A lone lead would draw nothing.
-        marker = "o" if len(lead) == 1 else None
-        axes.plot(lead, np.where(np.isfinite(pooled), pooled, np.nan), label=label, marker=marker, **style)
-        shown[curve] = pooled[None]
-        if len(lead) > 1 and len(scores.schedule.rollouts) >= FEWEST_FOR_BANDS:
-            low, median, high = np.minimum(quantiles, 1e30)
+        axes.plot(lead, pooled, label=label, marker="o" if len(lead) == 1 else None, **style)
+        if bands:
+            low, median, high = np.minimum(curves[curve].quantiles, 1e30)[:, :-1]
             axes.plot(lead, median, **{**style, "linewidth": 0.7})
             axes.fill_between(lead, low, high, color=style["color"], alpha=0.15, linewidth=0, zorder=1)
-            shown[curve] = np.vstack([pooled, quantiles])
-        bad = statistics.num_not_finite[:-1]
-        if curve == "operator" and bad.any():
-            axes.axvline(float(lead[np.argmax(bad > 0)]), color=VERMILLION, linewidth=0.8, linestyle="-.")
-            axes.text(
-                0.98, 0.03, f"{bad.max()} not finite, from the line on", transform=axes.transAxes,
-                ha="right", va="bottom", fontsize=7, color=NOTE,
-                bbox={"facecolor": "white", "linewidth": 0, "pad": 1},
-            )  # fmt: skip
+    bad = curves["operator"].num_not_finite[:-1]
+    if bad.any():
+        axes.axvline(float(lead[np.argmax(bad > 0)]), color=VERMILLION, linewidth=0.8, linestyle="-.")
+        axes.text(
+            0.98, 0.03, f"{bad.max()} not finite, from the line on", transform=axes.transAxes,
+            ha="right", va="bottom", fontsize=7, color=NOTE,
+            bbox={"facecolor": "white", "linewidth": 0, "pad": 1},
+        )  # fmt: skip
     if len(lead) > 1:
         axes.set_xlim(lead[0], lead[-1])
-    return shown
 
 
-def _set_scale(axes: Axes, shown: dict[str, NDArray[np.float64]]) -> None:
+def _set_scale(axes: Axes, columns: Sequence[Mapping[str, Statistics]], bands: bool) -> None:
     """Limits that show what is finite, but no more than `LARGEST` times the yardsticks' pooled errors.
 
     Beyond lie rollouts that blow up, and ratios to a reference that has decayed to nothing. Logarithmic where
     the values span much.
     """
-    values, yardsticks = (
-        rows[np.isfinite(rows) & (rows > 0)]
-        for rows in (
-            np.concatenate(list(shown.values())),
-            np.array([shown["persistence"][0], shown["autoencoder"][0]]),
-        )
-    )
+    drawn = [(name, curve) for curves in columns for name, curve in curves.items()]
+    shown = [curve.pooled[:-1] for _, curve in drawn]
+    if bands:
+        shown += [curve.quantiles[:, :-1].ravel() for _, curve in drawn]
+    others = [curve.pooled[:-1] for name, curve in drawn if name != "operator"]
+    values, yardsticks = (np.concatenate(rows) for rows in (shown, others))
+    values, yardsticks = (rows[np.isfinite(rows) & (rows > 0)] for rows in (values, yardsticks))
     if not values.size:
         return
     top = min(float(values.max()), LARGEST * float((yardsticks if yardsticks.size else values).max()))
@@ -151,20 +149,21 @@ def rollout_figure(example: Example, spec: Spec) -> Figure:
     def draw(axes: Axes, row: int, values: Array, colors: str, norm: Normalize) -> None:
         _draw_frames(axes, groups[row], values, spec, colors, norm)
 
+    fields = [
+        (field_label(name, spec), [_comparison(group, channel, space_time) for group in groups])
+        for channel, name in enumerate(spec.names)
+    ]
     parameters = ", ".join(f"{name} = {value:.4g}" for name, value in example.parameters.items())
     title = f"trajectory {example.trajectory}, of median error" + (f"; {parameters}" if parameters else "")
-    x, y = axis_names(spec)
     return comparison_figure(
-        [
-            (field_label(name, spec), [_comparison(group, channel, space_time) for group in groups])
-            for channel, name in enumerate(spec.names)
-        ],
+        fields,
         draw,
-        panel=(2.5, 2.1) if space_time else panel_size(*_domain(example.frames, spec)),
-        axis_labels=(f"${x}$", "$t - t_0$" if space_time else f"${y}$"),
+        spec,
+        domain=(2.5, 2.1) if space_time else _domain(example.frames, spec),
         titles=("truth", "prediction", "error"),
         error_label="prediction $-$ truth",
         title=textwrap.fill(title, 100),
+        y_label="$t - t_0$" if space_time else None,
     )
 
 

@@ -25,11 +25,11 @@ def extrapolation_notes(
     trained = "those that the operator was trained with"
     low, high = operator.time_step_range.tolist()
     lines = []
-    steps = np.concatenate([np.diff(rollout.times) for rollout in schedule.rollouts])
-    if steps.min() < 0.999 * low or steps.max() > 1.001 * high:
+    steps = np.diff(schedule.times)
+    shortest, longest = np.nanmin(steps), np.nanmax(steps)
+    if shortest < 0.999 * low or longest > 1.001 * high:
         lines.append(
-            f"time steps of {steps.min():.4g} to {steps.max():.4g} lie beyond {trained}, "
-            f"{low:.4g} to {high:.4g}"
+            f"time steps of {shortest:.4g} to {longest:.4g} lie beyond {trained}, {low:.4g} to {high:.4g}"
         )
     lower, upper = operator.parameter_range.cpu().double().numpy()
     slack = 1e-3 * np.maximum(abs(lower), abs(upper))
@@ -45,8 +45,8 @@ def extrapolation_notes(
     autoencoder = operator.autoencoder
     device, names = autoencoder.std.device, operator.spec.names
     trained_std = autoencoder.std.flatten().tolist()
-    starts = [int(rollout.samples[0]) // source.samples_per_item for rollout in schedule.rollouts]
-    some = sorted({starts[i] for i in np.linspace(0, len(starts) - 1, 8).round().astype(int)})
+    starts = schedule.samples[:, 0] // source.samples_per_item
+    some = np.unique(starts[np.linspace(0, len(starts) - 1, 8).round().astype(int)]).tolist()
     values = torch.cat([autoencoder.points(source.read([item]).to(device)).values for item in some]).double()
     found_std = values.std(0, correction=0).tolist()
     other = warn_of_scale(trained_std, found_std, names, source="the data")
@@ -77,16 +77,15 @@ def known_data_notes(path: str, source: FrameSource, trained_on: Mapping[str, ob
 
 def score_notes(scores: Scores, names: Sequence[str]) -> list[str]:
     """Say what was left out, what is not finite, and how the operator compares with what knows nothing."""
-    rollouts, too_short = scores.schedule.rollouts, scores.schedule.too_short
     lines = []
-    if too_short:
+    if too_short := scores.schedule.too_short:
         lines.append(f"trajectories too short for a single step, left out: {len(too_short)}")
     for channel, name in enumerate(names):
         bad = scores.statistics("operator", "nrmse", channel).num_not_finite[:-1]
         if bad.any():
             lines.append(
                 f"{name}: rollouts that are not finite, from lead {int(np.argmax(bad > 0)) + 1} on: "
-                f"{bad.max()} of {len(rollouts)}; their errors count as infinite"
+                f"{bad.max()} of {len(scores.schedule.samples)}; their errors count as infinite"
             )
         lines += [f"{name}: {line}" for line in _verdict(scores, channel)]
     return lines

@@ -29,10 +29,10 @@ def summarize(scores: Scores, names: Sequence[str]) -> Json:
         fields[name]["overtaken_by_persistence_at_lead"] = scores.overtaken_at(channel)
     return {
         "format_version": FORMAT_VERSION,
-        "num_trajectories": len(schedule.rollouts),
-        "too_short": list(schedule.too_short),
+        "num_trajectories": len(schedule.samples),
+        "too_short": schedule.too_short,
         "leads": {
-            "steps": list(range(1, schedule.horizon + 1)),
+            "steps": list(range(1, len(median) + 1)),
             "times": median,
             "times_min": low,
             "times_max": high,
@@ -81,12 +81,12 @@ def _plain(value: Any) -> Any:
 def table(scores: Scores, names: Sequence[str]) -> str:
     """Errors at a few leads and over all of them, aligned, a line for each field, metric and curve."""
     schedule = scores.schedule
-    leads = table_leads(schedule.horizon)
+    leads = table_leads(len(schedule.reaching))
     at = [lead - 1 for lead in leads]
     rows = [["field", "metric", "lead", *map(str, leads), "all"]]
     if schedule.same_times():
         rows.append(["", "", "time", *(f"{time:.4g}" for time in schedule.lead_times()[0, at]), ""])
-    if schedule.reaching[-1] < len(schedule.rollouts):
+    if schedule.reaching[-1] < len(schedule.samples):
         rows.append(["", "", "trajectories", *(str(schedule.reaching[lead]) for lead in at), ""])
     for channel, name in enumerate(names):
         for metric, label in (("nrmse", "nRMSE"), ("nrmse", "nRMSE, median"), ("vrmse", "VRMSE")):

@@ -3,7 +3,7 @@
 Mean squares of its errors are kept of every rollout, and fields of one, for the picture.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gust_torch.evaluation.schedule import Rollout, stack_times
+from gust_torch.evaluation.schedule import Schedule
 from gust_torch.evaluation.source import read_leads
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.latents.frames import FrameSource
@@ -41,22 +41,18 @@ class Step(NamedTuple):
 
 
 def roll_out(
-    operator: LatentOperator, source: FrameSource, rollouts: Sequence[Rollout], parameters: Tensor
+    operator: LatentOperator, source: FrameSource, schedule: Schedule, rollouts: slice, parameters: Tensor
 ) -> Iterator[Step]:
     """Yield lead 0, 1, ... of a batch of rollouts; nothing of earlier leads but the latent state is kept.
 
     Values are decoded at the reference's points: those of moving particles are where they truly are. For
-    them, persistence is each particle's own value at the start.
-
-    Args:
-        operator: In evaluation mode.
-        source: True frames.
-        rollouts: The longest first.
-        parameters: (b, p) of the rollouts, raw, on the operator's device.
+    them, persistence is each particle's own value at the start. The operator is in evaluation mode,
+    parameters of all rollouts (n, p) are raw and on its device.
     """
     autoencoder = operator.autoencoder
-    time_steps = torch.from_numpy(np.diff(stack_times(rollouts))).float().to(parameters.device)
-    for lead, (points, latent) in enumerate(read_leads(source, autoencoder, rollouts)):
+    parameters = parameters[rollouts]
+    time_steps = torch.from_numpy(np.diff(schedule.times[rollouts])).float().to(parameters.device)
+    for lead, (points, latent) in enumerate(read_leads(source, autoencoder, schedule.samples[rollouts])):
         floor = decode(autoencoder, latent, points)
         if lead == 0:
             start, state, estimate = points.values, latent, floor
@@ -116,18 +112,20 @@ class Example(NamedTuple):
 
 
 def make_example(
-    operator: LatentOperator, source: FrameSource, rollout: Rollout, parameters: Tensor
+    operator: LatentOperator, source: FrameSource, schedule: Schedule, row: int, parameters: Tensor
 ) -> Example:
-    """Roll out one trajectory, with parameters (1, p), and keep some of its leads; see `roll_out`."""
-    wanted = example_leads(rollout.num_leads, space_time=num_dims(operator.spec) == 1)
+    """Do one of the rollouts again and keep some of its leads; see `roll_out`."""
+    times = schedule.times[row]
+    num_leads = np.count_nonzero(schedule.samples[row] >= 0) - 1
+    wanted = example_leads(num_leads, space_time=num_dims(operator.spec) == 1)
     frames = []
-    for step in roll_out(operator, source, [rollout], parameters):
+    for step in roll_out(operator, source, schedule, slice(row, row + 1), parameters):
         if step.lead in wanted:
             values = (step.reference.coordinates, step.reference.values, step.estimates["operator"])
             arrays = (value.float().cpu().numpy().copy() for value in values)
-            frames.append(Frame(step.lead, float(rollout.times[step.lead] - rollout.times[0]), *arrays))
-    named = dict(zip(operator.parameter_names, parameters[0].tolist(), strict=True))
-    return Example(rollout.trajectory, named, tuple(frames))
+            frames.append(Frame(step.lead, float(times[step.lead] - times[0]), *arrays))
+    named = dict(zip(operator.parameter_names, parameters[row].tolist(), strict=True))
+    return Example(schedule.trajectories[row], named, tuple(frames))
 
 
 def example_leads(num_leads: int, *, space_time: bool) -> list[int]:

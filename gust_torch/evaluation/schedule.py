@@ -1,6 +1,5 @@
 """Which frames of which trajectories a rollout starts from and is compared with."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,40 +36,30 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """Start and leads 1, 2, ... of one trajectory: (leads + 1,) samples of the source, and their times."""
+class Schedule:
+    """All rollouts of a run, the longest first: a start and leads 1, 2, ...
 
-    trajectory: int
+    Attributes:
+        trajectories: (rollouts,) their numbers in the file.
+        samples: (rollouts, leads + 1) int64 samples of the source; -1 behind the end of the shorter ones.
+        times: (rollouts, leads + 1) float64; NaN there.
+        too_short: Trajectories without a single lead.
+    """
+
+    trajectories: list[int]
     samples: NDArray[np.int64]
     times: NDArray[np.float64]
-
-    @property
-    def num_leads(self) -> int:
-        """Steps that the data allow, at most the horizon."""
-        return len(self.samples) - 1
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """All rollouts of a run, the longest first, and the trajectories without a single lead."""
-
-    rollouts: tuple[Rollout, ...]
-    too_short: tuple[int, ...]
-
-    @property
-    def horizon(self) -> int:
-        """Leads of the longest rollout."""
-        return self.rollouts[0].num_leads
+    too_short: list[int]
 
     @property
     def reaching(self) -> list[int]:
         """Rollouts that reach lead 1, 2, ...; they are the first ones."""
-        return [sum(r.num_leads >= lead for r in self.rollouts) for lead in range(1, self.horizon + 1)]
+        counts: list[int] = (self.samples[:, 1:] >= 0).sum(axis=0).tolist()
+        return counts
 
     def lead_times(self) -> NDArray[np.float64]:
         """(3, leads) median, smallest and largest time from start to lead, over rollouts that reach it."""
-        times = stack_times(self.rollouts)
-        since = (times - times[:, :1])[:, 1:]
+        since = (self.times - self.times[:, :1])[:, 1:]
         return np.array([function(since, axis=0) for function in (np.nanmedian, np.nanmin, np.nanmax)])
 
     def same_times(self) -> bool:
@@ -82,41 +71,32 @@ class Schedule:
 def make_schedule(
     trajectories: NDArray[np.int64], times: NDArray[np.float64], settings: Settings, where: str
 ) -> Schedule:
-    """Schedule over the samples of a source.
-
-    Args:
-        trajectories: (n,) trajectory of each sample.
-        times: (n,) time of each sample.
-        settings: What to roll out.
-        where: The data, for messages.
+    """Schedule over samples of these trajectories (n,) and times (n,); `where` names the data.
 
     Raises:
         ValueError: No trajectory is long enough for one step or the horizon, or times do not grow.
     """
     horizon, start, stride = settings.horizon, settings.start, settings.stride
+    stop = None if horizon is None else start + horizon * stride + 1
     ids, counts = np.unique(trajectories, return_counts=True)
     parts = np.split(np.argsort(trajectories, kind="stable"), np.cumsum(counts)[:-1])
-    rollouts = []
-    for trajectory, samples in list(zip(ids.tolist(), parts, strict=True))[: settings.limit]:
-        chosen = samples[start : None if horizon is None else start + horizon * stride + 1 : stride]
+    rollouts = dict(
+        zip(ids.tolist(), (part[start:stop:stride] for part in parts[: settings.limit]), strict=False)
+    )
+    for trajectory, chosen in rollouts.items():
         if not bool((np.diff(times[chosen]) > 0).all()):
             bad = "no times" if np.isnan(times[chosen]).any() else "times that do not increase"
             raise ValueError(f"{where}: trajectory {trajectory} has {bad}; write coordinates/time")
-        rollouts.append(Rollout(trajectory, chosen, times[chosen]))
-    longest = max(rollout.num_leads for rollout in rollouts)
+    longest = max(map(len, rollouts.values())) - 1
     if longest < (horizon or 1):
         what = "one step" if longest < 1 else f"--horizon {horizon}"
         raise ValueError(
             f"{where}: no trajectory is long enough for {what} with --start {start} and --stride {stride}; "
             f"the longest possible is {max(longest, 0)} steps, of {counts[: settings.limit].max()} frames"
         )
-    usable = sorted((r for r in rollouts if r.num_leads > 0), key=lambda rollout: -rollout.num_leads)
-    return Schedule(tuple(usable), tuple(r.trajectory for r in rollouts if r.num_leads < 1))
-
-
-def stack_times(rollouts: Sequence[Rollout]) -> NDArray[np.float64]:
-    """Stack times (rollouts, leads + 1), the longest first; NaN behind the end of the shorter ones."""
-    times = np.full((len(rollouts), rollouts[0].num_leads + 1), np.nan)
-    for row, rollout in zip(times, rollouts, strict=True):
-        row[: len(rollout.times)] = rollout.times
-    return times
+    usable = sorted((t for t, chosen in rollouts.items() if len(chosen) > 1), key=lambda t: -len(rollouts[t]))
+    samples = np.full((len(usable), longest + 1), -1)
+    for row, trajectory in zip(samples, usable, strict=True):
+        row[: len(rollouts[trajectory])] = rollouts[trajectory]
+    too_short = [trajectory for trajectory in rollouts if trajectory not in usable]
+    return Schedule(usable, samples, np.where(samples < 0, np.nan, times[samples]), too_short)

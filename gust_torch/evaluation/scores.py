@@ -42,16 +42,12 @@ class Statistics(NamedTuple):
 
 
 class Scores:
-    """Mean squares of all rollouts: four bytes for each curve, rollout, lead and field, and no frames.
-
-    Args:
-        schedule: The rollouts, in the order of the errors' rows.
-        num_channels: c.
-    """
+    """Mean squares of all rollouts: four bytes for each curve, rollout, lead and field, and no frames."""
 
     def __init__(self, schedule: Schedule, num_channels: int) -> None:
         self.schedule, self.num_channels = schedule, num_channels
-        shape = (len(schedule.rollouts), schedule.horizon, num_channels)
+        rollouts, steps = schedule.samples.shape
+        shape = (rollouts, steps - 1, num_channels)
         self._squares = {name: np.full(shape, np.nan, np.float32) for name in (*CURVES, *METRICS)}
 
     def add(self, first_rollout: int, lead: int, squares: Mapping[str, Tensor]) -> None:
@@ -75,7 +71,7 @@ class Scores:
         errors, own, leads, all_leads = (
             self.errors(curve, metric, channel, pool) for pool in (None, 1, 0, (0, 1))
         )
-        rows = [errors[:count, lead] for lead, count in enumerate(self.schedule.reaching)] + [own]
+        rows = [*(lead[~np.isnan(lead)] for lead in errors.T), own]
         quantiles = np.array([np.quantile(np.minimum(row, BEYOND), QUANTILES) for row in rows]).T
         quantiles[quantiles > np.finfo(np.float32).max] = np.inf
         mean = np.array([row.mean() for row in rows])
@@ -89,12 +85,8 @@ class Scores:
         return int(np.argsort(means, kind="stable")[(len(means) - 1) // 2])
 
     def beside(self, channel: int, yardstick: str, pool: Axis) -> tuple[Array, Array]:
-        """Pooled errors of the operator and of a yardstick.
-
-        Args:
-            channel: The field.
-            yardstick: "persistence" or "zeros" in nRMSE, "mean", each frame's own, in VRMSE.
-            pool: 0 for each lead, (0, 1) for all of them.
+        """Pooled errors of the operator and of a yardstick: nRMSE beside "persistence" or "zeros", VRMSE
+        beside "mean", that of each frame; pooled along 0 for each lead, (0, 1) for all of them.
         """
         operator = self.errors("operator", "vrmse" if yardstick == "mean" else "nrmse", channel, pool)
         if yardstick == "persistence":

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gust_torch.data.graphs.datasets import ParticleZarrDataset
 from gust_torch.data.graphs.schema import MESH
-from gust_torch.evaluation.schedule import Rollout, Schedule
+from gust_torch.evaluation.schedule import Schedule
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.latents.frames import FrameSource, GraphFrames, GridFrames, open_grid
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
@@ -41,13 +42,7 @@ def open_source(path: str, operator: LatentOperator) -> FrameSource:
 def rollout_parameters(
     source: FrameSource, schedule: Schedule, operator: LatentOperator, where: str
 ) -> Tensor:
-    """Physical parameters (rollouts, p) float32 in the operator's order.
-
-    Args:
-        source: The data.
-        schedule: Whose trajectories.
-        operator: Names the parameters.
-        where: The data, for messages.
+    """Physical parameters (rollouts, p) float32 in the operator's order; `where` names the data.
 
     Raises:
         ValueError: The data lack a parameter, or a value of it.
@@ -59,9 +54,9 @@ def rollout_parameters(
             f"{where} has no parameter {', '.join(missing)}, which the operator was trained with; it has "
             f"{', '.join(source.parameters) or 'none'}: convert the data again, or train on data like these"
         )
-    trajectories = [rollout.trajectory for rollout in schedule.rollouts]
-    values = np.array([source.parameters[name][trajectories] for name in names]).T
-    values = values.reshape(len(trajectories), len(names))
+    trajectories = schedule.trajectories
+    values = np.array([source.parameters[name][trajectories] for name in names])
+    values = values.reshape(len(names), len(trajectories)).T
     is_log = operator.condition_log[1:].cpu().numpy()
     for bad, why in (
         (~np.isfinite(values), "convert the data again"),
@@ -77,9 +72,9 @@ def rollout_parameters(
 
 
 def read_leads(
-    source: FrameSource, autoencoder: LatentAutoencoder, rollouts: Sequence[Rollout]
+    source: FrameSource, autoencoder: LatentAutoencoder, samples: NDArray[np.int64]
 ) -> Iterator[tuple[Points, Tensor]]:
-    """Yield what rollouts, the longest first, are compared with, at lead 0, 1, ... up to the longest's last.
+    """Yield the truth of rollouts with these `Schedule.samples`, at lead 0, 1, ..., the longest's last.
 
     Of the b rollouts that reach the lead: their points, samples in the order of the rollouts, and their
     latents (b, latent_len, latent_dim), on the autoencoder's device. Memory holds b frames; of particles b
@@ -89,17 +84,17 @@ def read_leads(
     steps = source.samples_per_item
     whole = []
     if isinstance(source.spec, GraphSpec):
-        for rollout in rollouts:  # each by itself: all of its times make a batch
-            batch = source.read([int(rollout.samples[0]) // steps]).to(device)
+        for start in samples[:, 0].tolist():  # each by itself: all of its times make a batch
+            batch = source.read([start // steps]).to(device)
             whole.append((autoencoder.points(batch), autoencoder.encode(batch)))
-    for lead in range(rollouts[0].num_leads + 1):
-        samples = [int(rollout.samples[lead]) for rollout in rollouts if rollout.num_leads >= lead]
+    for lead in range(np.count_nonzero(samples[0] >= 0)):
+        own = samples[samples[:, lead] >= 0, lead].tolist()
         if whole:
-            times = [sample % steps for sample in samples]
+            times = [sample % steps for sample in own]
             latents = torch.stack([latent[time] for (_, latent), time in zip(whole, times, strict=False)])
             yield join_points([points for points, _ in whole], times), latents
         else:
-            batch = source.read(samples).to(device)
+            batch = source.read(own).to(device)
             yield autoencoder.points(batch), autoencoder.encode(batch)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def _evaluate(operator: StandInOperator, path: Path, **settings: int | None) -> 
     schedule = make_schedule(source.trajectories, source.times, chosen, str(path))
     names = operator.parameter_names
     parameters = torch.tensor(
-        [[source.parameters[name][rollout.trajectory] for name in names] for rollout in schedule.rollouts]
+        [[source.parameters[name][number] for name in names] for number in schedule.trajectories]
     ).float()
     return evaluate(operator, source, schedule, parameters, batch_size=chosen.batch_size)
 
@@ -154,10 +155,10 @@ def _tiny_operator(spec: object, parameter_names: tuple[str, ...] = ("nu",)) -> 
 
 
 @pytest.fixture(scope="session")
-def write_waves(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`write_waves("line"|"plane", lengths, steps=None, parameters=True)`: a file of advected waves."""
+def lab(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """All of the above; `write_waves` writes what `waves` gives, of the kind "line" or "plane"."""
 
-    def write(
+    def write_waves(
         kind: str, lengths: Sequence[int], *, steps: Sequence[float] | None = None, parameters: bool = True
     ) -> Path:
         path = tmp_path_factory.mktemp("waves") / f"{kind}_test.h5"
@@ -165,37 +166,14 @@ def write_waves(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         waves = _waves(SPECS[kind], lengths)
         return _write(path, SPECS[kind], waves, steps=steps, parameters=parameters)
 
-    return write
-
-
-@pytest.fixture(scope="session")
-def waves() -> Callable[..., list[np.ndarray]]:
-    """`waves(spec, lengths)`: what `write_waves` writes."""
-    return _waves
-
-
-@pytest.fixture(scope="session")
-def stand_in() -> type[StandInOperator]:
-    """`stand_in(spec, step, scale=1.0, parameter_names=())`."""
-    return StandInOperator
-
-
-@pytest.fixture(scope="session")
-def exact_step() -> Callable[[FieldSpec], Callable[[Tensor, Tensor, Tensor], Tensor]]:
-    """`exact_step(spec)`: moves latents as `waves` move."""
-    return advect
-
-
-@pytest.fixture(scope="session")
-def run_evaluation() -> Callable[..., Evaluation]:
-    """`run_evaluation(operator, path, horizon=..., ...)`."""
-    return _evaluate
-
-
-@pytest.fixture(scope="session")
-def tiny_operator() -> Callable[..., LatentOperator]:
-    """`tiny_operator(spec, parameter_names=("nu",))`."""
-    return _tiny_operator
+    return SimpleNamespace(
+        write_waves=write_waves,
+        waves=_waves,
+        stand_in=StandInOperator,
+        exact_step=advect,
+        run_evaluation=_evaluate,
+        tiny_operator=_tiny_operator,
+    )
 
 
 @pytest.fixture(scope="session")

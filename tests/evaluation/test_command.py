@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import pytest
@@ -18,12 +19,12 @@ from gust_torch.evaluation.command import main
 from gust_torch.identity import IDENTITY_KEY, content_digest
 from gust_torch.latents.key import data_identity
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
-from gust_torch.models.latent_operator import LatentOperator
 from gust_torch.spec import FieldSpec
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate.py"
 SPEC = FieldSpec(names=("u",), grid=(16, 1), lengths=(1.0, 1.0))
 PNG = b"\x89PNG\r\n\x1a\n"
+Refused = Callable[..., None]
 
 
 def run(checkpoint: Path, data: Path, output: Path, *flags: str) -> int:
@@ -31,16 +32,31 @@ def run(checkpoint: Path, data: Path, output: Path, *flags: str) -> int:
     return main([*required, "--device", "cpu", *flags])
 
 
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """`refused(checkpoint, data, message, *flags)`: the command says so in one line and writes nothing."""
+
+    def check(checkpoint: Path, data: Path, message: str, *flags: str) -> None:
+        assert run(checkpoint, data, tmp_path / "out", *flags) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert message in error
+        assert not (tmp_path / "out").exists()
+
+    return check
+
+
 @pytest.mark.parametrize(("kind", "fields"), [("line", ["u"]), ("plane", ["p", "vorticity"])])
 def test_whole_command(
     kind: str,
     fields: list[str],
     checkpoints: dict[str, Path],
-    write_waves: Callable[..., Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    lab: Any,
 ) -> None:
-    data, output = write_waves(kind, (5, 3, 1, 6)), tmp_path / "deep" / "evaluation"
+    data, output = lab.write_waves(kind, (5, 3, 1, 6)), tmp_path / "deep" / "evaluation"
     assert run(checkpoints[kind], data, output, "--batch_size", "2", "--limit", "3") == 0
     assert sorted(path.name for path in output.iterdir()) == [
         "metrics.json",
@@ -78,20 +94,11 @@ def test_whole_command(
 
 
 def test_the_script_is_the_command(
-    checkpoints: dict[str, Path],
-    write_waves: Callable[..., Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lab: Any
 ) -> None:
-    flags = [
-        "--checkpoint",
-        checkpoints["line"],
-        "--data_path",
-        write_waves("line", (3,)),
-        "--output_dir",
-        tmp_path,
-    ]
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, flags), "--accelerator", "cpu"])
+    flags = {"checkpoint": checkpoints["line"], "data_path": lab.write_waves("line", (3,))}
+    words = [f"--{name}={value}" for name, value in {**flags, "output_dir": tmp_path}.items()]
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *words, "--accelerator", "cpu"])
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(SCRIPT), run_name="__main__")
     assert stopped.value.code == 0
@@ -127,99 +134,49 @@ def test_help_needs_no_torch() -> None:
     ],
 )
 def test_errors_are_one_line(
-    flags: tuple[str, ...],
-    message: str,
-    checkpoints: dict[str, Path],
-    write_waves: Callable[..., Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...], message: str, checkpoints: dict[str, Path], refused: Refused, lab: Any
 ) -> None:
-    assert run(checkpoints["line"], write_waves("line", (5, 3)), tmp_path / "out", *flags) == 1
-    assert_one_line(capsys, message)
-    assert not (tmp_path / "out").exists()
+    refused(checkpoints["line"], lab.write_waves("line", (5, 3)), message, *flags)
 
 
-def assert_one_line(capsys: pytest.CaptureFixture[str], message: str) -> None:
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert message in error
-
-
-def test_a_checkpoint_of_another_model_is_refused(
-    write_waves: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_models_and_data_that_do_not_fit_are_refused(
+    checkpoints: dict[str, Path], tmp_path: Path, refused: Refused, lab: Any
 ) -> None:
+    data = lab.write_waves("line", (3,))
     autoencoder = LatentAutoencoder(SPEC, latent_len=2, latent_dim=4, width=8, num_heads=2)
     save_model(autoencoder, tmp_path / "autoencoder.ckpt")
-    assert run(tmp_path / "autoencoder.ckpt", write_waves("line", (3,)), tmp_path / "out") == 1
-    assert_one_line(capsys, "holds a LatentAutoencoder, expected a LatentOperator")
+    refused(tmp_path / "autoencoder.ckpt", data, "holds a LatentAutoencoder, expected a LatentOperator")
+    save_model(lab.tiny_operator(dataclasses.replace(SPEC, grid=(32, 1))), tmp_path / "finer.ckpt")
+    refused(tmp_path / "finer.ckpt", data, "grid 32x1, got 16x1")
+    refused(checkpoints["plane"], data, "no field 'p'")
+    refused(checkpoints["line"], lab.write_waves("line", (3,), parameters=False), "has no parameter nu")
 
 
-def test_data_of_another_grid_or_without_a_field_are_refused(
-    checkpoints: dict[str, Path],
-    tiny_operator: Callable[..., torch.nn.Module],
-    write_waves: Callable[..., Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    finer = dataclasses.replace(SPEC, grid=(32, 1))
-    save_model(tiny_operator(finer), tmp_path / "finer.ckpt")  # type: ignore[type-var]
-    data = write_waves("line", (3,))
-    assert run(tmp_path / "finer.ckpt", data, tmp_path / "out") == 1
-    assert_one_line(capsys, "grid 32x1, got 16x1")
-    assert run(checkpoints["plane"], data, tmp_path / "out") == 1
-    assert_one_line(capsys, "no field 'p'")
-
-
-def test_a_missing_parameter_is_refused(
-    checkpoints: dict[str, Path],
-    write_waves: Callable[..., Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    data = write_waves("line", (3,), parameters=False)
-    assert run(checkpoints["line"], data, tmp_path / "out") == 1
-    assert_one_line(capsys, "has no parameter nu, which the operator was trained with; it has none")
-
-
-def test_a_parameter_without_a_logarithm_is_refused(
-    write_waves: Callable[..., Path],
-    tiny_operator: Callable[..., LatentOperator],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    operator, data = tiny_operator(SPEC), write_waves("line", (3, 3))  # nu = 0.1, 0.2
+def test_a_parameter_without_a_logarithm_is_refused(tmp_path: Path, refused: Refused, lab: Any) -> None:
+    operator, data = lab.tiny_operator(SPEC), lab.write_waves("line", (3, 3))  # nu = 0.1, 0.2
     operator.set_conditioning(torch.tensor([[0.01], [1.0]]), torch.tensor([0.25]))
     save_model(operator, tmp_path / "operator.ckpt")
     with h5py.File(data, "r+") as file:
         file["parameters/nu"][1] = 0.0
-    assert run(tmp_path / "operator.ckpt", data, tmp_path / "out") == 1
-    assert_one_line(capsys, "parameter nu of trajectory 1 is 0")
+    refused(tmp_path / "operator.ckpt", data, "parameter nu of trajectory 1 is 0")
     assert run(tmp_path / "operator.ckpt", data, tmp_path / "out", "--limit", "1") == 0
 
 
 def test_an_output_folder_that_is_a_file_is_refused(
-    checkpoints: dict[str, Path],
-    write_waves: Callable[..., Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], lab: Any
 ) -> None:
     (tmp_path / "out").write_text("")
-    assert run(checkpoints["line"], write_waves("line", (3,)), tmp_path / "out") == 1
-    assert_one_line(capsys, "out")
+    assert run(checkpoints["line"], lab.write_waves("line", (3,)), tmp_path / "out") == 1
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize("entry", ["content", "data"])
 def test_the_very_file_of_the_training_is_told(
-    entry: str,
-    tiny_operator: Callable[..., LatentOperator],
-    write_waves: Callable[..., Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    entry: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], lab: Any
 ) -> None:
-    data = write_waves("line", (5, 3))
-    other = write_waves("line", (5, 3), parameters=True, steps=(0.1, 0.1))
-    operator = tiny_operator(SPEC)
+    data = lab.write_waves("line", (5, 3))
+    other = lab.write_waves("line", (5, 3), parameters=True, steps=(0.1, 0.1))
+    operator = lab.tiny_operator(SPEC)
     if entry == "content":
         identity = {"n_steps": 2, "stride": 1, "train content": content_digest(HDF5Dataset(data, n_steps=2))}
     else:

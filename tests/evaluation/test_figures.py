@@ -3,14 +3,13 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.collections import QuadMesh
 from torch import Tensor
 
-from gust_torch.evaluation.evaluate import Evaluation
 from gust_torch.evaluation.figures import curves_figure, rollout_figure
 from gust_torch.evaluation.rollout import example_leads
 from gust_torch.figures import write_results
@@ -38,14 +37,12 @@ def test_extreme_rollouts_can_be_drawn(
     kind: str,
     factor: float,
     lengths: tuple[int, ...],
-    write_waves: Callable[..., Path],
-    stand_in: Callable[..., torch.nn.Module],
-    run_evaluation: Callable[..., Evaluation],
     tmp_path: Path,
     recwarn: pytest.WarningsRecorder,
+    lab: Any,
 ) -> None:
     spec = {"line": LINE, "plane": PLANE}[kind]
-    evaluation = run_evaluation(stand_in(spec, scaled(factor)), write_waves(kind, lengths))
+    evaluation = lab.run_evaluation(lab.stand_in(spec, scaled(factor)), lab.write_waves(kind, lengths))
     figures = {
         "a.png": curves_figure(evaluation.scores, spec),
         "b.png": rollout_figure(evaluation.example, spec),
@@ -55,18 +52,14 @@ def test_extreme_rollouts_can_be_drawn(
     assert not [str(warning.message) for warning in recwarn]
 
 
-def test_space_and_time_are_drawn_to_the_right_and_up(
-    write_waves: Callable[..., Path],
-    waves: Callable[..., list[np.ndarray]],
-    stand_in: Callable[..., torch.nn.Module],
-    exact_step: Callable[..., object],
-    run_evaluation: Callable[..., Evaluation],
-) -> None:
-    evaluation = run_evaluation(stand_in(LINE, exact_step(LINE), scale=1.5), write_waves("line", (5,)))
+def test_space_and_time_are_drawn_to_the_right_and_up(lab: Any) -> None:
+    evaluation = lab.run_evaluation(
+        lab.stand_in(LINE, lab.exact_step(LINE), scale=1.5), lab.write_waves("line", (5,))
+    )
     figure = rollout_figure(evaluation.example, LINE)
     panels = {axes.get_title(): axes for axes in figure.axes}
     truth, prediction, error = (panels[name].collections[0] for name in ("truth", "prediction", "error"))
-    expected = waves(LINE, (5,))[0][:, 0, :, 0]
+    expected = lab.waves(LINE, (5,))[0][:, 0, :, 0]
     for mesh, values in ((truth, expected), (prediction, 1.5 * expected), (error, 0.5 * expected)):
         assert isinstance(mesh, QuadMesh)
         np.testing.assert_allclose(mesh.get_array(), values, rtol=1e-5)
@@ -76,14 +69,12 @@ def test_space_and_time_are_drawn_to_the_right_and_up(
     np.testing.assert_allclose(corners[:, 0, 1], [0, 0.125, 0.375, 0.625, 0.875, 1.0])
 
 
-def test_the_axis_counts_steps_where_they_differ_in_time(
-    write_waves: Callable[..., Path],
-    stand_in: Callable[..., torch.nn.Module],
-    run_evaluation: Callable[..., Evaluation],
-) -> None:
+def test_the_axis_counts_steps_where_they_differ_in_time(lab: Any) -> None:
     labels = {}
     for steps in ((0.5, 0.5), (0.5, 0.25)):
-        evaluation = run_evaluation(stand_in(LINE, scaled(0.9)), write_waves("line", (4, 4), steps=steps))
+        evaluation = lab.run_evaluation(
+            lab.stand_in(LINE, scaled(0.9)), lab.write_waves("line", (4, 4), steps=steps)
+        )
         axes = curves_figure(evaluation.scores, LINE).axes[-1]
         labels[steps] = (axes.get_xlabel(), axes.get_lines()[0].get_xdata())
     assert labels[0.5, 0.5][0] == "lead time $t - t_0$"
@@ -92,13 +83,9 @@ def test_the_axis_counts_steps_where_they_differ_in_time(
     np.testing.assert_allclose(labels[0.5, 0.25][1], [1, 2, 3])
 
 
-def test_a_rollout_that_blows_up_does_not_hide_the_yardsticks(
-    write_waves: Callable[..., Path],
-    stand_in: Callable[..., torch.nn.Module],
-    run_evaluation: Callable[..., Evaluation],
-) -> None:
-    evaluation = run_evaluation(stand_in(LINE, scaled(1e5)), write_waves("line", (5, 5)))
-    top = evaluation.scores.per_lead("persistence", "nrmse", 0).quantiles.max()
+def test_a_rollout_that_blows_up_does_not_hide_the_yardsticks(lab: Any) -> None:
+    evaluation = lab.run_evaluation(lab.stand_in(LINE, scaled(1e5)), lab.write_waves("line", (5, 5)))
+    top = evaluation.scores.statistics("persistence", "nrmse", 0).quantiles[:, :-1].max()
     assert curves_figure(evaluation.scores, LINE).axes[0].get_ylim()[1] < 20 * top
 
 
