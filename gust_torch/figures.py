@@ -29,6 +29,8 @@ DIVERGING, SEQUENTIAL, ERROR = "RdBu_r", "inferno", "PuOr_r"
 PERCENTILE = 99.7
 # Inches: a figure of fields is not larger, however many fields it shows.
 LARGEST = np.array([13.0, 10.0])
+# Inches in it that are not panels: beside those of a field with their color bars, above each, below all.
+LEFT, BETWEEN, RIGHT, NOTES, BELOW = 0.6, 1.25, 0.9, 0.22, 0.75
 DPI = 160
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -183,42 +185,58 @@ def comparison_figure(
         title: Above all.
         y_label: At the left, where it is not that of the spec.
     """
-    rows = len(fields[0][1])
+    rows, head = len(fields[0][1]), 0.3 if title else 0.05
     # Inches of a panel where there is room: near 5 square inches.
     ratio = min(max(domain[1] / domain[0], 0.25), 4.0)
     width = min(max((5.0 / ratio) ** 0.5, 1.6), 3.2)
 
     def layout(columns: int) -> tuple[float, float, float]:
-        """Scale of the panels and inches of the figure, with room for color bars, labels and notes."""
+        """Scale of the panels and inches of the figure, for so many fields side by side."""
         lines = math.ceil(len(fields) / columns)
-        room = np.array([2.75 * columns, lines * (0.22 * rows + 0.75) + 0.3 * bool(title)])
+        room = np.array([columns * (LEFT + BETWEEN + RIGHT), lines * (rows * NOTES + BELOW) + head])
         panels = np.array([3 * columns * width, lines * rows * width * ratio])
         scale = float(np.clip(((LARGEST - room) / panels).min(), 0.25, 1.0))
         return scale, *(room + scale * panels)
 
     columns = max(range(1, len(fields) + 1), key=lambda columns: layout(columns)[0])
     _, *size = layout(columns)
-    lines = math.ceil(len(fields) / columns)
-    x, y = axis_names(spec)
+    x, y = (f"${name}$" for name in axis_names(spec))
     with matplotlib.rc_context(MAP_STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        figure.suptitle(title, fontsize=9)
-        parts = figure.subfigures(lines, columns, squeeze=False).flat
-        for part, (label, own) in zip(parts, fields, strict=False):
-            axes = _draw_field(part, own, draw, (label, error_label), bar=10 * size[1] / lines)
-            for upper, lower, text in zip(axes[0], axes[-1], titles, strict=True):
-                upper.set_title(text, pad=14)
-                lower.set_xlabel(f"${x}$")
-            for left in axes[:, 0]:
-                left.set_ylabel(y_label or f"${y}$")
+        figure = Figure(figsize=size)
+        figure.suptitle(title, fontsize=9, y=1 - 0.08 / size[1], va="top")
+        lines = math.ceil(len(fields) / columns)
+        grid = figure.add_gridspec(
+            lines + 1, columns, height_ratios=[head, *lines * [(size[1] - head) / lines]]
+        )
+        for number, (label, own) in enumerate(fields):
+            part = figure.add_subfigure(grid[1 + number // columns, number % columns])
+            panels = _draw_field(part, own, draw, (label, error_label))
+            for axes in panels.flat:
+                axes.set(xlabel=x, ylabel=y_label or y)
+                axes.label_outer()
+            for axes, text in zip(panels[0], titles, strict=True):
+                axes.set_title(text, pad=14)
         return figure
 
 
 def _draw_field(
-    part: SubFigure, rows: Sequence[Comparison], draw: Draw, labels: tuple[str, str], bar: float
+    part: SubFigure, rows: Sequence[Comparison], draw: Draw, labels: tuple[str, str]
 ) -> NDArray[Any]:
-    """Draw the rows of one field, with color bars `bar` times as high as wide; return the panels."""
-    panels = part.subplots(len(rows), 3, squeeze=False, sharex=True, sharey=True)
+    """Draw the rows of one field with color bars for the values and for the errors; return the panels."""
+    # Not left to a layout engine, which would take longer than all else.
+    width, height = part.bbox.size / part.get_dpi()
+    panel = (width - LEFT - BETWEEN - RIGHT) / 3
+    # Panel, gap, panel, gap, bar, room for its labels, panel, gap, bar.
+    inches = [panel, 0.2, panel, 0.07, 0.1, BETWEEN - 0.37, panel, 0.07, 0.1]
+    grid = part.add_gridspec(
+        len(rows), 9, width_ratios=inches, wspace=0, hspace=NOTES * len(rows) / (height - BELOW),
+        left=LEFT / width, right=1 - (RIGHT - 0.17) / width, bottom=0.45 / height, top=1 - 0.3 / height,
+    )  # fmt: skip
+    share: dict[str, Axes] = {}
+    panels = np.empty((len(rows), 3), dtype=object)
+    for index in np.ndindex(panels.shape):
+        panels[index] = part.add_subplot(grid[index[0], (0, 2, 6)[index[1]]], **share)
+        share = {"sharex": panels[0, 0], "sharey": panels[0, 0]}
     errors = np.concatenate([(row.estimate - row.reference).ravel() for row in rows])
     # An estimate may blow up: colors go by what is finite, and 0 stands for nothing at all.
     norm = value_norm(np.concatenate([row.reference.ravel() for row in rows]))
@@ -233,9 +251,8 @@ def _draw_field(
                 text, (x, 1), (0, 2), xycoords="axes fraction", textcoords="offset points",
                 ha=side, va="bottom", fontsize=7.5,
             )  # fmt: skip
-    for mappable, beside, label in (
-        (ScalarMappable(norm, colors), panels[:, :2], labels[0]),
-        (ScalarMappable(error_norm, ERROR), panels[:, 2:], labels[1]),
-    ):
-        part.colorbar(mappable, ax=beside, extend="both", aspect=bar, pad=0.02).set_label(label, labelpad=2)
+    bars = (ScalarMappable(norm, colors), 4, labels[0]), (ScalarMappable(error_norm, ERROR), 8, labels[1])
+    for mappable, column, label in bars:
+        cax = part.add_subplot(grid[:, column])
+        part.colorbar(mappable, cax=cax, extend="both").set_label(label, labelpad=2)
     return panels

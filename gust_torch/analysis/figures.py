@@ -10,10 +10,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from gust_torch.analysis.floor import RATIOS
 from gust_torch.analysis.passes import Analysis, Example
 from gust_torch.analysis.report import Json
 from gust_torch.analysis.spectrum_figure import LINES, spectrum_figures
+from gust_torch.analysis.sums import RATIOS
 from gust_torch.figures import GRAY, STYLE, Array, Comparison, comparison_figure, draw_map, field_label
 from gust_torch.metrics.histogram import ValueHistogram
 from gust_torch.spec import FieldSpec

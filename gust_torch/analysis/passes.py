@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gust_torch.analysis.floor import FloorFrames
-from gust_torch.analysis.sums import ErrorSums, SpectrumSums
+from gust_torch.analysis.sums import ErrorSums, FloorFrames, SpectrumSums
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.metrics.errors import vrmse
 from gust_torch.metrics.histogram import ValueHistogram

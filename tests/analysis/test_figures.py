@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from gust_torch.analysis.figures import analysis_figures, reconstruction_figure
-from gust_torch.analysis.floor import FloorFrames
 from gust_torch.analysis.passes import Analysis, Example
 from gust_torch.analysis.report import curves, summarize
 from gust_torch.analysis.spectrum_figure import spectrum_figures
-from gust_torch.analysis.sums import ErrorSums, SpectrumSums
+from gust_torch.analysis.sums import ErrorSums, FloorFrames, SpectrumSums
 from gust_torch.figures import draw_map, symmetric_norm, transform_note, value_norm, write_results
 from gust_torch.metrics.histogram import ValueHistogram
 from gust_torch.spec import FieldSpec
