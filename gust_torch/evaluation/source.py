@@ -90,21 +90,21 @@ def read_leads(
     for lead in range(np.count_nonzero(samples[0] >= 0)):
         own = samples[samples[:, lead] >= 0, lead].tolist()
         if whole:
-            times = [sample % steps for sample in own]
-            latents = torch.stack([latent[time] for (_, latent), time in zip(whole, times, strict=False)])
-            yield join_points([points for points, _ in whole], times), latents
+            reached = [(*trajectory, sample % steps) for trajectory, sample in zip(whole, own, strict=False)]
+            latents = torch.stack([latent[time] for _, latent, time in reached])
+            yield _join([(points, time) for points, _, time in reached], steps), latents
         else:
             batch = source.read(own).to(device)
             yield autoencoder.points(batch), autoencoder.encode(batch)
 
 
-def join_points(trajectories: Sequence[Points], times: Sequence[int]) -> Points:
-    """One time of each of the first trajectories, behind one another."""
-    chosen = [(points, points.sample == time) for points, time in zip(trajectories, times, strict=False)]
-    sizes = torch.stack([kept.sum() for _, kept in chosen])
-    return Points(
-        coordinates=torch.cat([points.coordinates[kept] for points, kept in chosen]),
-        values=torch.cat([points.values[kept] for points, kept in chosen]),
-        sample=torch.arange(len(chosen), device=sizes.device).repeat_interleave(sizes),
-        num_samples=len(chosen),
+def _join(trajectories: Sequence[tuple[Points, int]], steps: int) -> Points:
+    """One time of each trajectory, which has the same particles at all of its times, behind one another."""
+    coordinates, values = (
+        [getattr(points, name).unflatten(0, (steps, -1))[time] for points, time in trajectories]
+        for name in ("coordinates", "values")
     )
+    number, device = len(values), values[0].device
+    sizes = torch.tensor([len(one) for one in values], device=device)
+    sample = torch.arange(number, device=device).repeat_interleave(sizes)
+    return Points(torch.cat(coordinates), torch.cat(values), sample, number)
