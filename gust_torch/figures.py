@@ -199,7 +199,8 @@ def comparison_figure(
         return scale, *(room + scale * panels)
 
     columns = max(range(1, len(fields) + 1), key=lambda columns: layout(columns)[0])
-    _, *size = layout(columns)
+    _, *inches = layout(columns)
+    size = inches[0], inches[1]
     x, y = (f"${name}$" for name in axis_names(spec))
     with matplotlib.rc_context(MAP_STYLE):
         figure = Figure(figsize=size)
@@ -224,7 +225,7 @@ def _draw_field(
 ) -> NDArray[Any]:
     """Draw the rows of one field with color bars for the values and for the errors; return the panels."""
     # Not left to a layout engine, which would take longer than all else.
-    width, height = part.bbox.size / part.get_dpi()
+    width, height = (side / part.get_dpi() for side in part.bbox.size)
     panel = (width - LEFT - BETWEEN - RIGHT) / 3
     # Panel, gap, panel, gap, bar, room for its labels, panel, gap, bar.
     inches = [panel, 0.2, panel, 0.07, 0.1, BETWEEN - 0.37, panel, 0.07, 0.1]

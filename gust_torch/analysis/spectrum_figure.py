@@ -179,8 +179,8 @@ def _draw_ratio(axes: Axes, drawn: Spectrum, shells: ShellSpectrum) -> None:
     axes.set_ylim(max(low, RATIO_LIMITS[0]), min(high, RATIO_LIMITS[1]))
     _mark_scales(axes, shells)
     forcing = r"$4\,\Delta k$" if shells.spec.forcing_wavenumber is None else "$k_f$"
-    place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
-    axes.annotate(forcing, (shells.k_forcing, 0.0), (3, 4), **place)
+    place = axes.get_xaxis_transform()
+    axes.annotate(forcing, (shells.k_forcing, 0.0), (3, 4), xycoords=place, textcoords="offset points")
     axes.set_xlabel("wavenumber $k$ (radians per unit length)")
     # Labels at 1, 2, 5, 10, ... where there is not even a decade or two to label; between them none.
     if drawn.k.size and drawn.k[-1] < 50 * drawn.k[0]:

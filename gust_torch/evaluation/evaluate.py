@@ -5,7 +5,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,9 +53,8 @@ def evaluate_checkpoint(options: Options) -> str:
     ]
     # Before the rollouts, not after them: a folder that cannot be made would waste them.
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    with Progress(
-        np.count_nonzero(schedule.samples >= 0), unit="frame", description="evaluation"
-    ) as progress:
+    num_frames = int((schedule.samples >= 0).sum())
+    with Progress(num_frames, unit="frame", description="evaluation") as progress:
         scores, example = evaluate(
             operator, source, schedule, parameters, options.batch_size, progress.update
         )

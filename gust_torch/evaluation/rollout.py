@@ -116,7 +116,7 @@ def make_example(
 ) -> Example:
     """Do one of the rollouts again and keep some of its leads; see `roll_out`."""
     times = schedule.times[row]
-    num_leads = np.count_nonzero(schedule.samples[row] >= 0) - 1
+    num_leads = int((schedule.samples[row] >= 0).sum()) - 1
     wanted = example_leads(num_leads, space_time=num_dims(operator.spec) == 1)
     frames = []
     for step in roll_out(operator, source, schedule, slice(row, row + 1), parameters):

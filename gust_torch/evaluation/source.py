@@ -87,7 +87,7 @@ def read_leads(
         for start in samples[:, 0].tolist():  # each by itself: all of its times make a batch
             batch = source.read([start // steps]).to(device)
             whole.append((autoencoder.points(batch), autoencoder.encode(batch)))
-    for lead in range(np.count_nonzero(samples[0] >= 0)):
+    for lead in range(int((samples[0] >= 0).sum())):
         own = samples[samples[:, lead] >= 0, lead].tolist()
         if whole:
             reached = [(*trajectory, sample % steps) for trajectory, sample in zip(whole, own, strict=False)]
