@@ -158,13 +158,9 @@ class Comparison(NamedTuple):
     right: str = ""
 
 
-Draw = Callable[[Axes, int, Array, str, Normalize], None]
-"""Draws the values of a row, with its number, color map and limits, and sets ticks."""
-
-
 def comparison_figure(
     fields: Sequence[tuple[str, Sequence[Comparison]]],
-    draw: Draw,
+    draw: Callable[[Axes, int, Array, str, Normalize], None],
     spec: FieldSpec | GraphSpec,
     *,
     domain: tuple[float, float],
@@ -177,7 +173,7 @@ def comparison_figure(
 
     Args:
         fields: Label and rows of each field, equally many; colors are shared within a field.
-        draw: Draws a panel.
+        draw: Draws the values of a row, with its number, color map and limits, and sets ticks.
         spec: Names the axes.
         domain: Sides of what a panel shows: panels have its shape, as far as they get no slabs or columns.
         titles: Of the three columns.
@@ -199,16 +195,14 @@ def comparison_figure(
         return scale, *(room + scale * panels)
 
     columns = max(range(1, len(fields) + 1), key=lambda columns: layout(columns)[0])
-    _, *inches = layout(columns)
-    size = inches[0], inches[1]
+    lines = math.ceil(len(fields) / columns)
+    _, *size = layout(columns)
+    heights = [head, *lines * [(size[1] - head) / lines]]
     x, y = (f"${name}$" for name in axis_names(spec))
     with matplotlib.rc_context(MAP_STYLE):
-        figure = Figure(figsize=size)
+        figure = Figure(figsize=(size[0], size[1]))
         figure.suptitle(title, fontsize=9, y=1 - 0.08 / size[1], va="top")
-        lines = math.ceil(len(fields) / columns)
-        grid = figure.add_gridspec(
-            lines + 1, columns, height_ratios=[head, *lines * [(size[1] - head) / lines]]
-        )
+        grid = figure.add_gridspec(lines + 1, columns, height_ratios=heights)
         for number, (label, own) in enumerate(fields):
             part = figure.add_subfigure(grid[1 + number // columns, number % columns])
             panels = _draw_field(part, own, draw, (label, error_label))
@@ -221,7 +215,7 @@ def comparison_figure(
 
 
 def _draw_field(
-    part: SubFigure, rows: Sequence[Comparison], draw: Draw, labels: tuple[str, str]
+    part: SubFigure, rows: Sequence[Comparison], draw: Callable[..., None], labels: tuple[str, str]
 ) -> NDArray[Any]:
     """Draw the rows of one field with color bars for the values and for the errors; return the panels."""
     # Not left to a layout engine, which would take longer than all else.

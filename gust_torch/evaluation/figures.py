@@ -173,10 +173,8 @@ def _comparison(frames: Sequence[Frame], channel: int, space_time: bool) -> Comp
         np.concatenate([getattr(frame, name)[:, channel] for frame in frames])
         for name in ("reference", "prediction")
     )
-    after = np.concatenate([np.full(len(frame.reference), frame.lead > 0) for frame in frames])
-    squares = (
-        (values[after].astype(np.float64) ** 2).mean() for values in (prediction - reference, reference)
-    )
+    after = sum(len(frame.reference) for frame in frames if frame.lead == 0)
+    squares = (np.square(v[after:], dtype=np.float64).mean() for v in (prediction - reference, reference))
     nrmse = float(normalized_rmse(*map(torch.tensor, squares)))
     return Comparison(
         reference,
