@@ -40,11 +40,8 @@ def spec_identity(spec: FieldSpec | GraphSpec) -> dict[str, Any]:
 def content_digest(samples: Any, values_of: Callable[[Any], Any] = lambda sample: sample) -> str:
     """sha256 of the values of some evenly spaced samples, both ends included.
 
-    The storage does not matter: a repacked or moved file keeps its digest.
-
-    Args:
-        samples: A dataset.
-        values_of: Gives the numbers of a sample that is no array.
+    The storage does not matter: a repacked or moved file keeps its digest. `values_of` gives the numbers of a
+    sample that is no array.
     """
     digest = hashlib.sha256()
     for index in evenly_spaced(len(samples), DIGEST_FRAMES):
@@ -73,17 +70,7 @@ def differences(there: Identity, now: Identity) -> list[str]:
 
 
 def check_same(there: Identity, now: Identity, *, what: str, allow_changed: bool = False) -> None:
-    """Refuse data that are not those of a file, or log the differences where these are allowed.
-
-    Args:
-        there: Identity that the file holds.
-        now: Identity of the data at hand.
-        what: The file, as the message names it.
-        allow_changed: Log the differences instead of refusing them.
-
-    Raises:
-        ValueError: They contradict each other.
-    """
+    """Refuse data that are not those of a file (`what`), or log the differences where these are allowed."""
     changed = differences(there, now)
     if not changed:
         return
@@ -102,14 +89,7 @@ def warn_of_scale(
 ) -> list[str]:
     """Warn of channels whose standard deviation is more than `SAME_SCALE` times that of training, or less.
 
-    Args:
-        trained_std: Of the training data, one value a channel.
-        found_std: Of the data at hand.
-        names: Of the channels.
-        source: The data's path, for the message.
-
-    Returns:
-        The names of these channels.
+    Both are one value a channel; the message names the data by `source`. Returns the names of these channels.
     """
     other = []
     for name, there, now in zip(names, np.ravel(trained_std), np.ravel(found_std), strict=True):

@@ -121,15 +121,9 @@ class FieldSpec(PlainSpec):
     def from_metadata(
         cls, names: Sequence[str], coordinates: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
     ) -> "FieldSpec":
-        """Spec of the fields of a common-format file; `solvers.common.hdf5.axes.domain` says what is read.
+        """Spec of the fields of a common-format file, from ``x`` (H,) and ``y`` (W,) and its ``/metadata``.
 
-        Args:
-            names: Channel names.
-            coordinates: ``x`` (H,) and ``y`` (W,).
-            metadata: Attributes of ``/metadata``; the larger of ``fkx`` and ``fky`` is the forcing.
-
-        Raises:
-            ValueError: Metadata or coordinates that make no sense.
+        `solvers.common.hdf5.axes.domain` says what is read; the larger of ``fkx`` and ``fky`` is the forcing.
         """
         boundary, grid_y, lengths = domain(coordinates, metadata)
         forcing = max(float(metadata.get(key, 0)) for key in ("fkx", "fky"))

@@ -144,16 +144,16 @@ def fit(
 
 
 # 43 training frames in batches of 5: 8 steps an epoch.
-@pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize(
-    ("fail_at", "save_every", "resumes_from", "limit"),
+    ("num_workers", "fail_at", "save_every", "resumes_from", "limit"),
     [
-        (13, 3, 12, 1.0),  # saved and stopped within the second epoch
-        (10, 8, 8, 1.0),  # saved in the last step of the first epoch
-        (10, None, 8, 1.0),  # saved after the first epoch's validation
-        (3, 1, 3, 1.0),
-        (7, 5, 5, 5),  # epochs of five batches
-        (8, 2, 8, 5),
+        (0, 13, 3, 12, 1.0),  # saved and stopped within the second epoch
+        (2, 13, 3, 12, 1.0),
+        (2, 10, 8, 8, 1.0),  # saved in the last step of the first epoch
+        (0, 10, None, 8, 1.0),  # saved after the first epoch's validation
+        (2, 3, 1, 3, 1.0),
+        (0, 7, 5, 5, 5),  # epochs of five batches
+        (2, 8, 2, 8, 5),
     ],
 )
 def test_resuming_repeats_and_skips_nothing(

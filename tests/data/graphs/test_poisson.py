@@ -109,8 +109,3 @@ def test_sample_meshes(shared_data):
         laplacian, u, f = scipy_laplacian(data), data.u.double().numpy(), data.f.double().numpy()
         residual = (laplacian @ u - f)[~boundary]
         assert np.abs(residual).max() < 1e-5 * (abs(laplacian) @ np.abs(u)).max()
-        print(
-            np.abs(residual).max(),
-            np.abs(u).max(),
-            np.abs(residual).max() / (abs(laplacian) @ np.abs(u)).max(),
-        )
