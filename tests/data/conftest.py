@@ -1,8 +1,7 @@
 """Small real files for the tests of gust_torch.data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pytest
@@ -19,23 +18,9 @@ METADATA = {
 }
 
 
-class WriteFile(Protocol):
-    """Signature of the fixture `write_file`."""
-
-    def __call__(
-        self,
-        name: str,
-        fields: Mapping[str, np.ndarray],
-        trajectory: Sequence[int] | None = None,
-        compression: str | None = None,
-    ) -> str:
-        """Write fields (n, H, W[, C]) with times 0, 0.1, ... and give the path."""
-        ...
-
-
 @pytest.fixture
-def write_file(tmp_path: Path) -> WriteFile:
-    """Write a complete common-format file into the test's folder."""
+def write_file(tmp_path: Path) -> Callable[..., str]:
+    """Write fields (n, H, W[, C]) with times 0, 0.1, ... as a complete file of the test's folder."""
 
     def write(
         name: str,
