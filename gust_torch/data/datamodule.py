@@ -75,9 +75,7 @@ class FieldDataModule(LightningDataModule):
         """
         super().__init__()
         if batch_size < 1 or num_workers < 0:
-            raise ValueError(
-                f"expected batch_size >= 1 and num_workers >= 0, got {batch_size} and {num_workers}"
-            )
+            raise ValueError(f"expected batch_size >= 1, num_workers >= 0, got {batch_size}, {num_workers}")
         self.data_path, self.fields = data_path, fields
         self.batch_size, self.num_workers = batch_size, num_workers
         self.val_fraction, self.gap, self.seed = val_fraction, gap, seed
@@ -190,8 +188,7 @@ def _check_distinct(dataset: HDF5Dataset, train: np.ndarray, val: np.ndarray) ->
             if all(np.array_equal(*dataset.first_frames(pair)) for pair in pairs):
                 raise ValueError(
                     f"{dataset.where(own[0])}: trajectory {trajectory} repeats trajectory {ids[other[0]]}, "
-                    f"which is in {dataset.where(other[0])}: validation would see what was trained on; leave "
-                    "one out"
+                    f"which is in {dataset.where(other[0])}; leave one out, for validation's sake"
                 )
         others.append(own)
     known = {starts[trajectory] for trajectory in trained & starts.keys()}

@@ -174,9 +174,7 @@ def _read_contents(
         values = _numbers(contents, f"{schema.COORDINATES}/{axis}", None)
         if values is None or len(values) != size:
             found = "is missing" if values is None else f"has {len(values)} entries"
-            raise ValueError(
-                f"{name}: coordinates/{axis} {found}, the fields have {size} along {axis}; correct it"
-            )
+            raise ValueError(f"{name}: coordinates/{axis} {found}, the fields have {size}; correct it")
         coordinates[axis] = values
     metadata = {key: value for key in SPEC_METADATA if (value := contents.metadata_value(key)) is not None}
     try:
@@ -190,9 +188,7 @@ def _read_contents(
     ids = _numbers(contents, schema.TRAJECTORY, count)
     ids = np.zeros(count) if ids is None else ids
     if (ids != np.floor(ids)).any() or ids.min() < 0 or ids.max() > MAX_TRAJECTORY:
-        raise ValueError(
-            f"{name}: /{schema.TRAJECTORY} holds {ids.min():g} to {ids.max():g}; number them from 0"
-        )
+        raise ValueError(f"{name}: /{schema.TRAJECTORY}: {ids.min():g} to {ids.max():g}; number from 0")
     # Components of vector fields are picked out of whole frames by h5py.
     scalars = {channel.field for channel in channels if channel.component is None}
     return SourceFile(
@@ -225,14 +221,10 @@ def select_channels(contents: Contents, fields: str | Sequence[str] | None) -> t
         other = chosen.setdefault(channel.name, channel)
         paths = [f"{schema.FIELDS}/{one.field}" for one in (other, channel)]
         if other.component != channel.component or not contents.is_same(*paths):
-            raise ValueError(
-                f"{contents.path}: /{paths[0]} and /{paths[1]} are different data but both the channel "
-                f"{channel.name}; choose one of them by `fields`"
-            )
+            both = " and /".join(paths)
+            raise ValueError(f"{contents.path}: /{both} are different data; choose one by `fields`")
     if not chosen:
-        raise ValueError(
-            f"{contents.path}: no field chosen; /fields has {', '.join(available) or 'none: convert it'}"
-        )
+        raise ValueError(f"{contents.path}: /fields: none chosen of {available}; choose some, or convert it")
     return tuple(chosen.values())
 
 
@@ -269,9 +261,7 @@ def _stored(contents: Contents, name: str, count: int | None) -> h5py.Dataset | 
     dataset = contents.dataset(name)
     allowed = contents.allow_external
     if dataset is not None and (problem := storage_problem(dataset, count, allow_external=allowed)):
-        raise ValueError(
-            f"{contents.path}: /{name}: {problem}; write or copy the file again, or leave it out"
-        )
+        raise ValueError(f"{contents.path}: /{name}: {problem}; copy the file again, or leave it out")
     return dataset
 
 
@@ -320,9 +310,8 @@ def common_spec(sources: Sequence[SourceFile]) -> FieldSpec:
     first = sources[0].spec
     for source in sources[1:]:
         if changed := first.differences(source.spec):
-            raise ValueError(
-                f"{source.name} does not fit {sources[0].name}: expected {'; '.join(changed)}; separate them"
-            )
+            text = f"{source.name} does not fit {sources[0].name}: expected {'; '.join(changed)}"
+            raise ValueError(f"{text}; load them apart")
     forcing = {source.spec.forcing_wavenumber for source in sources}
     return dataclasses.replace(first, forcing_wavenumber=forcing.pop() if len(forcing) == 1 else None)
 
@@ -335,17 +324,13 @@ def common_parameters(sources: Sequence[SourceFile]) -> dict[str, np.ndarray]:
     start = 0
     for source in sources:
         if source.parameters.keys() != names:
-            raise ValueError(
-                f"{source.name} has the parameters {sorted(source.parameters)}, {sources[0].name} has "
-                f"{sorted(names)}; load them apart"
-            )
+            text = f"{source.name} has the parameters {sorted(source.parameters)}, {sources[0].name}"
+            raise ValueError(f"{text} has {sorted(names)}; load them apart")
         own, shifted = source.trajectory, ids[start : start + source.num_frames]
         start += source.num_frames
         for name, values in source.parameters.items():
             if own.max() >= len(values):
-                raise ValueError(
-                    f"{source.name}: parameters/{name} has {len(values)} values, the largest trajectory is "
-                    f"{own.max()}; write the file again"
-                )
+                text = f"parameters/{name} has {len(values)} values, the largest trajectory is {own.max()}"
+                raise ValueError(f"{source.name}: {text}; write the file again")
             merged[name][shifted] = values[own]
     return merged

@@ -65,10 +65,7 @@ def _read_again(source: SourceFile) -> SourceFile:
     fields = list(dict.fromkeys(channel.field for channel in source.channels))
     fresh = read_header(source.path, fields, allow_external=source.allow_external)
     if fresh.num_frames < source.num_frames or fresh.spec.grid != source.spec.grid:
-        raise ValueError(
-            f"{source.name} has changed since it was opened: {fresh.num_frames} frames of {fresh.spec.grid} "
-            f"now, {source.num_frames} of {source.spec.grid} then; open the dataset again"
-        )
+        raise ValueError(f"{source.name} has changed since it was opened; open the dataset again")
     return dataclasses.replace(fresh, channels=source.channels)
 
 

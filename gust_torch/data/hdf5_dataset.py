@@ -211,10 +211,9 @@ class HDF5Dataset(Dataset[Tensor]):
         try:
             self._handles.file(index).read(frames, rows, out)
         except (OSError, RuntimeError) as error:
-            raise ValueError(
-                f"{self._sources[index].name}: frames {frames[0]} to {frames[-1]} cannot be read ({error}); "
-                "the file is truncated or damaged: copy it again, or leave them out by sample_start/_stop"
-            ) from error
+            where = f"{self._sources[index].name}: frames {frames[0]} to {frames[-1]}"
+            remedy = "truncated or damaged: copy it again, or leave them out by sample_start/_stop"
+            raise ValueError(f"{where} cannot be read ({error}); the file is {remedy}") from error
 
     def _look_closely(self, frames: list[int], values: np.ndarray) -> None:
         """Raise ValueError where frames hold NaN, Inf or what stands for missing cells."""
@@ -231,10 +230,8 @@ class HDF5Dataset(Dataset[Tensor]):
                     place = tuple(missing[0].tolist())
                     what = f"{len(missing)} missing cells ({cells[place]:g}), the first at {place},"
                     remedy = "fill them in"
-                raise ValueError(
-                    f"{source.name}: {channel.name} holds {what} in frame {number}; leave the frame out by "
-                    f"sample_start/sample_stop, or {remedy}"
-                )
+                text = f"{source.name}: {channel.name} holds {what} in frame {number}"
+                raise ValueError(f"{text}; leave it out by sample_start/sample_stop, or {remedy}")
 
     def _warn_of_both_ends(self) -> None:
         """Tell of a periodic axis whose last row repeats the first: both ends of the period are stored."""

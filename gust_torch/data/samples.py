@@ -33,7 +33,7 @@ def window_frames(
     end = total if stop is None else min(stop, total)
     if not 0 <= start < end:
         raise ValueError(
-            f"{where}: no frames from sample_start {start} to sample_stop {stop}; there are {total} frames"
+            f"{where}: no frames from sample_start {start} to sample_stop {stop} of {total} frames"
         )
     if n_steps == 1:
         return np.arange(start, end)[:, None]
@@ -45,10 +45,8 @@ def window_frames(
     if not len(first):
         longest = int(np.unique(trajectories[start:end], return_counts=True)[1].max())
         remedy = "lower n_steps or stride" if longest > 1 else "steady: no times to step through"
-        raise ValueError(
-            f"{where}: windows of n_steps {n_steps} with stride {stride} span {span + 1} frames, but the "
-            f"longest trajectory in the range has {longest}; {remedy}"
-        )
+        text = f"{where}: windows of n_steps {n_steps} with stride {stride} span {span + 1} frames"
+        raise ValueError(f"{text}, the longest trajectory in the range has {longest}; {remedy}")
     windows = grouped[first[:, None] + stride * np.arange(n_steps)]
     return windows[np.argsort(windows[:, 0], kind="stable")]
 

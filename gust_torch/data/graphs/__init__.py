@@ -13,6 +13,4 @@ def require(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(
-            f"graphs need {name}, which cannot be imported ({error}): pip install 'gust_torch[graphs]'"
-        ) from error
+        raise ValueError(f"graphs need {name} ({error}): pip install 'gust_torch[graphs]'") from error

@@ -125,9 +125,7 @@ class GraphDataModule(LightningDataModule):
         """
         super().__init__()
         if batch_size < 1 or num_workers < 0:
-            raise ValueError(
-                f"expected batch_size >= 1 and num_workers >= 0, got {batch_size} and {num_workers}"
-            )
+            raise ValueError(f"expected batch_size >= 1, num_workers >= 0, got {batch_size}, {num_workers}")
         if kind not in DATASETS:
             raise ValueError(f"kind is {kind!r}, expected one of {', '.join(DATASETS)}")
         self.paths = {"train": train_path, "val": val_path, "test": test_path}

@@ -63,10 +63,8 @@ class Reader:
                 raise ValueError("; ".join(reasons))
             return arrays, self._schema or describe(self._kind, arrays)
         except DAMAGE as error:
-            raise ValueError(
-                f"{self._where}: sample {self._names[index]!r}: {_said(error)}; repair the store, or convert "
-                "the data again"
-            ) from error
+            where = f"{self._where}: sample {self._names[index]!r}"
+            raise ValueError(f"{where}: {_said(error)}; repair the store, or convert again") from error
 
     def source(self, index: int) -> str:
         """Name of the file that a sample was made from; its group's name where none is recorded."""
@@ -331,10 +329,8 @@ def _without_gaps(base: Any, kind: Kind) -> Any:
                         raise ValueError(f"{root / key} is no file; copy the store again")
             found = await super().get(key, prototype, byte_range)
             if found is None and (match := chunk.search(key)):
-                raise ValueError(
-                    f"array {match[2]!r} lacks its chunk {key}; copy the store again (where zeros are meant, "
-                    "write it with write_empty_chunks)"
-                )
+                remedy = "copy the store again (for zeros, write it with write_empty_chunks)"
+                raise ValueError(f"array {match[2]!r} lacks its chunk {key}; {remedy}")
             return found
 
     return WithoutGaps
