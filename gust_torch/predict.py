@@ -70,9 +70,7 @@ class Ranks:
     def agree(self, plan: Callable[[], Value]) -> Value:
         """Return what process 0 gets from `plan`, in all processes.
 
-        Raises:
-            ValueError: As process 0 did; the others end without words. Or one of them has ended.
-            OSError: Likewise.
+        What it raises (ValueError, OSError) is raised there too; the others then end without words.
         """
         result: tuple[Any, Exception | None] = None, None
         if self.rank == 0:
@@ -91,11 +89,7 @@ class Ranks:
         return value
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum over all processes, in all of them; they wait for each other.
-
-        Raises:
-            ValueError: One of them has ended.
-        """
+        """Return the sum over all processes, in all of them; they wait for each other."""
         if self.num_ranks == 1:
             return values
         total: Tensor = self.fabric.to_device(values.clone())
@@ -107,11 +101,7 @@ class Ranks:
         return total.cpu()
 
     def wait(self) -> None:
-        """Wait for all processes.
-
-        Raises:
-            ValueError: One of them has ended.
-        """
+        """Wait for all processes."""
         self.sum(torch.zeros(1))
 
     def predict(
@@ -187,9 +177,8 @@ def _others_alive() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise ValueError(
-            "another process of this command has ended, see above; the same command continues"
-        ) from error
+        text = "another process of this command has ended, see above; the same command continues"
+        raise ValueError(text) from error
 
 
 class _Batches(Dataset[tuple[int, Any]]):

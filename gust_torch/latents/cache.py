@@ -32,40 +32,16 @@ LATENTS, CHECKSUMS = "latents.npy", "checksums.npy"
 TRAJECTORY, TIME, PARAMETERS = "trajectory.npy", "time.npy", "parameters.npy"
 CHECKED = (CHECKSUMS, ENCODER, PARAMETERS, TIME, TRAJECTORY)
 MISSING = -1
-REMEDY = "rerun scripts/precompute_latent_cache.py with --overwrite"
-# What numpy raises for headers that are none, or that promise more than there is.
-BAD_ARRAY = (
-    ArithmeticError,
-    EOFError,
-    MemoryError,
-    OSError,
-    RecursionError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    tokenize.TokenError,
-)
+COMMAND = "scripts/precompute_latent_cache.py"
+REMEDY = f"rerun {COMMAND} with --overwrite"
+# What Python and numpy raise for JSON and headers that are none, or that promise more than there is.
+BAD_INDEX = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+BAD_ARRAY = (*BAD_INDEX, ArithmeticError, EOFError, MemoryError, OSError, SyntaxError, tokenize.TokenError)
 
 
 @dataclasses.dataclass(frozen=True)
 class CacheIndex:
-    """`index.json`: what is in a cache, and what it was made from.
-
-    Attributes:
-        task: Such as "burgers1d".
-        split: "train", "val" or "test".
-        source: Path of the data, when the cache was made.
-        data: Identity of the data.
-        key: Of the latents.
-        latent_len: Tokens of a sample.
-        latent_dim: Features of a token.
-        batch_size: Samples that were encoded together.
-        num_trajectories: Rows of `parameters.npy`.
-        parameter_names: Its columns.
-        device: Where the latents were computed.
-        sha256: File -> sha256, of all but the latents, which have `checksums.npy`.
-        provenance: Package version and commit.
-    """
+    """`index.json`: what is in a cache and what it was made from, entry by entry as in docs/formats.md."""
 
     task: str
     split: str
@@ -106,12 +82,7 @@ class CacheIndex:
 
     @classmethod
     def from_json(cls, text: str) -> CacheIndex:
-        """Inverse of `to_json`.
-
-        Raises:
-            ValueError: It is not an index of this version, or was changed after it was written. What makes
-                no sense may raise a TypeError, LookupError or AttributeError as well.
-        """
+        """Inverse of `to_json`; one that makes no sense raises any of `BAD_INDEX`."""
         values = json.loads(text)
         if (version := values["format_version"]) != FORMAT_VERSION:
             raise ValueError(f"it has format version {version}, this version reads {FORMAT_VERSION}")
@@ -158,12 +129,10 @@ class LatentCache:
         if not path.is_file():
             begun = hidden_part(self.folder).is_dir()
             what, remedy = ("finished ", "repeat the command that began it") if begun else ("", "make it")
-            raise ValueError(
-                f"no {what}latent cache at {folder}; {remedy}: scripts/precompute_latent_cache.py"
-            )
+            raise ValueError(f"no {what}latent cache at {folder}; {remedy}: {COMMAND}")
         try:
             self.index = CacheIndex.from_json(path.read_text(encoding="utf-8"))
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        except BAD_INDEX as error:
             raise ValueError(f"{path} cannot be used: {error}; {REMEDY}") from error
         self.key = self.index.key
         for name in CHECKED:
@@ -185,11 +154,6 @@ class LatentCache:
         return cls(folder)
 
     @property
-    def encoder_path(self) -> Path:
-        """Checkpoint of the autoencoder, for `gust_torch.checkpoint.load_model`."""
-        return self.folder / ENCODER
-
-    @property
     def latent_shape(self) -> tuple[int, int]:
         """(latent_len, latent_dim)."""
         return self.index.latent_len, self.index.latent_dim
@@ -199,10 +163,7 @@ class LatentCache:
         return self.key.num_samples
 
     def latents(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Copy of some samples in the order asked for, (n, latent_len, latent_dim) float32.
-
-        Args:
-            rows: (n,) sample numbers from 0.
+        """Copy of samples `rows` (n,) in this order, (n, latent_len, latent_dim) float32.
 
         Raises:
             IndexError: A number is out of range.
@@ -221,7 +182,7 @@ class LatentCache:
         Raises:
             ValueError: Its checkpoint is damaged, or is not the one that made the latents.
         """
-        model = load_model(self.encoder_path, LatentAutoencoder)
+        model = load_model(self.folder / ENCODER, LatentAutoencoder)
         if model_digest(model) != self.key.encoder:
             raise self._damaged(f"{ENCODER} is not its encoder")
         return model

@@ -16,7 +16,7 @@ from gust_torch.checkpoint import load_model, model_digest
 from gust_torch.data.loader import ordered_loader, shuffled_loader
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.identity import content_digest, spec_identity
-from gust_torch.latents.cache import REMEDY, LatentCache
+from gust_torch.latents.cache import COMMAND, REMEDY, LatentCache
 from gust_torch.latents.dataset import (
     FrameWindowDataset,
     LatentBatch,
@@ -32,6 +32,7 @@ from solvers.common.splits import find_split, find_splits
 logger = logging.getLogger(__name__)
 
 SAME_DATA = "hold the same data, so that validation would say nothing; convert both again in one call"
+MAKE_CACHES = f"make caches with {COMMAND} and set training.latent_cache_dir"
 COPIED_SHARE = 0.5
 """Validation samples that are training samples too, above which a cache counts as a copy; trajectories that
 start from one state share that."""
@@ -81,11 +82,7 @@ class LatentDataModule(LightningDataModule):
         """
         super().__init__()
         if latent_cache_dir is None and encoder is None:
-            raise ValueError(
-                "neither caches nor an encoder are given: make caches with "
-                "scripts/precompute_latent_cache.py and set training.latent_cache_dir, or "
-                "set data.encoder to encode on the fly"
-            )
+            raise ValueError(f"neither caches nor an encoder are given; {MAKE_CACHES}, or set data.encoder")
         self.task, self.root = task, root
         self.latent_cache_dir, self.encoder = latent_cache_dir, encoder
         self.batch_size, self.num_workers = batch_size, num_workers
@@ -175,10 +172,8 @@ class LatentDataModule(LightningDataModule):
         if len(sources) > len({content_digest(source) for source in sources}):
             raise ValueError(f"{self.root}: {where} {SAME_DATA}")
         if train.parameter_names != val.parameter_names:
-            raise ValueError(
-                f"the parameters of {where} are {list(train.parameter_names)} and "
-                f"{list(val.parameter_names)}; convert both again in one call"
-            )
+            names = f"{list(train.parameter_names)} and {list(val.parameter_names)}"
+            raise ValueError(f"the parameters of {where} are {names}; convert both again in one call")
 
     @cached_property
     def _caches(self) -> dict[str, LatentCache]:
@@ -191,9 +186,7 @@ class LatentDataModule(LightningDataModule):
             name = f"{self.task}_{split}"
             cache = LatentCache(Path(self.latent_cache_dir) / name)
             if (found := f"{cache.index.task}_{cache.index.split}") != name:
-                raise ValueError(
-                    f"{cache.folder} holds {found}; make it by scripts/precompute_latent_cache.py"
-                )
+                raise ValueError(f"{cache.folder} holds {found}; {REMEDY}")
             if split not in paths:
                 logger.info("%s/%s is not there to compare its latent cache with", self.root, name)
             cache.check_fresh(data_path=paths.get(split), encoder_digest=digest)
@@ -211,10 +204,7 @@ class LatentDataModule(LightningDataModule):
     def _raw(self, split: str) -> FrameWindowDataset:
         path = find_split(self.root, self.task, split)
         if path.suffix == ".zarr":
-            raise ValueError(
-                f"{path} holds graphs, which are not encoded on the fly; make caches with "
-                "scripts/precompute_latent_cache.py and set training.latent_cache_dir"
-            )
+            raise ValueError(f"{path} holds graphs, which are not encoded on the fly; {MAKE_CACHES}")
         dataset = open_grid(path, self.autoencoder.spec, n_steps=self.n_steps, stride=self.stride)
         return FrameWindowDataset(dataset, str(path))
 

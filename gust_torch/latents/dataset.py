@@ -40,9 +40,7 @@ def collate_windows(items: Sequence[LatentBatch]) -> LatentBatch:
 
 
 class WindowDataset(Dataset[LatentBatch]):
-    """What both datasets share. An item is a batch of one window.
-
-    `__getitems__` gives a list with one batch of all windows asked for; collate it with `collate_windows`.
+    """What both datasets share. An item is a batch; collate them with `collate_windows`.
 
     Attributes:
         trajectories: (n,) int64, of each window.
@@ -56,13 +54,9 @@ class WindowDataset(Dataset[LatentBatch]):
     def __init__(
         self, trajectories: np.ndarray, times: np.ndarray, parameters: Mapping[str, np.ndarray], where: str
     ) -> None:
-        """Look up what belongs to each window.
+        """Look up what belongs to the n windows of `trajectories` (n,) at `times` (n, t).
 
-        Args:
-            trajectories: (n,), of each window.
-            times: (n, t).
-            parameters: Name -> (num_trajectories,).
-            where: The data, for messages.
+        `parameters` are name -> (num_trajectories,); `where` names the data in messages.
 
         Raises:
             ValueError: Times that do not increase, or parameters that are not finite.
@@ -71,38 +65,26 @@ class WindowDataset(Dataset[LatentBatch]):
         steps = np.diff(times, axis=1)
         bad = ~(steps > 0).all(axis=1)  # NaN too
         if bad.any():
-            raise ValueError(
-                f"{where}: times {times[bad][0].tolist()} of window {bad.argmax()} do not increase; windows "
-                "need coordinates/time of each frame, so convert or write the data again"
-            )
+            some = times[bad][0].tolist()
+            raise ValueError(f"{where}: times {some} do not increase; correct coordinates/time of each frame")
         self.time_steps = torch.from_numpy(steps.astype(np.float32))
         self.parameter_names = tuple(parameters)
         self.parameters = torch.empty(len(trajectories), len(parameters))
         for column, (name, values) in zip(self.parameters.T, parameters.items(), strict=True):
             column[:] = torch.from_numpy(values[trajectories])
             if not column.isfinite().all():
-                raise ValueError(
-                    f"{where}: parameter {name} holds NaN or Inf (as float32); correct /parameters"
-                )
+                raise ValueError(f"{where}: {name} holds NaN or Inf (as float32); correct /parameters")
 
     def __len__(self) -> int:
         """Return the number of windows."""
         return len(self.trajectories)
 
     def __getitem__(self, index: int) -> LatentBatch:
-        """One window, as a batch of one.
-
-        Raises:
-            IndexError: The index is out of range.
-        """
+        """Return a batch of one window."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[LatentBatch]:
-        """Return a list with one batch of the windows asked for, in their order.
-
-        Raises:
-            IndexError: An index is out of range.
-        """
+        """Return a list with one batch of the windows asked for, in their order."""
         windows = np.asarray(indices, dtype=np.int64)
         rows = torch.from_numpy(windows)
         states = self._states(windows)

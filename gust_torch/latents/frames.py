@@ -10,6 +10,7 @@ import numpy as np
 
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.graph_spec import GraphSpec
+from gust_torch.identity import differences, spec_identity
 from gust_torch.spec import FieldSpec
 
 if TYPE_CHECKING:
@@ -55,14 +56,21 @@ def open_grid(
         ValueError: The file cannot be read, or differs from the model in channels, grid or domain.
     """
     if isinstance(spec, GraphSpec):
-        raise ValueError(f"{path} holds grids, the autoencoder was trained on graphs; give one trained on it")
+        raise ValueError(f"{path} holds grids, the autoencoder was trained on graphs; give one of such data")
     dataset = HDF5Dataset(path, fields=spec.names, n_steps=n_steps, stride=stride)
-    if changed := spec.differences(dataset.spec):
-        raise ValueError(
-            f"{path} does not fit the autoencoder, which was trained on {'; '.join(changed)}; choose "
-            "data like those, or train one on these"
-        )
+    require_spec(path, spec, dataset.spec)
     return dataset
+
+
+def require_spec(path: object, trained: FieldSpec | GraphSpec, found: FieldSpec | GraphSpec) -> None:
+    """Refuse data whose fields, grid, boundaries or lengths are not those that a model was trained on."""
+    if isinstance(trained, FieldSpec) and isinstance(found, FieldSpec):
+        changed = trained.differences(found)
+    else:
+        changed = differences(spec_identity(trained), spec_identity(found))
+    if changed:
+        text = f"{path} does not fit the model, which was trained on {'; '.join(changed)}"
+        raise ValueError(f"{text}; give data like those, or a model of such data")
 
 
 class GridFrames(FrameSource):
@@ -113,9 +121,8 @@ class GraphFrames(FrameSource):
         for item, graph in zip(items, graphs, strict=True):
             count = graph.positions.shape[1] if "positions" in graph else 1
             if count != self.samples_per_item:
-                raise ValueError(
-                    f"{self.dataset.path}: sample {item} ({self.dataset.source(int(item))}) has {count} "
-                    f"times, sample 0 has {self.samples_per_item}; put others into a store of their own"
-                )
+                name = f"{self.dataset.path}: sample {item} ({self.dataset.source(int(item))})"
+                text = f"{name} has {count} times, sample 0 has {self.samples_per_item}"
+                raise ValueError(f"{text}; put others into a store of their own")
         batch: Batch = GraphBatch.from_data_list(graphs)
         return batch

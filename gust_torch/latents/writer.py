@@ -41,23 +41,23 @@ logger = logging.getLogger(__name__)
 LOCK_SECONDS = 15.0
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class CachePlan:
-    """A cache to be made, and what is known of it before encoding.
+class CacheWriter:
+    """Makes a cache in the hidden folder `.NAME.part`, and gives it its name at the end.
+
+    Process 0 calls `begin` and `finish`; any number of processes call `write`, each sample once. A batch is
+    finished when its checksums are written; a killed run leaves the folder, and the next one of the same
+    key makes the other batches. A context manager.
 
     Attributes:
-        index: Of the cache, but for checksums.
+        folder: Of the finished cache.
+        index: What it will hold, but for checksums.
         model: The autoencoder; a copy goes into the cache.
         frames: What it encodes.
     """
 
-    index: CacheIndex
-    model: LatentAutoencoder
-    frames: FrameSource
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
+        folder: Path,
         model: LatentAutoencoder,
         frames: FrameSource,
         *,
@@ -70,10 +70,12 @@ class CachePlan:
         dtype: str = "float32",
         options: Mapping[str, object] | None = None,
         device: str = "cpu",
-    ) -> CachePlan:
-        """Plan the cache of the first samples of a source, in whole items; all by default.
+        overwrite: bool = False,
+    ) -> None:
+        """Plan a cache; nothing is written.
 
         Args:
+            folder: Of the finished cache.
             model: The autoencoder.
             frames: What it encodes.
             task: Such as "burgers1d".
@@ -82,22 +84,23 @@ class CachePlan:
             data: `data_identity(source)`.
             batch_size: Samples that are encoded together, the first ones, the next ones and so on; rounded
                 to whole items. Every bit of the result depends on it, but on no number of processes.
-            limit: Samples at least; rounded up to whole items.
+            limit: Encode the first samples only, so many; rounded up to whole items.
             dtype: "float32" or "float16".
             options: How the data become items (fields, transform), plain values for the key.
             device: Where the latents are computed.
+            overwrite: Replace a cache of another key, once the new one is complete.
 
         Raises:
             ValueError: Parameters lack trajectories.
         """
-        each = frames.samples_per_item
-        total = frames.num_items * each
+        self.folder, self.model, self.frames, self._overwrite = folder, model, frames, overwrite
+        each, total = frames.samples_per_item, len(frames.trajectories)
         num_samples = total if limit is None else min(total, -(-limit // each) * each)
         last = frames.trajectories[:num_samples].max()
         if short := [name for name, values in frames.parameters.items() if len(values) <= last]:
             raise ValueError(f"{source}: parameters {short} have fewer values than there are trajectories")
         latent_len, latent_dim = model.latent_shape
-        index = CacheIndex(
+        self.index = CacheIndex(
             task=task,
             split=split,
             source=str(source),
@@ -110,28 +113,8 @@ class CachePlan:
             parameter_names=tuple(frames.parameters),
             device=device,
         )
-        return cls(index, model, frames)
-
-
-class CacheWriter:
-    """Makes the cache of a plan in the hidden folder `.NAME.part`, and gives it its name at the end.
-
-    Process 0 calls `begin` and `finish`; any number of processes call `write`, each sample once. A batch is
-    finished when its checksums are written; a killed run leaves the folder, and the next one of the same
-    plan makes the other batches. A context manager.
-    """
-
-    def __init__(self, folder: Path, plan: CachePlan, *, overwrite: bool = False) -> None:
-        """Look at nothing yet.
-
-        Args:
-            folder: Of the finished cache.
-            plan: What to make.
-            overwrite: Replace a cache that is not of this plan, once the new one is complete.
-        """
-        self.folder, self.plan, self.overwrite = folder, plan, overwrite
         self.part = hidden_part(folder)
-        request = {**dataclasses.asdict(plan.index.key), "batch_size": plan.index.batch_size}
+        request = {**dataclasses.asdict(self.index.key), "batch_size": self.index.batch_size}
         self._stage = Stage(self.part, request)
         self._files: tuple[RowFile, RowFile] | None = None
 
@@ -146,13 +129,11 @@ class CacheWriter:
         if not (self.folder / INDEX).exists():
             raise ValueError(f"{self.folder} is not a latent cache and stays; choose another --cache-dir")
         try:
-            if changes := LatentCache(self.folder).key.differences(self.plan.index.key):
-                raise ValueError(
-                    f"{self.folder} is stale: {'; '.join(changes)}; give --overwrite to replace it, or "
-                    "another --cache-dir"
-                )
+            if changes := LatentCache(self.folder).key.differences(self.index.key):
+                text = f"{self.folder} is stale: {'; '.join(changes)}"
+                raise ValueError(f"{text}; give --overwrite to replace it, or another --cache-dir")
         except ValueError as error:
-            if not self.overwrite:
+            if not self._overwrite:
                 raise
             logger.info("replacing it: %s", error)
             return False
@@ -172,12 +153,12 @@ class CacheWriter:
         if self.is_complete():
             self._remove_leftovers()
             return None
-        self._stage.begin(overwrite=self.overwrite, timeout=LOCK_SECONDS)
+        self._stage.begin(overwrite=self._overwrite, timeout=LOCK_SECONDS)
         if self.is_complete():  # another process made it while this one waited
             shutil.rmtree(self.part)
             return None
         devices = self._stage.progress.get("devices", [])
-        self._stage.record(devices=[*devices, *({self.plan.index.device} - set(devices))])
+        self._stage.record(devices=[*devices, *({self.index.device} - set(devices))])
         if (self.part / CHECKSUMS).is_file():
             self._forget_torn_samples()
         else:
@@ -193,15 +174,13 @@ class CacheWriter:
         """
         if self._files is None:
             self._files = RowFile(self.part / LATENTS), RowFile(self.part / CHECKSUMS)
-        dtype = self.plan.index.key.dtype
+        dtype = self.index.key.dtype
         with np.errstate(over="ignore"):
             values = np.ascontiguousarray(latents, dtype)
         bad = ~np.isfinite(values).all(axis=(1, 2))
         if bad.any():
-            raise ValueError(
-                f"the latents of sample {start + int(bad.argmax())} hold NaN or Inf as {dtype}; check the "
-                "encoder's checkpoint, or store float32"
-            )
+            text = f"the latents of sample {start + int(bad.argmax())} hold NaN or Inf as {dtype}"
+            raise ValueError(f"{text}; check the encoder's checkpoint, or store float32")
         rows, checksums = self._files
         rows.write(start, values)
         checksums.write(start, np.array([crc32(row) for row in values], np.int64))
@@ -213,16 +192,12 @@ class CacheWriter:
             ValueError: Samples are missing, or the data have changed meanwhile.
         """
         if pending := self._pending():
-            raise ValueError(
-                f"{self.folder}: {len(pending)} batches are missing; repeat the command to make them (all "
-                f"processes must share {self.folder.parent})"
-            )
-        source, known = Path(self.plan.index.source), self.plan.index.data
+            text = f"{self.folder}: {len(pending)} batches are missing"
+            raise ValueError(f"{text}; repeat the command, on a folder that all processes share")
+        source, known = Path(self.index.source), self.index.data
         if source.exists() and data_identity(source, known).sha256 != known.sha256:
             shutil.rmtree(self.part)  # latents of data that changed while they were read
-            raise ValueError(
-                f"{source} changed while it was encoded, so {self.folder} was not made; repeat the command"
-            )
+            raise ValueError(f"{source} changed while it was encoded; repeat the command")
         self._write_rest()
         replace_folder(self.part, self.folder)
         (self.folder / RECORD).unlink()
@@ -243,14 +218,14 @@ class CacheWriter:
 
     def _pending(self) -> list[range]:
         missing = np.load(self.part / CHECKSUMS) == MISSING
-        samples, size = range(len(missing)), self.plan.index.batch_size
+        samples, size = range(len(missing)), self.index.batch_size
         batches = (samples[start : start + size] for start in samples[::size])
         return [batch for batch in batches if missing[batch.start : batch.stop].any()]
 
     def _allocate(self) -> None:
         try:
-            allocate_rows(self.part / LATENTS, *self.plan.index.arrays[LATENTS])
-            self._save_checksums(np.full(self.plan.index.key.num_samples, MISSING))
+            allocate_rows(self.part / LATENTS, *self.index.arrays[LATENTS])
+            self._save_checksums(np.full(self.index.key.num_samples, MISSING))
         except OSError:
             shutil.rmtree(self.part)  # nothing is lost, and the disk is full
             raise
@@ -281,7 +256,7 @@ class CacheWriter:
 
     def _write_rest(self) -> None:
         """Everything but the latents; the index last."""
-        index, frames = self.plan.index, self.plan.frames
+        index, frames = self.index, self.frames
         table = np.zeros((index.num_trajectories, len(index.parameter_names)))
         for column, values in zip(table.T, frames.parameters.values(), strict=True):
             column[:] = values
@@ -289,7 +264,7 @@ class CacheWriter:
         np.save(self.part / TRAJECTORY, frames.trajectories[: index.key.num_samples].astype(np.int64))
         np.save(self.part / TIME, frames.times[: index.key.num_samples].astype(np.float64))
         # A copy: the caller's may be on a device, which would change the file.
-        save_model(copy.deepcopy(self.plan.model).cpu(), self.part / ENCODER)
+        save_model(copy.deepcopy(self.model).cpu(), self.part / ENCODER)
         for name in (LATENTS, *CHECKED):
             sync(self.part / name)
         index = dataclasses.replace(

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from gust_torch.checkpoint import load_model
 from gust_torch.latents.cache import LatentCache
 from gust_torch.latents.key import DataIdentity, data_identity
-from gust_torch.latents.writer import CachePlan, CacheWriter
+from gust_torch.latents.writer import CacheWriter
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.precompute.command import Request
 from gust_torch.precompute.task_data import TaskData, find_data
@@ -113,10 +113,7 @@ class TaskWork:
             asked = getattr(self.request, name)
             if asked not in (None, found):
                 flag = name.replace("_", "-")
-                raise ValueError(
-                    f"{path} has {flag} {found}, asked for was --{flag} {asked}; leave the flag out, or give "
-                    "another checkpoint"
-                )
+                raise ValueError(f"{path} has {flag} {found}, asked for was --{flag} {asked}; leave it out")
         return model
 
     def _folder(self, split: str) -> Path:
@@ -124,7 +121,8 @@ class TaskWork:
 
     def _writer(self, split: str, identity: DataIdentity) -> CacheWriter:
         device = self.ranks.fabric.device
-        plan = CachePlan.of(
+        return CacheWriter(
+            self._folder(split),
             self._encoder,
             self.data.frames(split, self._encoder.spec),
             task=self.data.task,
@@ -136,8 +134,8 @@ class TaskWork:
             dtype=self.request.dtype,
             options=self.data.options,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            overwrite=self.request.overwrite,
         )
-        return CacheWriter(self._folder(split), plan, overwrite=self.request.overwrite)
 
     def _identity(self, split: str) -> DataIdentity:
         """Identity of the data, hashed at most once and not at all where an earlier call did."""
@@ -148,10 +146,8 @@ class TaskWork:
             found = data_identity(self.data.paths[split], known)
             for other, identity in self._identities.items():
                 if identity.sha256 == found.sha256:
-                    raise ValueError(
-                        f"{self.data.paths[other]} and {self.data.paths[split]} hold the same data; convert "
-                        f"the task again, or leave a split out by --splits {other}"
-                    )
+                    text = f"{self.data.paths[other]} and {self.data.paths[split]} hold the same data"
+                    raise ValueError(f"{text}; convert the task again, or leave one out by --splits {other}")
             self._identities[split] = found
         return self._identities[split]
 
@@ -162,9 +158,8 @@ def encode(writer: CacheWriter, pending: Sequence[range], request: Request, rank
     Raises:
         ValueError: Data that cannot be read, or latents that are not finite.
     """
-    plan = writer.plan
-    model = plan.model.to(ranks.fabric.device)
-    dtype = getattr(torch, plan.index.key.dtype)
+    model = writer.model.to(ranks.fabric.device)
+    dtype = getattr(torch, writer.index.key.dtype)
 
     def compute(batch: Tensor) -> Tensor:
         latents: Tensor = model.encode(batch).to(dtype)
@@ -172,7 +167,7 @@ def encode(writer: CacheWriter, pending: Sequence[range], request: Request, rank
 
     ranks.predict(
         compute,
-        plan.frames.read_samples,
+        writer.frames.read_samples,
         pending,
         writer.write,
         title=writer.folder.name,

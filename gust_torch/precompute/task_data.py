@@ -17,8 +17,7 @@ from gust_torch.data.datamodule import FieldDataModule
 from gust_torch.data.graphs.datamodule import GraphDataModule, graph_spec
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.graph_spec import GraphSpec
-from gust_torch.identity import differences, spec_identity
-from gust_torch.latents.frames import FrameSource, GraphFrames, GridFrames, open_grid
+from gust_torch.latents.frames import FrameSource, GraphFrames, GridFrames, open_grid, require_spec
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.precompute.command import Request
 from gust_torch.spec import FieldSpec
@@ -31,16 +30,9 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "autoencoder"
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A YAML file of `scripts/train.py` that trains a `LatentAutoencoder`.
+    """A YAML file of `scripts/train.py` that trains a `LatentAutoencoder`: arguments of its three parts.
 
-    Attributes:
-        path: The file.
-        text: Its content.
-        model: Arguments of the task.
-        data: Arguments of the data module.
-        trainer: Arguments of the trainer.
-        is_graph: Whether the data are graphs.
-        data_flag: What the flags of the data module's arguments begin with.
+    `data_flag` is what flags of the data module's arguments begin with.
     """
 
     path: Path
@@ -53,12 +45,7 @@ class TrainingConfig:
 
 
 def find_config(task: str, data: Path, given: Path | None) -> Path:
-    """Return the configuration of a task: the given one, its own, or that of all grids.
-
-    Args:
-        task: Such as "burgers1d".
-        data: A file of the task.
-        given: --config.
+    """Return the configuration of a task, one of whose files is `data`: --config, its own, that of all grids.
 
     Raises:
         ValueError: There is none.
@@ -117,13 +104,7 @@ def latent_sizes(request: Request) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class TaskData:
-    """Files and configuration of a task.
-
-    Attributes:
-        task: Such as "burgers1d".
-        paths: Split -> file, of those splits that there are.
-        config: Says which fields, and what is made of graphs.
-    """
+    """Files (split -> path, of those that there are) and configuration of a task such as "burgers1d"."""
 
     task: str
     paths: Mapping[str, Path]
@@ -139,17 +120,11 @@ class TaskData:
         if path.suffix == GRID:
             return GridFrames(open_grid(path, spec))
         if not isinstance(spec, GraphSpec):
-            raise ValueError(
-                f"{path} holds graphs, the autoencoder was trained on grids; give one trained on such data"
-            )
+            raise ValueError(f"{path} holds graphs, the autoencoder was trained on grids; give one of graphs")
         dataset = self._graphs[0].dataset(split)  # type: ignore[arg-type]
         frames = GraphFrames(dataset, spec)
         found = graph_spec(dataset[0], list(spec.fields))
-        if changed := differences(spec_identity(spec), spec_identity(found)):
-            raise ValueError(
-                f"{path} does not fit the autoencoder, which was trained on {'; '.join(changed)}; give one "
-                "trained on such data"
-            )
+        require_spec(path, spec, found)
         return frames
 
     def untrained_encoder(self, request: Request) -> LatentAutoencoder:

@@ -79,10 +79,8 @@ class Training:
             ValueError: Without `overwrite`, another one was done or begun in the folder.
         """
         if not self._overwrite and (changes := self._stage.changes()):
-            raise ValueError(
-                f"{self.folder} holds a training of another request: {'; '.join(changes)}; give --overwrite "
-                "to train again, or another --cache-dir"
-            )
+            text = f"{self.folder} holds a training of another request: {'; '.join(changes)}"
+            raise ValueError(f"{text}; give --overwrite to train again, or another --cache-dir")
         with suppress(ValueError):  # a damaged record, which may be overwritten
             return self._stage.is_done and self.checkpoint.is_file()
         return False
@@ -121,10 +119,8 @@ class Training:
         if last.is_file() and (short := training_falls_short(last, self._end)):
             raise ValueError(f"{last} {short}; the same command continues")
         if not self.checkpoint.is_file():
-            raise ValueError(
-                f"the training left no {self.checkpoint}; let best.monitor of the configuration name a "
-                "metric that is logged, such as val/loss, and validate at least once"
-            )
+            remedy = "let best.monitor name a metric that is logged, such as val/loss, and validate once"
+            raise ValueError(f"the training left no {self.checkpoint}; {remedy}")
 
 
 def known_identity(request: Request, task: str, split: str) -> DataIdentity | None:

@@ -34,21 +34,7 @@ DEFLATE_LEVEL = 1
 REMEDY = "make it with python -m gust_torch.tokenizer save"
 OF_SAMPLES = ("trajectory", "time")
 OF_FIELDS = ("field_names", "mean", "std")
-LOADED = (
-    "indices_flat",
-    "codebook",
-    "effective_vocab_size",
-    "vocab_size",
-    "codebook_dim",
-    "scale_offsets",
-    "scale_vocab_sizes",
-    "unified_to_scale",
-    "unified_to_original",
-    "first_trainable_scale",
-    *OF_SAMPLES,
-    *OF_FIELDS,
-)
-"""Members that `load_tokenized_data` gives as they are."""
+COUNTS = ("effective_vocab_size", "vocab_size", "codebook_dim", "first_trainable_scale")
 INTEGERS = ("indices_flat", "scales", "unified_to_scale", "unified_to_original", "new_to_old")
 BAD_ARCHIVE = (
     ArithmeticError,
@@ -188,8 +174,10 @@ def load_tokenized_data(path: str | Path) -> Tokens:
         FileNotFoundError: if it does not exist.
     """
     stored, vocabulary, config = _read(Path(path))
-    values: dict[str, Any] = {key: stored[key] for key in LOADED if key in stored}
-    values = {key: int(array) if array.ndim == 0 else array for key, array in values.items()}
+    skipped = ("config_json", "scales", TABLE, CODEBOOK)
+    values: dict[str, Any] = {key: array for key, array in stored.items() if not key.startswith(skipped)}
+    for key in COUNTS:
+        values[key] = int(values[key])
     values |= {"config": config, "scales": vocabulary.scales, "vectors_flat": None}
     values["scale_old_to_unified"] = [stored[f"{TABLE}{k}"] for k in vocabulary.numbers]
     values["original_codebooks"] = [stored[f"{CODEBOOK}{k}"] for k in vocabulary.numbers]
@@ -303,9 +291,8 @@ def _check(stored: _Members, vocabulary: Vocabulary) -> None:
         last = first + int(vocabulary.scale_vocab_sizes[k]) - 1
         if part.size and not first <= part.min() <= part.max() <= last:
             h, w = vocabulary.scales[k]
-            raise ValueError(
-                f"{key} holds {part.min()} to {part.max()} at scale {h}x{w}, which owns {first} to {last}"
-            )
+            text = f"{key} holds {part.min()} to {part.max()}"
+            raise ValueError(f"{text} at scale {h}x{w}, which owns {first} to {last}")
     shapes = {stored[key].shape for key in OF_FIELDS if key in stored}
     if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
         raise ValueError(f"{', '.join(OF_FIELDS)} do not fit together")

@@ -36,10 +36,9 @@ class DataOptions:
         """Check the numbers, and take "[buoyancy,vorticity]" as scripts/train.py does."""
         if not self.data_path:
             raise ValueError("--data-path names no file; give one or more")
-        if self.batch_size < 1 or self.num_workers < 0:
-            raise ValueError(
-                f"expected batch_size >= 1 and num_workers >= 0, got {self.batch_size} and {self.num_workers}"
-            )
+        for name, least in {"batch_size": 1, "num_workers": 0, "check_samples": 1}.items():
+            if getattr(self, name, least) < least:
+                raise ValueError(f"expected {name} >= {least}, got {getattr(self, name)}")
         if self.fields is not None:
             names = " ".join(self.fields).strip("[]").replace(",", " ").split()
             object.__setattr__(self, "fields", tuple(names))
@@ -69,12 +68,6 @@ class InfoOptions(TokenOptions):
     """
 
     check_samples: int = 256
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        super().__post_init__()
-        if self.check_samples < 1:
-            raise ValueError(f"expected check_samples >= 1, got {self.check_samples}")
 
 
 @dataclass(frozen=True, kw_only=True)

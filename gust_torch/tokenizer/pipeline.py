@@ -17,6 +17,7 @@ from torch import Tensor
 from gust_torch.checkpoint import model_digest
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.identity import evenly_spaced, warn_of_scale
+from gust_torch.latents.frames import require_spec
 from gust_torch.metrics.errors import vrmse
 from gust_torch.models.token_model import TokenModel
 from gust_torch.predict import Ranks, RowFile, allocate_rows
@@ -108,11 +109,7 @@ def open_data(model: TokenModel, options: DataOptions) -> tuple[HDF5Dataset, lis
         sample_stop=options.sample_stop,
     )
     source = redact(", ".join(options.data_path))
-    if changed := model.spec.differences(dataset.spec):
-        raise ValueError(
-            f"{source} does not fit the model, which was trained on {'; '.join(changed)}; give data "
-            "like those of its training, or other --fields"
-        )
+    require_spec(source, model.spec, dataset.spec)
     some = read_frames(dataset, evenly_spaced(len(dataset), SCALE_SAMPLES))
     deviations = some.double().std((0, 2, 3), correction=0)
     trained = model.std.flatten().cpu().numpy()

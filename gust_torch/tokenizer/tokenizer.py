@@ -73,10 +73,8 @@ class VQVAETokenizer(LightningModule):
         """
         model = load_model(path)
         if not model.is_ready:
-            raise ValueError(
-                f"{path} is of the first training steps, before its codebooks are set; train for longer or "
-                "with a smaller --model.autoencoder_steps"
-            )
+            text = f"{path} is of the first training steps, before its codebooks are set"
+            raise ValueError(f"{text}; train longer or with a smaller --model.autoencoder_steps")
         tokenizer = cls(model)
         tokenizer.checkpoint = os.fspath(path)
         return tokenizer
@@ -89,9 +87,7 @@ class VQVAETokenizer(LightningModule):
             ValueError: if there is none yet.
         """
         if self._vocabulary is None:
-            raise ValueError(
-                "the tokenizer has no vocabulary; call fit(batches) or use_vocabulary('tokens.npz') first"
-            )
+            raise ValueError("no vocabulary yet; call fit(batches) or use_vocabulary('tokens.npz') first")
         return self._vocabulary
 
     @property
@@ -145,10 +141,8 @@ class VQVAETokenizer(LightningModule):
         else:
             return
         if made_by != own:
-            raise ValueError(
-                f"{source} was made by a model with other weights ({made_by[:12]}), its tokens would decode "
-                "to other fields here; use the checkpoint that made it, or fit a new vocabulary"
-            )
+            text = f"{source} was made by a model with other weights ({made_by:.12})"
+            raise ValueError(f"{text}; use the checkpoint that made it, or fit a new vocabulary")
 
     def fit(self, batches: Iterable[Tensor]) -> VQVAETokenizer:
         """Build the vocabulary of the codes that occur in the data.
@@ -217,10 +211,8 @@ class VQVAETokenizer(LightningModule):
             k = int(self._scale_of_position[position])
             first, (h, w) = int(vocabulary.scale_offsets[k]), vocabulary.scales[k]
             last = first + int(vocabulary.scale_vocab_sizes[k]) - 1
-            raise ValueError(
-                f"token {int(tokens[sample, position])} at sample {sample}, position {position} is outside "
-                f"{first}..{last}, the tokens of its scale {h}x{w}; draw each scale from its own range"
-            )
+            token = f"token {int(tokens[sample, position])} at sample {sample}, position {position}"
+            raise ValueError(f"{token} is outside {first}..{last}, the tokens of its scale {h}x{w}")
         parts = self._token_to_code[safe].split(self.areas, dim=1)
         shaped = [part.unflatten(1, scale) for part, scale in zip(parts, self.model.scales, strict=True)]
         return self.model.decode(shaped)

@@ -177,26 +177,17 @@ class Vocabulary:
         ]
 
     def require_codebooks(self, codebooks: Sequence[FloatArray], *, source: str) -> None:
-        """Refuse a model whose codebooks (K_k, d) are not the ones that the vocabulary was built on.
-
-        Args:
-            codebooks: of the model at hand.
-            source: where the vocabulary came from, for the message.
+        """Refuse a model whose codebooks (K_k, d) are not those of this vocabulary, which `source` holds.
 
         Raises:
-            ValueError: naming the first scale that differs.
+            ValueError: naming the scales that differ.
         """
-        if len(codebooks) != len(self.scales):
-            raise ValueError(
-                f"{source} was made with {len(self.scales)} scales, the checkpoint has {len(codebooks)}; "
-                "use the checkpoint that made it"
-            )
-        for (h, w), own, other in zip(self.scales, self.codebooks, codebooks, strict=True):
-            if not np.array_equal(own, other):
-                raise ValueError(
-                    f"{source} was made with another codebook (scale {h}x{w} differs); "
-                    "use the checkpoint that made it, or fit a new vocabulary"
-                )
+        names = [f"{h}x{w}" for h, w in self.scales]
+        equal = map(np.array_equal, self.codebooks, codebooks)
+        other = [name for name, same in zip(names, equal, strict=False) if not same]
+        if other or len(codebooks) != len(self.codebooks):
+            text = f"{source} was made with another codebook (of scales {', '.join(other or names)})"
+            raise ValueError(f"{text}; use the checkpoint that made it, or fit a new vocabulary")
 
 
 def nearest_rows(vectors: FloatArray, candidates: FloatArray) -> NDArray[np.int64]:

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import torch
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.latents.frames import GridFrames
 from gust_torch.latents.key import data_identity
-from gust_torch.latents.writer import CachePlan, CacheWriter
+from gust_torch.latents.writer import CacheWriter
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.spec import FieldSpec
 from solvers.common.hdf5_utils import HDF5Writer
@@ -54,26 +55,15 @@ def make_model(seed: int = 0) -> LatentAutoencoder:
     return model.eval()
 
 
-def make_plan(
-    path: Path,
-    model: LatentAutoencoder,
-    *,
-    split: str = "train",
-    batch_size: int = 4,
-    dtype: str = "float32",
-    limit: int | None = None,
-) -> CachePlan:
-    """Plan of the cache of a grid file."""
-    return CachePlan.of(
-        model,
-        GridFrames(HDF5Dataset(path)),
-        task="burgers1d",
-        split=split,
-        source=path,
-        data=data_identity(path),
-        batch_size=batch_size,
-        dtype=dtype,
-        limit=limit,
+Plan = Callable[..., CacheWriter]
+"""`plan(folder, overwrite=False)`: the writer of a cache."""
+
+
+def make_plan(path: Path, model: LatentAutoencoder, **options: object) -> Plan:
+    """Plan of the cache of a grid file, in batches of four."""
+    given = {"task": "burgers1d", "split": "train", "data": data_identity(path), "batch_size": 4}
+    return partial(
+        CacheWriter, model=model, frames=GridFrames(HDF5Dataset(path)), source=path, **{**given, **options}
     )
 
 
@@ -81,13 +71,13 @@ def make_plan(
 def encode(writer: CacheWriter, pending: Sequence[range] | None = None) -> Iterator[None]:
     """Encode what is pending; stops after each batch, so that a test can end it anywhere."""
     for batch in (writer.begin() or ()) if pending is None else pending:
-        writer.write(batch.start, writer.plan.model.encode(writer.plan.frames.read(batch)))
+        writer.write(batch.start, writer.model.encode(writer.frames.read(batch)))
         yield
 
 
-def make_cache(folder: Path, plan: CachePlan, *, overwrite: bool = False) -> Path:
+def make_cache(folder: Path, plan: Plan, *, overwrite: bool = False) -> Path:
     """Return a finished cache."""
-    with CacheWriter(folder, plan, overwrite=overwrite) as writer:
+    with plan(folder, overwrite=overwrite) as writer:
         pending = writer.begin()
         if pending is not None:
             for _ in encode(writer, pending):

@@ -55,7 +55,7 @@ def test_what_belongs_to_the_latents(cache: LatentCache, root: Path, model: Late
     assert cache.index.spec == data.spec
     assert (cache.index.task, cache.index.split, cache.index.device) == ("burgers1d", "train", "cpu")
     assert set(cache.index.provenance) == {"package_version", "git_commit"}
-    assert model_digest(load_model(cache.encoder_path, LatentAutoencoder)) == cache.key.encoder
+    assert model_digest(load_model(cache.folder / "encoder.ckpt", LatentAutoencoder)) == cache.key.encoder
 
 
 def test_float16_is_cast(root: Path, model: LatentAutoencoder, helpers, tmp_path: Path, expected) -> None:
@@ -143,9 +143,9 @@ def test_a_bit_flip_beside_the_latents(caches: Path, name: str) -> None:
 
 def test_verifying_reads_everything(cache: LatentCache) -> None:
     cache.verify()
-    content = bytearray(cache.encoder_path.read_bytes())
+    content = bytearray((cache.folder / "encoder.ckpt").read_bytes())
     content[len(content) // 2] ^= 1
-    cache.encoder_path.write_bytes(content)
+    (cache.folder / "encoder.ckpt").write_bytes(content)
     with pytest.raises(ValueError, match=r"encoder\.ckpt is not what was written"):
         cache.verify()
 

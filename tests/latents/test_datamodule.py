@@ -1,7 +1,6 @@
 """Windows of latents and of raw frames: the same ones in the same order, resumable, refused when stale."""
 
 import copy
-import dataclasses
 import logging
 import pickle
 import shutil
@@ -160,10 +159,8 @@ def test_splits_of_different_encoders(root: Path, caches: Path, helpers) -> None
 def test_splits_with_different_options_or_parameters(
     root: Path, caches: Path, encoder: str, helpers, model: LatentAutoencoder
 ) -> None:
-    plan = helpers.make_plan(root / "burgers1d_val.h5", model, split="val")
-    config = {**plan.index.key.config, "data": {"transform": "Smooth"}}
-    key = dataclasses.replace(plan.index.key, config=config)
-    other = dataclasses.replace(plan, index=dataclasses.replace(plan.index, key=key))
+    options = {"transform": "Smooth"}
+    other = helpers.make_plan(root / "burgers1d_val.h5", model, split="val", options=options)
     helpers.make_cache(caches / "burgers1d_val", other, overwrite=True)
     with pytest.raises(ValueError, match="made with different options of the data"):
         LatentDataModule("burgers1d", str(root), str(caches)).setup("fit")

@@ -14,7 +14,7 @@ from gust_torch.latents.cache import LatentCache
 from gust_torch.latents.dataset import LatentDataset
 from gust_torch.latents.frames import GraphFrames, GridFrames, open_grid
 from gust_torch.latents.key import data_identity
-from gust_torch.latents.writer import CachePlan, CacheWriter
+from gust_torch.latents.writer import CacheWriter
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 from gust_torch.spec import FieldSpec
 
@@ -37,7 +37,7 @@ def test_the_model_must_fit(root: Path) -> None:
     for spec in (fitting, replace(fitting, lengths=(1.00001, 1.0))):  # lengths may come from float32 numbers
         assert open_grid(path, spec).spec.names == ("u",)
     for spec, match in (
-        (replace(fitting, grid=(32, 1)), "grid 32x1, got 16x1; choose"),
+        (replace(fitting, grid=(32, 1)), "grid 32x1, got 16x1; give"),
         (replace(fitting, boundary=("wall", "periodic")), "boundary"),
         (
             replace(fitting, boundary=("periodic", "wall"), grid_y="chebyshev"),
@@ -89,7 +89,8 @@ def test_moving_graphs_are_a_sample_for_each_time(tmp_path: Path, helpers) -> No
     model = LatentAutoencoder(
         spec, latent_len=3, latent_dim=8, width=16, num_local_layers=1, num_layers=1, num_heads=2
     ).eval()
-    plan = CachePlan.of(
+    writer = CacheWriter(
+        tmp_path / "cache" / "particles_advect_train",
         model,
         frames,
         task="particles_advect",
@@ -99,9 +100,8 @@ def test_moving_graphs_are_a_sample_for_each_time(tmp_path: Path, helpers) -> No
         batch_size=9,
         limit=6,
     )
-    assert (plan.index.key.num_samples, plan.index.batch_size) == (8, 8)
-
-    with CacheWriter(tmp_path / "cache" / "particles_advect_train", plan) as writer, torch.no_grad():
+    assert (writer.index.key.num_samples, writer.index.batch_size) == (8, 8)
+    with writer, torch.no_grad():
         assert writer.begin() == [range(8)]
         writer.write(0, model.encode(frames.read_samples(range(8))))
         writer.finish()

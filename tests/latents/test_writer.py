@@ -6,6 +6,7 @@ import os
 import signal
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ import torch
 
 from gust_torch.latents import writer
 from gust_torch.latents.cache import LatentCache
-from gust_torch.latents.writer import CachePlan, CacheWriter
 from gust_torch.models.latent_autoencoder import LatentAutoencoder
 
 # Twenty samples in batches of four.
@@ -53,18 +53,18 @@ def kill_self() -> None:
 
 
 @pytest.fixture
-def plan(root: Path, model: LatentAutoencoder, helpers) -> CachePlan:
+def plan(root: Path, model: LatentAutoencoder, helpers) -> partial:
     """Plan of the training split."""
     return helpers.make_plan(root / "burgers1d_train.h5", model)
 
 
 @pytest.fixture
-def reference(tmp_path: Path, plan: CachePlan, helpers) -> dict[str, bytes]:
+def reference(tmp_path: Path, plan: partial, helpers) -> dict[str, bytes]:
     """Files of a cache that was made without interruption."""
     return contents(helpers.make_cache(tmp_path / "reference" / "burgers1d_train", plan))
 
 
-def test_what_a_cache_holds(tmp_path: Path, plan: CachePlan, reference: dict[str, bytes]) -> None:
+def test_what_a_cache_holds(tmp_path: Path, plan: partial, reference: dict[str, bytes]) -> None:
     assert sorted(reference) == FILES
     folder = tmp_path / "reference"
     assert [path.name for path in folder.iterdir()] == ["burgers1d_train"]  # no lock, no hidden folder
@@ -77,19 +77,19 @@ def test_what_a_cache_holds(tmp_path: Path, plan: CachePlan, reference: dict[str
 
 @pytest.mark.parametrize("num_batches", [0, 1, 2, 3, 4])
 def test_a_killed_run_continues(
-    tmp_path: Path, plan: CachePlan, reference: dict[str, bytes], helpers, num_batches: int
+    tmp_path: Path, plan: partial, reference: dict[str, bytes], helpers, num_batches: int
 ) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
 
     def work() -> None:
-        for count, _ in enumerate(helpers.encode(CacheWriter(folder, plan))):
+        for count, _ in enumerate(helpers.encode(plan(folder))):
             if count == num_batches:
                 kill_self()
 
     assert in_process(work) == -signal.SIGKILL
     with pytest.raises(ValueError, match=r"no finished latent cache at .*repeat the command"):
         LatentCache.open(folder)
-    with CacheWriter(folder, plan) as again:
+    with plan(folder) as again:
         pending = again.begin()
         assert len(pending) == NUM_BATCHES - 1 - num_batches
         for _ in helpers.encode(again, pending):
@@ -101,17 +101,17 @@ def test_a_killed_run_continues(
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("step", range(14))
 def test_a_kill_at_any_change_of_names(
-    tmp_path: Path, plan: CachePlan, reference: dict[str, bytes], helpers, step: int, overwrite: bool
+    tmp_path: Path, plan: partial, reference: dict[str, bytes], helpers, step: int, overwrite: bool
 ) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
     if overwrite:
-        older = helpers.make_plan(Path(plan.index.source), helpers.make_model(seed=1))
+        older = helpers.make_plan(plan.keywords["source"], helpers.make_model(seed=1))
         helpers.make_cache(folder, older)
 
     def work() -> None:
         remaining = iter(range(step))
 
-        def counted(original: Callable) -> Callable:
+        def counted(original: Callable) -> partial:
             def call(*arguments: object, **options: object) -> object:
                 if next(remaining, None) is None:
                     kill_self()
@@ -126,7 +126,7 @@ def test_a_kill_at_any_change_of_names(
     exitcode = in_process(work)
     assert exitcode in (0, -signal.SIGKILL)
     if exitcode != 0 and folder.exists():  # either the old one or the new one, whole
-        state = LatentCache.open(folder).key.differences(plan.index.key)
+        state = LatentCache.open(folder).key.differences(plan(folder).index.key)
         assert state == [] if not overwrite else [line[:8] for line in state] in ([], ["encoder:"])
     helpers.make_cache(folder, plan, overwrite=overwrite)
     assert contents(folder) == reference
@@ -135,15 +135,15 @@ def test_a_kill_at_any_change_of_names(
 
 
 def test_two_processes_share_the_batches(
-    tmp_path: Path, plan: CachePlan, reference: dict[str, bytes], helpers
+    tmp_path: Path, plan: partial, reference: dict[str, bytes], helpers
 ) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
-    with CacheWriter(folder, plan) as first:
+    with plan(folder) as first:
         pending = first.begin()
 
         def work(rank: int) -> None:
             torch.set_num_threads(1)
-            for _ in helpers.encode(CacheWriter(folder, plan), pending[rank::2]):
+            for _ in helpers.encode(plan(folder), pending[rank::2]):
                 pass
 
         context = multiprocessing.get_context("fork")
@@ -156,28 +156,28 @@ def test_two_processes_share_the_batches(
     assert contents(folder) == reference
 
 
-def test_a_second_run_does_nothing(tmp_path: Path, plan: CachePlan, reference: dict, helpers) -> None:
+def test_a_second_run_does_nothing(tmp_path: Path, plan: partial, reference: dict, helpers) -> None:
     folder = tmp_path / "reference" / "burgers1d_train"
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    with CacheWriter(folder, plan) as again:
+    with plan(folder) as again:
         assert again.begin() is None
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
-def test_another_key_is_refused(tmp_path: Path, plan: CachePlan, reference: dict, helpers) -> None:
+def test_another_key_is_refused(tmp_path: Path, plan: partial, reference: dict, helpers) -> None:
     folder = tmp_path / "reference" / "burgers1d_train"
-    other = helpers.make_plan(Path(plan.index.source), helpers.make_model(seed=1))
+    other = helpers.make_plan(plan.keywords["source"], helpers.make_model(seed=1))
     with pytest.raises(ValueError, match=r"is stale: encoder: .* now; give --overwrite"):
         helpers.make_cache(folder, other)
     assert contents(folder) == reference
-    with CacheWriter(folder, other, overwrite=True) as replacing:
+    with other(folder, overwrite=True) as replacing:
         for _ in helpers.encode(replacing):
             assert contents(folder) == reference  # until the new one is complete
         replacing.finish()
-    assert LatentCache.open(folder).key == other.index.key
+    assert LatentCache.open(folder).key == other(folder).index.key
 
 
-def test_what_an_earlier_replacement_left_is_not_in_the_way(tmp_path: Path, plan: CachePlan, helpers) -> None:
+def test_what_an_earlier_replacement_left_is_not_in_the_way(tmp_path: Path, plan: partial, helpers) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
     helpers.make_cache(folder, plan)
     old = folder.with_name(".burgers1d_train.old")
@@ -187,15 +187,17 @@ def test_what_an_earlier_replacement_left_is_not_in_the_way(tmp_path: Path, plan
     assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
 
 
-def test_an_unfinished_cache_with_another_key(tmp_path: Path, plan: CachePlan, helpers) -> None:
+def test_an_unfinished_cache_with_another_key(tmp_path: Path, plan: partial, helpers) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
-    with CacheWriter(folder, plan) as stopped:
+    with plan(folder) as stopped:
         next(helpers.encode(stopped))
-    source = Path(plan.index.source)
     for other, words in (
-        (helpers.make_plan(source, plan.model, dtype="float16"), "dtype: float32 there, float16 now"),
-        (helpers.make_plan(source, plan.model, batch_size=8), "batch_size: 4 there, 8 now"),
-        (helpers.make_plan(source, plan.model, limit=8), "num_samples: 20 there, 8 now"),
+        (
+            partial(plan, dtype="float16"),
+            "dtype: float32 there, float16 now",
+        ),
+        (partial(plan, batch_size=8), "batch_size: 4 there, 8 now"),
+        (partial(plan, limit=8), "num_samples: 20 there, 8 now"),
     ):
         with pytest.raises(ValueError, match=f"part is of another request .*{words}.*--overwrite"):
             helpers.make_cache(folder, other)
@@ -204,7 +206,7 @@ def test_an_unfinished_cache_with_another_key(tmp_path: Path, plan: CachePlan, h
 
 
 def test_a_damaged_record_begins_again_on_demand(
-    tmp_path: Path, plan: CachePlan, reference: dict[str, bytes], helpers
+    tmp_path: Path, plan: partial, reference: dict[str, bytes], helpers
 ) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
     part = folder.with_name(".burgers1d_train.part")
@@ -218,23 +220,23 @@ def test_a_damaged_record_begins_again_on_demand(
 
 
 def test_samples_that_a_power_cut_tore_are_made_again(
-    tmp_path: Path, plan: CachePlan, reference: dict[str, bytes], helpers
+    tmp_path: Path, plan: partial, reference: dict[str, bytes], helpers
 ) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
-    with CacheWriter(folder, plan) as stopped:
+    with plan(folder) as stopped:
         encoding = helpers.encode(stopped)
         next(encoding)
         next(encoding)
     with (stopped.part / "latents.npy").open("r+b") as file:
         file.seek(-19 * 3 * 8 * 4, os.SEEK_END)  # sample 1
         file.write(bytes(8))
-    with CacheWriter(folder, plan) as again:
+    with plan(folder) as again:
         assert again.begin() == [range(0, 4), range(8, 12), range(12, 16), range(16, 20)]
     helpers.make_cache(folder, plan)
     assert contents(folder) == reference
 
 
-def test_foreign_folders_stay(tmp_path: Path, plan: CachePlan, helpers) -> None:
+def test_foreign_folders_stay(tmp_path: Path, plan: partial, helpers) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
     folder.mkdir(parents=True)
     (folder / "thesis.tex").write_text("ten years of work")
@@ -246,7 +248,7 @@ def test_foreign_folders_stay(tmp_path: Path, plan: CachePlan, helpers) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
 def test_a_full_disk_is_told_before_any_work(
-    tmp_path: Path, plan: CachePlan, helpers, monkeypatch: pytest.MonkeyPatch, number: int
+    tmp_path: Path, plan: partial, helpers, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
 
@@ -262,10 +264,10 @@ def test_a_full_disk_is_told_before_any_work(
 
 
 def test_a_disk_that_fills_up_leaves_a_state_that_continues(
-    tmp_path: Path, plan: CachePlan, reference: dict[str, bytes], helpers
+    tmp_path: Path, plan: partial, reference: dict[str, bytes], helpers
 ) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
-    with CacheWriter(folder, plan) as stopped:
+    with plan(folder) as stopped:
         encoding = helpers.encode(stopped)
         next(encoding)
         for file in stopped._files:
@@ -279,10 +281,10 @@ def test_a_disk_that_fills_up_leaves_a_state_that_continues(
     assert contents(folder) == reference
 
 
-def test_data_that_change_meanwhile(tmp_path: Path, plan: CachePlan, helpers) -> None:
+def test_data_that_change_meanwhile(tmp_path: Path, plan: partial, helpers) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
-    source = Path(plan.index.source)
-    with CacheWriter(folder, plan) as writing:
+    source = plan.keywords["source"]
+    with plan(folder) as writing:
         for _ in helpers.encode(writing):
             pass
         source.touch()  # the content decides
@@ -292,23 +294,23 @@ def test_data_that_change_meanwhile(tmp_path: Path, plan: CachePlan, helpers) ->
             writing.finish()
     assert not folder.exists()
     assert not writing.part.exists()
-    helpers.make_cache(folder, helpers.make_plan(source, plan.model))
+    helpers.make_cache(folder, helpers.make_plan(source, plan.keywords["model"]))
 
 
-def test_the_lock(tmp_path: Path, plan: CachePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lock(tmp_path: Path, plan: partial, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "LOCK_SECONDS", 0.0)
     folder = tmp_path / "cache" / "burgers1d_train"
-    with CacheWriter(folder, plan) as first:
+    with plan(folder) as first:
         first.begin()
         with pytest.raises(BlockingIOError, match="another process"):
-            CacheWriter(folder, plan).begin()
-    with CacheWriter(folder, plan) as second:
+            plan(folder).begin()
+    with plan(folder) as second:
         second.begin()
 
 
-def test_wrong_latents(tmp_path: Path, plan: CachePlan) -> None:
+def test_wrong_latents(tmp_path: Path, plan: partial) -> None:
     folder = tmp_path / "cache" / "burgers1d_train"
-    with CacheWriter(folder, plan) as writing:
+    with plan(folder) as writing:
         writing.begin()
         good = np.zeros((4, 3, 8), np.float32)
         bad = good.copy()
@@ -322,7 +324,7 @@ def test_wrong_latents(tmp_path: Path, plan: CachePlan) -> None:
 
 def test_float16_overflow(tmp_path: Path, root: Path, model: LatentAutoencoder, helpers) -> None:
     plan = helpers.make_plan(root / "burgers1d_train.h5", model, dtype="float16")
-    with CacheWriter(tmp_path / "cache" / "burgers1d_train", plan) as writing:
+    with plan(tmp_path / "cache" / "burgers1d_train") as writing:
         writing.begin()
         with pytest.raises(ValueError, match=r"float16.*store float32"):
             writing.write(0, np.full((1, 3, 8), 1e5, np.float32))

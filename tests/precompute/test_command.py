@@ -55,7 +55,7 @@ def test_latents_are_those_of_the_encoder(encode, root, tmp_path):
     assert "new" in out
     for split, num in (("train", 35), ("val", 14), ("test", 7)):
         cache = LatentCache.open(tmp_path / "cache" / f"burgers1d_{split}")
-        model = load_model(cache.encoder_path, LatentAutoencoder)
+        model = load_model(cache.folder / "encoder.ckpt", LatentAutoencoder)
         dataset = HDF5Dataset(root / f"burgers1d_{split}.h5")
         with torch.inference_mode():
             batches = [range(start, min(start + 4, num)) for start in range(0, num, 4)]

@@ -21,7 +21,7 @@ def test_meshes_through_training(run, mesh_root, config, tmp_path):
     assert "4 samples of 4x8 float32" in out
     cache = LatentCache.open(tmp_path / "cache" / "darcy2d_mesh_train")
     assert cache.index.spec.names == ("f", "u")
-    model = load_model(cache.encoder_path, LatentAutoencoder)
+    model = load_model(cache.folder / "encoder.ckpt", LatentAutoencoder)
     assert bool((model.std != 1).any())
     np.testing.assert_array_equal(cache.trajectories, range(4))
     assert run("darcy2d_mesh", mesh_root, *flags)[1].count("up to date") == 3
@@ -55,7 +55,7 @@ def test_particles_have_a_sample_for_each_time(run, particle_root, config, tmp_p
     cache = LatentCache.open(tmp_path / "cache" / "particles_advect_train")
     np.testing.assert_array_equal(cache.trajectories, [0, 0, 0, 1, 1, 1])
     np.testing.assert_array_equal(cache.times, [0, 1, 2, 0, 1, 2])
-    model = load_model(cache.encoder_path, LatentAutoencoder)
+    model = load_model(cache.folder / "encoder.ckpt", LatentAutoencoder)
     from gust_torch.data.graphs.datasets import ParticleZarrDataset
 
     store = ParticleZarrDataset(particle_root / "particles_advect_train.zarr")

@@ -102,9 +102,9 @@ def test_other_codebooks_are_refused(vocabulary: Vocabulary, codebooks: list[np.
     vocabulary.require_codebooks(codebooks, source="tokens.npz")
     other = [book.copy() for book in codebooks]
     other[2][0, 0] += np.float32(1e-6)
-    with pytest.raises(ValueError, match=r"tokens\.npz was made with another codebook \(scale 4x2 differs\)"):
+    with pytest.raises(ValueError, match=r"tokens\.npz was made with another codebook \(of scales 4x2\)"):
         vocabulary.require_codebooks(other, source="tokens.npz")
-    with pytest.raises(ValueError, match="3 scales, the checkpoint has 2"):
+    with pytest.raises(ValueError, match="another codebook"):
         vocabulary.require_codebooks(codebooks[:2], source="tokens.npz")
 
 
