@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gust_torch.checkpoint import load_model, model_digest
@@ -118,29 +117,18 @@ class LatentDataModule(LightningDataModule):
         """Of the data that the autoencoder takes."""
         return self._caches["train"].index.spec if self.encoded else self.autoencoder.spec
 
-    @property
-    def parameter_names(self) -> tuple[str, ...]:
-        """Columns of the batches' `parameters`."""
-        return self.dataset("train").parameter_names
-
-    @property
-    def train_parameters(self) -> Tensor:
-        """(n, p) float32 of all training windows."""
-        return self.dataset("train").parameters
-
-    @property
-    def train_time_steps(self) -> Tensor:
-        """(n * (n_steps - 1),) float32 of all training windows."""
-        return self.dataset("train").time_steps.flatten()
-
     def identity(self) -> dict[str, Any]:
         """Return what checkpoints hold of the data; see `gust_torch.identity`."""
         values = spec_identity(self.spec)
-        values |= {"parameters": list(self.parameter_names), "n_steps": self.n_steps, "stride": self.stride}
+        values |= {
+            "parameters": list(self.dataset("train").parameter_names),
+            "n_steps": self.n_steps,
+            "stride": self.stride,
+        }
         for split in ("train", "val"):
             dataset = self.dataset(split)
             values[f"{split} windows"] = len(dataset)
-            if len(self.parameter_names):
+            if dataset.parameter_names:
                 mean, std = dataset.parameters.double().mean(0), dataset.parameters.double().std(0)
                 values |= {f"{split} parameters": [*mean.tolist(), *std.nan_to_num().tolist()]}
             if self.encoded:

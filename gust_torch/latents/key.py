@@ -111,10 +111,7 @@ class LatentKey:
         dtype: str = "float32",
         options: Mapping[str, object] | None = None,
     ) -> LatentKey:
-        """Return the key of the first `num_samples` latents of some data.
-
-        `options` say how the data become the encoder's input (a transform); plain values.
-        """
+        """Return the key of the first latents of data that `options` (plain values) turn into input."""
         config = {
             "model": type(model).__name__,
             "architecture": model.architecture(),

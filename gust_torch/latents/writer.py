@@ -140,10 +140,7 @@ class CacheWriter:
         return True
 
     def begin(self) -> list[range] | None:
-        """Find or make the unfinished cache.
-
-        Returns:
-            Samples of the batches that are missing; None where the finished cache is there.
+        """Find or make the unfinished cache; return the batches that are missing, None if it is complete.
 
         Raises:
             ValueError: Without `overwrite`, another cache or an unfinished one with another key is there.
@@ -159,10 +156,7 @@ class CacheWriter:
             return None
         devices = self._stage.progress.get("devices", [])
         self._stage.record(devices=[*devices, *({self.index.device} - set(devices))])
-        if (self.part / CHECKSUMS).is_file():
-            self._forget_torn_samples()
-        else:
-            self._allocate()
+        self._find_or_allocate()
         return self._pending()
 
     def write(self, start: int, latents: Tensor | np.ndarray) -> None:
@@ -222,29 +216,27 @@ class CacheWriter:
         batches = (samples[start : start + size] for start in samples[::size])
         return [batch for batch in batches if missing[batch.start : batch.stop].any()]
 
-    def _allocate(self) -> None:
+    def _find_or_allocate(self) -> None:
+        """Keep the samples that are as their checksums say, where there are some; all others are missing."""
+        path = self.part / CHECKSUMS
+        is_new = not path.is_file()
         try:
-            allocate_rows(self.part / LATENTS, *self.index.arrays[LATENTS])
-            self._save_checksums(np.full(self.index.key.num_samples, MISSING))
+            if is_new:
+                allocate_rows(self.part / LATENTS, *self.index.arrays[LATENTS])
+                checksums = np.full(self.index.key.num_samples, MISSING, np.int64)
+            else:
+                checksums, latents = np.load(path), np.load(self.part / LATENTS, mmap_mode="r")
+                there = np.flatnonzero(checksums != MISSING).tolist()
+                torn = [row for row in there if crc32(latents[row]) != checksums[row]]  # by a power cut
+                checksums[torn] = MISSING
+                kept = len(there) - len(torn)
+                logger.info("%s: goes on behind %d of %d samples", self.folder, kept, len(latents))
+            with written_aside(path) as file:
+                np.save(file, checksums)
         except OSError:
-            shutil.rmtree(self.part)  # nothing is lost, and the disk is full
+            if is_new:
+                shutil.rmtree(self.part)  # nothing is lost, and the disk is full
             raise
-
-    def _forget_torn_samples(self) -> None:
-        """Keep the samples that are as their checksums say; a power cut may have lost others."""
-        latents = np.load(self.part / LATENTS, mmap_mode="r")
-        checksums = np.load(self.part / CHECKSUMS)
-        there = np.flatnonzero(checksums != MISSING)
-        torn = [row for row in there.tolist() if crc32(latents[row]) != checksums[row]]
-        if torn:
-            checksums[torn] = MISSING
-            self._save_checksums(checksums)
-        if num_kept := len(there) - len(torn):
-            logger.info("%s: goes on behind %d of %d samples", self.folder, num_kept, len(latents))
-
-    def _save_checksums(self, checksums: np.ndarray) -> None:
-        with written_aside(self.part / CHECKSUMS) as file:
-            np.save(file, checksums.astype(np.int64))
 
     def _remove_leftovers(self) -> None:
         """Remove what a kill at the end of an earlier call left, unless another process works on it."""

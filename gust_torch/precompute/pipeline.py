@@ -44,7 +44,7 @@ def precompute(request: Request, report: Callable[[str], None] = lambda line: No
         strategy=request.strategy,
         num_nodes=request.num_nodes,
     ) as ranks:
-        tasks = [TaskWork(data[task], request, ranks) for task in request.tasks]
+        tasks = [TaskWork(each, request, ranks) for each in data]
         # What is wrong should show, and what is finished should be said, before other processes start. Every
         # task is looked at, so that no refusal comes late.
         done = [task.is_done() for task in tasks]
@@ -138,7 +138,7 @@ class TaskWork:
         )
 
     def _identity(self, split: str) -> DataIdentity:
-        """Identity of the data, hashed at most once and not at all where an earlier call did."""
+        """Identity of the data, hashed at most once, and not at all where an earlier call did."""
         if split not in self._identities:
             known = known_identity(self.request, self.data.task, split)
             with suppress(ValueError):  # none, or one that will be refused or replaced

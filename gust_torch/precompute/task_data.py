@@ -45,11 +45,7 @@ class TrainingConfig:
 
 
 def find_config(task: str, data: Path, given: Path | None) -> Path:
-    """Return the configuration of a task, one of whose files is `data`: --config, its own, that of all grids.
-
-    Raises:
-        ValueError: There is none.
-    """
+    """Return the configuration of a task, one of whose files is `data`: given, its own, that of all grids."""
     own, shared = CONFIGS / f"{task}.yaml", CONFIGS / "grid.yaml"
     if given is not None or own.is_file():
         return given or own
@@ -175,42 +171,30 @@ class TaskData:
         return parser.instantiate_classes(parsed).data, parsed.as_dict()["data"]
 
 
-def find_data(request: Request) -> dict[str, TaskData]:
+def find_data(request: Request) -> list[TaskData]:
     """Find the files and configurations of all tasks before any work starts.
 
     Raises:
         ValueError: A file or a configuration is missing, with all missing files at once.
     """
     found = {task: find_splits(request.root, task) for task in request.tasks}
-    needed = [(task, split) for task, paths in found.items() for split in _needed_splits(request, paths)]
-    if missing := [(task, split) for task, split in needed if split not in found[task]]:
-        raise ValueError(_missing(request, missing))
+    missing = []
+    for task, paths in found.items():
+        suffix = GRAPHS if task in GRAPH_TASKS else next((path.suffix for path in paths.values()), GRID)
+        needed = set(request.splits)
+        if request.checkpoint is None:
+            needed.add("train")
+            if suffix == GRAPHS and not request.untrained:
+                needed.add("val")  # trainings on grids validate on a part of the training file
+        splits = [split for split in SPLITS if split in needed and split not in paths]
+        missing += [str(split_path(request.root, task, split, suffix)) for split in splits]
+    if missing:
+        raise ValueError(
+            f"missing {', '.join(missing)}; convert (scripts/convert_pdebench_multimodal.py) or fetch the tasks "
+            "first (scripts/fetch_datasets.py), change --root, leave splits out by --splits (few trajectories "
+            "give no such split), or give --checkpoint where only the encoder needs them"
+        )
     configs = {
         task: find_config(task, next(iter(paths.values())), request.config) for task, paths in found.items()
     }
-    return {task: TaskData(task, paths, read_config(configs[task])) for task, paths in found.items()}
-
-
-def _needed_splits(request: Request, paths: Mapping[str, Path]) -> list[str]:
-    """Return the splits to encode, and those that the encoder is made from."""
-    needed = set(request.splits)
-    if request.checkpoint is None:
-        needed.add("train")
-        if not request.untrained and any(path.suffix == GRAPHS for path in paths.values()):
-            needed.add("val")  # trainings on grids validate on a part of the training file
-    return [split for split in SPLITS if split in needed]
-
-
-def _missing(request: Request, missing: list[tuple[str, str]]) -> str:
-    """One line about missing files, with what to do."""
-    paths = [split_path(request.root, t, s, GRAPHS if t in GRAPH_TASKS else GRID) for t, s in missing]
-    text = f"missing {', '.join(map(str, paths))}"
-    splits = {split for _, split in missing}
-    if unasked := sorted(splits - set(request.splits)):
-        return f"{text}, which the encoder is made from; convert a {unasked[0]} split, or give --checkpoint"
-    left = " ".join(split for split in request.splits if split not in splits)
-    remedy = f", or leave it out by --splits {left} (few trajectories give no such split)" if left else ""
-    return (
-        f"{text}; convert the tasks first (scripts/convert_pdebench_multimodal.py), fetch them "
-        f"(scripts/fetch_datasets.py), change --root{remedy}"
-    )
+    return [TaskData(task, paths, read_config(configs[task])) for task, paths in found.items()]

@@ -48,17 +48,17 @@ class LatentOperatorTask(ModelTask):
         data = self.data
         if data.n_steps < 2:
             raise ValueError("windows of data.n_steps=1 hold no step to learn; choose 2 or more")
+        windows = data.dataset("train")
         # jsonargparse reads the flags of the architecture off this call.
         self.model = LatentOperator(
             data.spec,
             autoencoder=data.autoencoder.architecture(),
-            parameter_names=data.parameter_names,
+            parameter_names=windows.parameter_names,
             **self.architecture,
         )
         self.model.autoencoder.load_state_dict(data.autoencoder.state_dict())
         if self.trainer.training:
-            parameters, time_steps = map(torch.as_tensor, (data.train_parameters, data.train_time_steps))
-            self.model.set_conditioning(parameters, time_steps)
+            self.model.set_conditioning(windows.parameters, windows.time_steps.flatten())
 
     def summary(self) -> str:
         """Tokens and where they come from, windows, conditions."""

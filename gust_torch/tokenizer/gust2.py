@@ -23,12 +23,7 @@ GUST2_KEYS = ("original_codebook", "old_to_new", "new_to_old", "scale_masks")
 def gust2_arrays(
     tokens: NDArray[np.integer[Any]], vocabulary: Vocabulary, small: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
-    """Return the members of a file in gust2's layout, which keeps all that ours says beside the tokens.
-
-    Args:
-        tokens: (n, L) unified tokens.
-        vocabulary: their numbering.
-        small: our other members, by key.
+    """Return the members of a file in gust2's layout, for unified tokens (n, L) and our other members.
 
     Raises:
         ValueError: if a scale is no square.
@@ -58,11 +53,7 @@ def gust2_arrays(
 def read_gust2(stored: Mapping[str, NDArray[Any]], format_version: int) -> dict[str, NDArray[Any]]:
     """Turn members in gust2's layout into ours; each scale gets a range of tokens of its own.
 
-    Files of gust2 itself know no times, trajectories and fields.
-
-    Args:
-        stored: the members by key, tokens included.
-        format_version: of our layout.
+    Files of gust2 itself know no times, trajectories and fields. `format_version` is of our layout.
 
     Raises:
         ValueError: if members are missing or contradict each other.

@@ -99,10 +99,7 @@ def write_tokens(
         codes: (n, L) original codes, scales concatenated coarse to fine; may be memory-mapped.
         vocabulary: the numbering to apply.
         source: what the tokens were made from.
-        overwrite: whether an existing file may be replaced.
-
-    Raises:
-        FileExistsError: if `path` exists and `overwrite` is false.
+        overwrite: whether an existing file may be replaced, instead of a FileExistsError.
     """
     refuse_existing(path, overwrite=overwrite)
     small = {
@@ -131,12 +128,7 @@ def write_tokens(
 
 
 def export_gust2(path: Path, output: Path, *, overwrite: bool) -> None:
-    """Write a token file anew in gust2's layout.
-
-    Raises:
-        ValueError: if `path` is no token file, or a scale is no square.
-        FileExistsError: if `output` exists and `overwrite` is false.
-    """
+    """Write a token file anew in gust2's layout; a ValueError where a scale is no square."""
     refuse_existing(output, overwrite=overwrite)
     stored, vocabulary, _ = _read(path)
     arrays = gust2_arrays(stored["indices_flat"], vocabulary, stored)
@@ -189,12 +181,7 @@ def load_tokenized_data(path: str | Path) -> Tokens:
 
 
 def read_vocabulary(path: str | Path) -> Vocabulary:
-    """Read the vocabulary of a token file.
-
-    Raises:
-        ValueError: if the file is not a token file, or its members contradict each other.
-        FileNotFoundError: if it does not exist.
-    """
+    """Read the vocabulary of a token file, as strictly as `load_tokenized_data`."""
     return _read(Path(path), tokens=False)[1]
 
 

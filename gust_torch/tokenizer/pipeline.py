@@ -37,13 +37,9 @@ SCALE_SAMPLES = 16
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a pass over data found.
+    """What a pass over data found: the numbering in force, new or reused, and how often each code occurred.
 
-    Attributes:
-        num_samples: n.
-        vocabulary: the numbering in force, new or reused.
-        counts: S arrays (K_k,), occurrences of each original code.
-        spec: of the fields.
+    `counts` are S arrays (K_k,), `spec` is of the fields.
     """
 
     num_samples: int
@@ -92,11 +88,7 @@ class RoundTrip:
 
 
 def open_data(model: TokenModel, options: DataOptions) -> tuple[HDF5Dataset, list[str]]:
-    """Open the samples and check that the model was made for such fields.
-
-    Returns:
-        The samples; the names of channels whose values are of another order than the training's, as in other
-        units, which a warning tells.
+    """Open the samples; also return channels whose values are of another order than in training, and warn.
 
     Raises:
         ValueError: if the data cannot be read, or their channels, grid, boundaries or lengths differ from the
@@ -122,10 +114,7 @@ def read_frames(dataset: HDF5Dataset, rows: Sequence[int]) -> Tensor:
 
 
 def save_tokens(options: SaveOptions) -> Encoded | None:
-    """Encode data, each sample once, and write the token file.
-
-    Returns:
-        What was written; None in all processes but the first.
+    """Encode data, each sample once, and write the token file; return None in all processes but the first.
 
     Raises:
         ValueError: if checkpoint, data or vocabulary do not fit together; names the remedy.
@@ -136,8 +125,8 @@ def save_tokens(options: SaveOptions) -> Encoded | None:
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no folder {target.parent} for --output {target}; create it first")
     refuse_existing(target, overwrite=options.overwrite)
-    tokenizer, dataset = load(options)
-    with make_ranks(options) as ranks, codes_file(target, tokenizer, dataset, ranks) as path:
+    tokenizer, dataset, ranks = load(options)
+    with ranks, codes_file(target, tokenizer, dataset, ranks) as path:
         rows = RowFile(path)
         encoded = encode(tokenizer, dataset, options, ranks, rows.write)
         rows.close()
@@ -150,16 +139,13 @@ def save_tokens(options: SaveOptions) -> Encoded | None:
 
 
 def token_info(options: InfoOptions) -> tuple[Encoded, RoundTrip] | None:
-    """Encode data and look at their tokens; nothing is written.
-
-    Returns:
-        The findings; None in all processes but the first.
+    """Encode data and look at their tokens, writing nothing; return None in all processes but the first.
 
     Raises:
         ValueError: if checkpoint, data or vocabulary do not fit together.
     """
-    tokenizer, dataset = load(options)
-    with make_ranks(options) as ranks:
+    tokenizer, dataset, ranks = load(options)
+    with ranks:
         ranks.fabric.launch()
         encoded = encode(tokenizer, dataset, options, ranks)
         if ranks.rank:
@@ -168,21 +154,14 @@ def token_info(options: InfoOptions) -> tuple[Encoded, RoundTrip] | None:
     return encoded, check_round_trip(tokenizer, dataset, options.check_samples)
 
 
-def load(options: TokenOptions) -> tuple[VQVAETokenizer, HDF5Dataset]:
-    """Load a checkpoint, the vocabulary where one is named, and the data, and check that they fit together.
-
-    Raises:
-        ValueError: if they do not.
-    """
+def load(options: TokenOptions) -> tuple[VQVAETokenizer, HDF5Dataset, Ranks]:
+    """Load a checkpoint, the vocabulary where one is named, and the data, all of which must fit together."""
     tokenizer = VQVAETokenizer.from_checkpoint(options.checkpoint)
     if options.fit_from is not None:
         tokenizer.use_vocabulary(options.fit_from)
-    return tokenizer, open_data(tokenizer.model, options)[0]
-
-
-def make_ranks(options: TokenOptions) -> Ranks:
-    """Choose the devices."""
-    return Ranks(devices=options.devices, accelerator=options.accelerator, strategy=options.strategy)
+    dataset, _ = open_data(tokenizer.model, options)
+    ranks = Ranks(devices=options.devices, accelerator=options.accelerator, strategy=options.strategy)
+    return tokenizer, dataset, ranks
 
 
 @contextmanager
@@ -216,15 +195,9 @@ def encode(
 ) -> Encoded:
     """Encode every sample once, and number the codes that occur unless the tokenizer has a vocabulary.
 
-    All processes call it, and each takes a share of the batches. The tokenizer is left on the device. Batches
-    are the same for any number of processes, and so are the codes: see `VQVAETokenizer.predict_batch_size`.
-
-    Args:
-        tokenizer: with the trained model.
-        dataset: the samples.
-        options: how to load.
-        ranks: the processes, started.
-        write: takes the number of the first sample and the codes (n, L) of each batch of this process.
+    All processes call it, and each takes a share of the batches, which are the same for any number of
+    processes, and so are the codes: see `VQVAETokenizer.predict_batch_size`. `write` takes the number of the
+    first sample and the codes (n, L) of each batch of this process. The tokenizer is left on the device.
     """
     num_samples = ranks.agree(lambda: len(dataset))
     size = min(options.batch_size, num_samples)
@@ -283,13 +256,7 @@ def describe_source(
 
 
 def check_round_trip(tokenizer: VQVAETokenizer, dataset: HDF5Dataset, num_samples: int) -> RoundTrip:
-    """Decode evenly spaced samples from their tokens and without them, in batches as the encoding pass had.
-
-    Args:
-        tokenizer: with a vocabulary, on the device of the encoding pass.
-        dataset: the samples.
-        num_samples: how many to look at.
-    """
+    """Decode evenly spaced samples from their tokens and without, in batches as the encoding pass had."""
     chosen = evenly_spaced(len(dataset), num_samples)
     size = tokenizer.predict_batch_size or len(chosen)
     original = torch.from_numpy(tokenizer.vocabulary.unified_to_original)

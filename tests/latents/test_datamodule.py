@@ -116,9 +116,10 @@ def test_a_batch_moves(caches: Path) -> None:
 def test_properties(root: Path, caches: Path, model: LatentAutoencoder) -> None:
     data = LatentDataModule("burgers1d", str(root), str(caches))
     data.setup("fit")
-    assert data.parameter_names == ("nu", "rho")
-    assert data.train_parameters.shape == (17, 2)
-    assert data.train_time_steps.shape == (17,)
+    train = data.dataset("train")
+    assert train.parameter_names == ("nu", "rho")
+    assert train.parameters.shape == (17, 2)
+    assert train.time_steps.shape == (17, 1)
     assert not data.autoencoder.training
     assert not any(p.requires_grad for p in data.autoencoder.parameters())
     for name, value in model.state_dict().items():

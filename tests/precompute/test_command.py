@@ -306,13 +306,14 @@ def test_missing_files_are_named_before_any_work(run, root, config, checkpoint, 
     assert code == 1
     assert "missing" in err
     assert "burgers1d_test.h5" in err
-    assert "leave it out by --splits train val" in err
+    assert "leave splits out by --splits" in err
     code, _, err = run("burgers1d advection1d", root, *flags)
     assert all(name in err for name in ("burgers1d_test.h5", "advection1d_train.h5", "advection1d_val.h5"))
-    assert "convert the tasks first" in err
+    assert "convert (scripts/convert_pdebench_multimodal.py)" in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "cache").exists()
     (root / "burgers1d_train.h5").unlink()
     _, _, err = run("burgers1d", root, *flags, "--splits", "val")
-    assert "burgers1d_train.h5, which the encoder is made from" in err
+    assert "burgers1d_train.h5; " in err
+    assert "give --checkpoint" in err
     assert run("burgers1d", root, "--checkpoint", checkpoint, "--splits", "val")[0] == 0

@@ -87,4 +87,5 @@ def test_a_training_on_graphs_needs_a_store_that_validates(run, mesh_root, confi
     flags = ["--config", config(CONFIGS / "darcy2d_mesh.yaml"), "--splits", "train"]
     code, _, err = run("darcy2d_mesh", mesh_root, *flags)
     assert code == 1
-    assert "darcy2d_mesh_val.zarr, which the encoder is made from" in err
+    assert "darcy2d_mesh_val.zarr; " in err
+    assert "give --checkpoint" in err
