@@ -190,9 +190,9 @@ def find_data(request: Request) -> list[TaskData]:
         missing += [str(split_path(request.root, task, split, suffix)) for split in splits]
     if missing:
         raise ValueError(
-            f"missing {', '.join(missing)}; convert (scripts/convert_pdebench_multimodal.py) or fetch the tasks "
-            "first (scripts/fetch_datasets.py), change --root, leave splits out by --splits (few trajectories "
-            "give no such split), or give --checkpoint where only the encoder needs them"
+            f"missing {', '.join(missing)}; convert (scripts/convert_pdebench_multimodal.py) or fetch "
+            "(scripts/fetch_datasets.py) the tasks first, change --root, leave splits out by --splits (few "
+            "trajectories give no such split), or give --checkpoint where only the encoder needs them"
         )
     configs = {
         task: find_config(task, next(iter(paths.values())), request.config) for task, paths in found.items()
