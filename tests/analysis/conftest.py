@@ -121,17 +121,18 @@ def convection_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _write(path, CONVECTION, _fields(CONVECTION, NUM_FRAMES))
 
 
+def _save(model: VQVAE2d, folder: Path) -> Path:
+    save_model(model, folder / "model.ckpt")
+    return folder / "model.ckpt"
+
+
 @pytest.fixture(scope="session")
 def turbulence_checkpoint(tmp_path_factory: pytest.TempPathFactory, turbulence: VQVAE2d) -> Path:
     """Checkpoint of `turbulence`."""
-    path = tmp_path_factory.mktemp("checkpoint") / "model.ckpt"
-    save_model(turbulence, path)
-    return path
+    return _save(turbulence, tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="session")
 def convection_checkpoint(tmp_path_factory: pytest.TempPathFactory, convection: VQVAE2d) -> Path:
     """Checkpoint of `convection`."""
-    path = tmp_path_factory.mktemp("checkpoint") / "model.ckpt"
-    save_model(convection, path)
-    return path
+    return _save(convection, tmp_path_factory.mktemp("checkpoint"))

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,21 @@ from gust_torch.analyze_reconstruction import main
 def run(checkpoint: Path, data: Path, output: Path, *flags: str) -> int:
     required = ["--checkpoint", str(checkpoint), "--data_path", str(data), "--output_dir", str(output)]
     return main([*required, "--accelerator", "cpu", *flags])
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
+    """`refused(checkpoint, data, message, *flags)`: the command says so in one line and writes nothing."""
+
+    def check(checkpoint: Path, data: Path, message: str, *flags: str) -> None:
+        assert run(checkpoint, data, tmp_path / "out", *flags) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert message in error
+        assert not (tmp_path / "out").exists()
+
+    return check
 
 
 def test_whole_command(
@@ -78,22 +94,15 @@ def test_errors_are_one_line(
     message: str,
     turbulence_checkpoint: Path,
     turbulence_file: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    refused: Callable[..., None],
 ) -> None:
-    assert run(turbulence_checkpoint, turbulence_file, tmp_path / "out", *flags) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert message in error
-    assert not (tmp_path / "out").exists()
+    refused(turbulence_checkpoint, turbulence_file, message, *flags)
 
 
 def test_data_of_another_grid_are_refused(
-    turbulence_checkpoint: Path, convection_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    turbulence_checkpoint: Path, convection_file: Path, refused: Callable[..., None]
 ) -> None:
-    assert run(turbulence_checkpoint, convection_file, tmp_path) == 1
-    assert "32x16" in capsys.readouterr().err
+    refused(turbulence_checkpoint, convection_file, "32x16")
 
 
 def test_an_output_folder_that_is_a_file_is_refused(
@@ -128,20 +137,12 @@ def test_help_runs_as_a_module_without_torch() -> None:
 def test_another_domain_or_grid_is_refused(
     change: dict[str, object],
     words: str,
-    turbulence_checkpoint: Path,
-    convection_checkpoint: Path,
-    turbulence_file: Path,
-    convection_file: Path,
+    request: pytest.FixtureRequest,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    refused: Callable[..., None],
 ) -> None:
-    checkpoint, data = (
-        (convection_checkpoint, convection_file)
-        if "grid_y" in change
-        else (turbulence_checkpoint, turbulence_file)
-    )
-    copy = tmp_path / "other.h5"
-    shutil.copy(data, copy)
+    kind = "convection" if "grid_y" in change else "turbulence"
+    copy = shutil.copy(request.getfixturevalue(f"{kind}_file"), tmp_path / "other.h5")
     with h5py.File(copy, "r+") as file:
         file["metadata"].attrs.update(change)
         h, w = file["fields/vorticity"].shape[1:]
@@ -149,12 +150,7 @@ def test_another_domain_or_grid_is_refused(
             file["coordinates/x"][:] = np.arange(h) * 4.0 / h
         if "grid_y" in change:
             file["coordinates/y"][:] = (np.arange(w) + 0.5) / w
-    assert run(checkpoint, copy, tmp_path / "out") == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert words in error
-    assert not (tmp_path / "out").exists()
+    refused(request.getfixturevalue(f"{kind}_checkpoint"), copy, words)
 
 
 def test_values_of_another_scale_are_told(
