@@ -141,10 +141,12 @@ def _coordinate(nodes: Sequence[h5py.Group], key: str, size: int, periodic: bool
     values, where = read_numbers(nodes[0], key), place(nodes[0], key)
     if values.shape != (size,):
         raise ValueError(f"{where} has shape {values.shape}, expected {size} points; {AGAIN}")
-    off = np.abs(values - np.linspace(values[0], values[-1], size)).max()
-    width = (values[-1] - values[0]) / max(size - 1, 1)
-    rounding = 4 * np.finfo(np.float32).eps * np.abs(values).max()
-    if not ((np.diff(values) > 0).all() and off <= _UNIFORM * width + rounding):  # so that NaN is refused
+    with np.errstate(invalid="ignore"):  # of NaN and Inf, for which nothing below is true
+        off = np.abs(values - np.linspace(values[0], values[-1], size)).max()
+        width = (values[-1] - values[0]) / max(size - 1, 1)
+        allowed = _UNIFORM * width + 4 * np.finfo(np.float32).eps * np.abs(values).max()
+        is_uniform = (np.diff(values) > 0).all() and off <= allowed
+    if not is_uniform:
         raise ValueError(
             f"{where} is not uniform and increasing: a point of cells {width:.3g} wide is {off:.3g} off; "
             "interpolate the fields to a uniform grid"

@@ -167,6 +167,7 @@ def test_attributes_that_change_nothing(sources, out: Path, name: str, value) ->
         pytest.param(np.arange(8) * 1j, id="complex"),
         pytest.param(np.zeros((8, 8, 8)), id="rank"),
         pytest.param(np.array([0, 1, 2, np.nan, 4, 5, 6, 7]), id="nan"),
+        pytest.param(np.array([0, 1, 2, 3, 4, 5, np.inf, np.inf]), id="inf"),
         pytest.param(h5py.Empty("f4"), id="null space"),
     ],
 )

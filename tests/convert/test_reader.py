@@ -6,6 +6,7 @@ import pytest
 
 from gust_torch.convert.families import FAMILIES, get_family
 from gust_torch.convert.source import describe_source, open_reader, plan_spans
+from tests.convert.conftest import GROUPS
 
 
 def read_all(path, family: str, block_bytes: int = 1 << 20) -> tuple[dict[str, np.ndarray], list[dict]]:
@@ -21,54 +22,31 @@ def read_all(path, family: str, block_bytes: int = 1 << 20) -> tuple[dict[str, n
     return fields, blocks
 
 
-def test_tensor(sources) -> None:
-    path = sources.burgers()
-    fields, _ = read_all(path, "burgers1d")
+def stacked(file: h5py.File, component: int) -> np.ndarray:
+    """One component of `data` in all groups."""
+    return np.stack([file[group]["data"][..., component] for group in GROUPS])
+
+
+READ = [
+    ("burgers1d", "u", lambda file: file["tensor"][:][..., None]),
+    ("cfd1d", "Vx", lambda file: file["Vx"][:][..., None].astype("f4")),  # float64 is rounded
+    ("darcy2d", "nu", lambda file: file["nu"][:][:, None]),
+    ("darcy2d", "u", lambda file: file["tensor"]),
+    ("diffusion_reaction2d", "v", lambda file: stacked(file, 1).swapaxes(2, 3)),  # x first
+    ("shallow_water2d", "h", lambda file: stacked(file, 0)),
+    ("navier_stokes2d", "velocity", lambda file: file["velocity"][:]),
+    ("navier_stokes2d", "particles", lambda file: file["particles"][..., 0]),
+    ("navier_stokes2d", "force", lambda file: np.repeat(file["force"][:][:, None], 5, axis=1)),
+]
+
+
+@pytest.mark.parametrize(("family", "field", "expected"), READ)
+def test_values(sources, family: str, field: str, expected) -> None:
+    path = sources.family(family)
+    fields, _ = read_all(path, family)
     with h5py.File(path) as file:
-        np.testing.assert_array_equal(fields["u"][..., 0], file["tensor"])
-    assert fields["u"].dtype == np.float32
-
-
-def test_float64_is_rounded(sources) -> None:
-    path = sources.family("cfd1d")
-    fields, _ = read_all(path, "cfd1d")
-    with h5py.File(path) as file:
-        assert file["Vx"].dtype == np.float64
-        np.testing.assert_array_equal(fields["Vx"][..., 0], file["Vx"][:].astype(np.float32))
-
-
-def test_darcy(sources) -> None:
-    path = sources.darcy()
-    fields, _ = read_all(path, "darcy2d")
-    with h5py.File(path) as file:
-        np.testing.assert_array_equal(fields["nu"][:, 0], file["nu"])
-        np.testing.assert_array_equal(fields["u"], file["tensor"])
-
-
-def test_diffusion_reaction_is_transposed_to_x_first(sources) -> None:
-    path = sources.family("diffusion_reaction2d")
-    fields, _ = read_all(path, "diffusion_reaction2d")
-    with h5py.File(path) as file:
-        data = file["0004/data"]  # (t, y, x, component), the fourth group
-        assert fields["v"][3, 1, 5, 2] == data[1, 2, 5, 1]
-        np.testing.assert_array_equal(fields["u"][3, 2], data[2, :, :, 0].T)
-
-
-def test_shallow_water_is_x_first(sources) -> None:
-    path = sources.family("shallow_water2d")
-    fields, _ = read_all(path, "shallow_water2d")
-    with h5py.File(path) as file:
-        np.testing.assert_array_equal(fields["h"][5], file["0023/data"][..., 0])
-
-
-def test_navier_stokes_repeats_the_force(sources) -> None:
-    path = sources.navier_stokes(times=5, latest=3)
-    fields, _ = read_all(path, "navier_stokes2d")
-    with h5py.File(path) as file:
-        np.testing.assert_array_equal(fields["velocity"], file["velocity"][:, :4])
-        np.testing.assert_array_equal(fields["particles"], file["particles"][:, :4, ..., 0])
-        for frame in range(4):
-            np.testing.assert_array_equal(fields["force"][:, frame], file["force"])
+        np.testing.assert_array_equal(fields[field], expected(file))
+    assert fields[field].dtype == np.float32
 
 
 @pytest.mark.parametrize("family", FAMILIES)

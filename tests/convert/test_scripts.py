@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
-import numpy as np
 import pytest
 
 from gust_torch.convert.families import FAMILIES
@@ -102,23 +101,6 @@ def test_upstream_samples(shared_data: Path, out: Path, multimodal, family: str)
     assert multimodal(command) == 0
     for path in out.iterdir():
         assert validate(path) == []
-
-
-def test_upstream_diffusion_reaction_values(shared_data: Path, out: Path, multimodal) -> None:
-    root = shared_data / "upstream/pdebench"
-    assert multimodal(["diffusion_reaction2d", "--root", str(root), "--out", str(out)]) == 0
-    with h5py.File(root / "2D/diffusion-reaction/2D_diff-react_NA_NA.h5") as source:
-        for path in out.iterdir():
-            with h5py.File(path) as file:
-                ids = file["coordinates/trajectory"][:]
-                for index, group in enumerate(file["trajectories/sample"].asstr()[:]):
-                    expected = source[group]["data"][:]  # (t, y, x, component)
-                    np.testing.assert_array_equal(
-                        file["fields/u"][ids == index], expected[..., 0].swapaxes(1, 2)
-                    )
-                    np.testing.assert_array_equal(
-                        file["fields/v"][ids == index], expected[..., 1].swapaxes(1, 2)
-                    )
 
 
 @pytest.mark.parametrize("case", BAD)
