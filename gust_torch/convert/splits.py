@@ -150,17 +150,18 @@ def _three_times(source: Source) -> list[int]:
 
 def _digests(source: Source, times: Sequence[int], names: Sequence[str] = ()) -> list[tuple[bytes, bool]]:
     """Digest of some frames of each trajectory, and whether all are flat; of all or named fields."""
-    found = []
+    found: list[tuple[bytes, bool]] = []
     with open_reader(source) as read:
         for n in cut(len(source.samples), source.frame_bytes, source.chunk[0]):
-            blocks = [read(n, slice(time, time + 1)) for time in times]
-            fields = [block[name] for block in blocks for name in names or block]
-            for index in range(n.stop - n.start):
-                frames = [values[index, 0] for values in fields]
-                digest = hashlib.blake2b(digest_size=16)
-                for frame in frames:
-                    digest.update(np.ascontiguousarray(frame).data)
-                found.append((digest.digest(), all((frame == frame[:1, :1]).all() for frame in frames)))
+            digests = [hashlib.blake2b(digest_size=16) for _ in source.samples[n]]
+            are_flat = [True] * len(digests)
+            for time in times:
+                block = read(n, slice(time, time + 1))
+                for values in (block[name] for name in names or block):
+                    for index, frame in enumerate(values[:, 0]):
+                        digests[index].update(np.ascontiguousarray(frame).data)
+                        are_flat[index] &= bool((frame == frame[:1, :1]).all())
+            found += zip((digest.digest() for digest in digests), are_flat, strict=True)
     return found
 
 
