@@ -5,7 +5,6 @@ import errno
 import os
 from collections.abc import Sequence
 from functools import lru_cache
-from io import FileIO
 
 import h5py
 import numpy as np
@@ -20,24 +19,25 @@ MAX_OPEN_FILES = 128
 
 
 class OpenFile:
-    """One file: plainly stored fields share a descriptor, all others HDF5's handle.."""
+    """One file: plainly stored fields share a descriptor, all others HDF5's handle."""
 
     def __init__(self, source: SourceFile) -> None:
         """Open the file; a ValueError says why it cannot be, or that it has become another one."""
-        self._raw: FileIO | None = None
+        self._descriptor = -1
         self.file: h5py.File | None = None
         try:
             if source.places:
-                self._raw = FileIO(source.path)
-                if file_stamp(self._raw.fileno()) != source.stamp:
+                self._descriptor = os.open(source.path, os.O_RDONLY)
+                if file_stamp(self._descriptor) != source.stamp:
                     source = _read_again(source)
         except OSError as error:
             raise open_error(source.path, error) from error
         self._source = source
-        self._datasets = {}
-        for field in {channel.field for channel in source.channels} - set(source.places):
-            self.file = self.file or open_source(source.path)
-            self._datasets[field] = with_chunk_cache(self.file["fields"][field])
+        self._datasets: dict[str, h5py.Dataset] = {}
+        for channel in source.channels:
+            if channel.field not in source.places and channel.field not in self._datasets:
+                self.file = self.file or open_source(source.path)
+                self._datasets[channel.field] = with_chunk_cache(self.file["fields"][channel.field])
 
     def read(self, frames: list[int], rows: list[int], out: np.ndarray) -> None:
         """Read frames, in increasing order, into rows of `out` (n, c, h, w) float32.
@@ -46,18 +46,22 @@ class OpenFile:
             OSError: The file is truncated or damaged there.
             ValueError: Values beyond float32.
         """
-        channels = list(enumerate(self._source.channels))
-        for i, channel in channels:
-            if self._raw and channel.field in self._source.places:
-                self._source.places[channel.field].read(self._raw.fileno(), frames, rows, out[:, i])
+        channels = self._source.channels
+        for i, channel in enumerate(channels):
+            if places := self._source.places.get(channel.field):
+                places.read(self._descriptor, frames, rows, out[:, i])
         for field, dataset in self._datasets.items():
             for start, stop in runs(frames):
                 where = f"{self._source.name}: /fields/{field}, frames {frames[start]} to {frames[stop - 1]}"
                 block = check_float32(dataset[frames[start] : frames[stop - 1] + 1], where)
-                for i, channel in channels:
+                for i, channel in enumerate(channels):
                     if channel.field == field:
                         part = block if channel.component is None else block[..., channel.component]
                         out[rows[start:stop], i] = part
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
 
 def _read_again(source: SourceFile) -> SourceFile:
