@@ -29,7 +29,7 @@ GRAPH_TASKS = {
 }
 """Task -> what its samples are, and where they lie as released."""
 
-MAX_BYTES = 8 << 30
+_MAX_BYTES = 8 << 30
 
 _NO_ARCHIVE = (OSError, zipfile.BadZipFile, NotImplementedError, ValueError)
 _PYTHON_ERRORS = (ArithmeticError, EOFError, MemoryError, RuntimeError, SyntaxError, TypeError)
@@ -41,15 +41,8 @@ def convert_graphs(
 ) -> Result:
     """Convert the shards of a task to `out/NAME_train.zarr`, `NAME_val.zarr` and `NAME_test.zarr`.
 
-    The split is drawn over all shards, good or bad, so that a bad one moves no other.
-
-    Args:
-        name: "darcy2d_mesh" or "particles_advect".
-        root: Folder with the released directories.
-        out: Output folder, made if missing.
-        options: Shards to take and how to split them; each shard is one sample.
-        pattern: Glob below the root that replaces the search for shards.
-        skip_bad: Go on without bad shards and list them at the end.
+    Arguments are those of `convert_family`; with `skip_bad` it goes on without bad shards and lists them. The
+    split is drawn over all shards, good or bad, so that a bad one moves no other.
 
     Raises:
         ValueError: No shards, or the first bad one with all that is wrong; nothing is left behind.
@@ -180,9 +173,9 @@ def _load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     unread = {}
     try:
         archive = zipfile.ZipFile(path)
-        if (size := sum(member.file_size for member in archive.infolist())) > MAX_BYTES:
+        if (size := sum(member.file_size for member in archive.infolist())) > _MAX_BYTES:
             raise ValueError(
-                f"it holds {size / 1e9:.3g} GB, expected one sample of at most {MAX_BYTES / 1e9:.3g}"
+                f"it holds {size / 1e9:.3g} GB, expected one sample of at most {_MAX_BYTES / 1e9:.3g}"
             )
     except _NO_ARCHIVE as error:
         raise ValueError(f"{path}: unreadable, {error}; copy the shard again, or give --skip-bad") from error
