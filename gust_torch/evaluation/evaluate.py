@@ -98,8 +98,9 @@ def evaluate(
     """
     scores = Scores(schedule, operator.spec.num_channels)
     for first in range(0, len(schedule.samples), batch_size):
-        for step in roll_out(operator, source, schedule, slice(first, first + batch_size), parameters):
-            if step.lead > 0:
-                scores.add(first, step.lead, mean_squares(step, operator.spec))
-            on_frames(step.reference.num_samples)
+        steps = roll_out(operator, source, schedule, slice(first, first + batch_size), parameters)
+        for lead, (points, estimates) in enumerate(steps):
+            if lead > 0:
+                scores.add(first, lead, mean_squares(points, estimates, operator.spec))
+            on_frames(points.num_samples)
     return Evaluation(scores, make_example(operator, source, schedule, scores.median_rollout(), parameters))

@@ -36,7 +36,6 @@ from gust_torch.models.points import Spec, num_dims
 from gust_torch.spec import FieldSpec
 
 WIDTH, HEIGHT = 3.6, 2.7
-METRIC_LABELS = {"nrmse": "nRMSE", "vrmse": "VRMSE"}
 LINES: dict[str, dict[str, Any]] = {
     "operator": {"color": VERMILLION, "linestyle": "-", "linewidth": 1.8, "zorder": 3},
     "persistence": {"color": BLACK, "linestyle": "--", "linewidth": 1.3, "zorder": 2},
@@ -60,7 +59,7 @@ def curves_figure(scores: Scores, spec: Spec) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(len(METRICS), spec.num_channels, squeeze=False, sharex=True, sharey="row")
-        for row, metric in zip(grid, METRICS, strict=True):
+        for row, metric, label in zip(grid, METRICS, ("nRMSE", "VRMSE"), strict=True):
             columns = [
                 {curve: scores.statistics(curve, metric, channel) for curve in LINES}
                 for channel in range(spec.num_channels)
@@ -68,7 +67,7 @@ def curves_figure(scores: Scores, spec: Spec) -> Figure:
             for axes, curves in zip(row, columns, strict=True):
                 _draw_curves(axes, curves, lead, bands)
             _set_scale(row[0], columns, bands)
-            row[0].set_ylabel(METRIC_LABELS[metric])
+            row[0].set_ylabel(label)
             for axes in row:
                 if axes.get_ylim()[1] > 1:
                     axes.axhline(1.0, color=GRAY, linewidth=0.7, zorder=0)

@@ -29,25 +29,14 @@ DECODED_POINTS = 1 << 16
 SPACE_TIME_LEADS, PANEL_LEADS = 256, 3
 
 
-class Step(NamedTuple):
-    """One lead of the rollouts that reach it: the truth, and (n, c) estimates of it by each curve.
-
-    At lead 0, the start, the operator gives what the autoencoder does.
-    """
-
-    lead: int
-    reference: Points
-    estimates: Mapping[str, Tensor]
-
-
 def roll_out(
     operator: LatentOperator, source: FrameSource, schedule: Schedule, rollouts: slice, parameters: Tensor
-) -> Iterator[Step]:
-    """Yield lead 0, 1, ... of a batch of rollouts; nothing of earlier leads but the latent state is kept.
+) -> Iterator[tuple[Points, dict[str, Tensor]]]:
+    """Yield the truth and curve -> estimate (n, c) of it at lead 0, 1, ... of those rollouts that reach it.
 
-    Values are decoded at the reference's points: those of moving particles are where they truly are. For
-    them, persistence is each particle's own value at the start. The operator is in evaluation mode,
-    parameters of all rollouts (n, p) are raw and on its device.
+    Nothing of earlier leads but the latent state is kept. At lead 0, the start, the operator gives what the
+    autoencoder does. Moving particles are decoded where they truly are; for them, persistence is each one's
+    own value at the start. Parameters of all rollouts (n, p) are raw; the operator is in evaluation mode.
     """
     autoencoder = operator.autoencoder
     parameters = parameters[rollouts]
@@ -61,7 +50,7 @@ def roll_out(
             state = operator.step(state[:active], time_steps[:active, lead - 1], parameters[:active])
             estimate = decode(autoencoder, state, points)
         values = (estimate, start[: len(points.values)], floor)
-        yield Step(lead, points, dict(zip(CURVES, values, strict=True)))
+        yield points, dict(zip(CURVES, values, strict=True))
 
 
 def decode(autoencoder: LatentAutoencoder, latent: Tensor, points: Points) -> Tensor:
@@ -74,13 +63,13 @@ def decode(autoencoder: LatentAutoencoder, latent: Tensor, points: Points) -> Te
     return torch.cat(parts, dim=1).flatten(0, 1)
 
 
-def mean_squares(step: Step, spec: Spec) -> dict[str, Tensor]:
+def mean_squares(points: Points, estimates: Mapping[str, Tensor], spec: Spec) -> dict[str, Tensor]:
     """Return what errors are made of: means (b, c) over the points of each frame, in squared field units.
 
     Of the error of each curve, and under the name of each metric what it divides by: the power of the
     reference for nRMSE, its `variance_scale` for VRMSE.
     """
-    points, values = step.reference, step.reference.values
+    values = points.values
 
     def mean(x: Tensor) -> Tensor:
         if isinstance(spec, GraphSpec):
@@ -89,7 +78,7 @@ def mean_squares(step: Step, spec: Spec) -> dict[str, Tensor]:
 
     power = mean(values.square())
     variance = mean((values - mean(values)[points.sample]).square())
-    errors = {curve: mean((estimate - values).square()) for curve, estimate in step.estimates.items()}
+    errors = {curve: mean((estimate - values).square()) for curve, estimate in estimates.items()}
     return {**errors, "nrmse": power, "vrmse": variance_scale(variance, power)}
 
 
@@ -119,11 +108,12 @@ def make_example(
     num_leads = int((schedule.samples[row] >= 0).sum()) - 1
     wanted = example_leads(num_leads, space_time=num_dims(operator.spec) == 1)
     frames = []
-    for step in roll_out(operator, source, schedule, slice(row, row + 1), parameters):
-        if step.lead in wanted:
-            values = (step.reference.coordinates, step.reference.values, step.estimates["operator"])
+    steps = roll_out(operator, source, schedule, slice(row, row + 1), parameters)
+    for lead, (points, estimates) in enumerate(steps):
+        if lead in wanted:
+            values = (points.coordinates, points.values, estimates["operator"])
             arrays = (value.float().cpu().numpy().copy() for value in values)
-            frames.append(Frame(step.lead, float(times[step.lead] - times[0]), *arrays))
+            frames.append(Frame(lead, float(times[lead] - times[0]), *arrays))
     named = dict(zip(operator.parameter_names, parameters[row].tolist(), strict=True))
     return Example(schedule.trajectories[row], named, tuple(frames))
 
