@@ -15,6 +15,7 @@ import re
 import stat
 import sys
 import tarfile
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -267,7 +268,7 @@ def _compress(
     file: BinaryIO, name: str, members: Sequence[Member], workers: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Write the tarball (POSIX.1-2001); gives what the manifest says of it, and each file's sha256."""
-    packed, digests = _Hashed(file), {}
+    start, packed, digests = time.monotonic(), _Hashed(file), {}
     unpacked = sum(member.size for member in members)
     blocks: dict[str, Any] = {"bufsize": _BLOCK_BYTES, "copybufsize": _BLOCK_BYTES}
     with (
@@ -289,7 +290,10 @@ def _compress(
                     raise
             digests[member.name] = source.digest.hexdigest()
             tar.members.clear()  # type: ignore[attr-defined]  # a store may have millions
-    log.info("%s: %.1f MB of files, packed to %.1f MB", name, unpacked / 1e6, packed.size / 1e6)
+    seconds, megabytes = max(time.monotonic() - start, 1e-9), unpacked / 1e6
+    share = 100 * packed.size / max(unpacked, 1)
+    text = f"{name}: {megabytes:.1f} MB of files, packed to {packed.size / 1e6:.1f} MB ({share:.1f} %)"
+    log.info("%s in %.1f s (%.0f MB/s)", text, seconds, megabytes / seconds)
     sha256 = packed.digest.hexdigest()
     return {"sha256": sha256, "size": packed.size, "unpacked": unpacked, "compression": recipe()}, digests
 
