@@ -87,22 +87,20 @@ def load_model(
     if not isinstance(state, dict) or not isinstance(weights, dict):
         raise ValueError(f"{name} is not a checkpoint of scripts/train.py; train one with it")
     if state.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{name} has checkpoint format {state.get('format_version')}, this version reads "
-            f"{FORMAT_VERSION}; use the package version that wrote it or train again"
-        )
-    found = str(state.get("model", VQVAE2d.__name__))  # older files hold nothing else
+        found = f"checkpoint format {state.get('format_version')}, this version reads {FORMAT_VERSION}"
+        raise ValueError(f"{name} has {found}; use the package version that wrote it or train again")
+    model_name = str(state.get("model", VQVAE2d.__name__))  # older files hold nothing else
     kinds = {item.__name__: item for item in KINDS if issubclass(item, kind)}
-    if found not in kinds:
-        raise ValueError(f"{name} holds a {found}, expected a {' or '.join(kinds)}; give another checkpoint")
+    if model_name not in kinds:
+        raise ValueError(
+            f"{name} holds a {model_name}, expected a {' or '.join(kinds)}; give another checkpoint"
+        )
     try:
-        model = _rebuild(kinds[found], state, weights, Path(path).stat().st_size)
+        model = _rebuild(kinds[model_name], state, weights, Path(path).stat().st_size)
     except Exception as error:  # torch and the models raise many kinds for what makes no sense
         reason = textwrap.shorten(str(error), 200, placeholder="...") or type(error).__name__
-        raise ValueError(
-            f"{name}: weights do not match the architecture or the spec beside them ({reason}); copy the "
-            "checkpoint again or train again"
-        ) from error
+        problem = f"weights do not match the architecture or the spec beside them ({reason})"
+        raise ValueError(f"{name}: {problem}; copy the checkpoint or train again") from error
     return model.to(device).eval()
 
 
@@ -115,18 +113,15 @@ def read_checkpoint(path: str | os.PathLike[str], *, mmap: bool = False) -> dict
     """
     name = redact(str(path))
     if not Path(path).is_file():
-        raise ValueError(
-            f"no checkpoint at {name}; scripts/train.py writes them under --trainer.default_root_dir"
-        )
+        raise ValueError(f"no checkpoint at {name}; train.py writes them under --trainer.default_root_dir")
     Path(path).open("rb").close()  # who may not read it should hear that
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles by others
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # many kinds, whose words would send the user to weights_only=False
-        raise ValueError(
-            f"{name} is not a readable checkpoint, or a truncated one: copy it or train again"
-        ) from error
+        problem = "is not a readable checkpoint, or a truncated one"
+        raise ValueError(f"{name} {problem}: copy it or train again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{name} is not a checkpoint of scripts/train.py; train one with it")
     return content

@@ -35,11 +35,13 @@ printed.
 """
 
 import functools
+import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -108,12 +110,10 @@ class Settings:
             raise ValueError("WANDB_DATASETS is empty; set it to names such as burgers1d_subset_v1")
         if unknown := set(self.stages) - set(STAGES):
             raise ValueError(f"no stage {min(unknown)!r}; STAGES takes {' '.join(STAGES)}")
-        if self.nnodes != 1 and self.devices == "auto":
-            raise ValueError(f"NNODES is {self.nnodes}: set DEVICES to the number of devices of each node")
-        if self.nnodes != 1 and not (self.slurm_job_id or (self.master_addr and self.master_port)):
-            raise ValueError(
-                f"NNODES is {self.nnodes}: set MASTER_ADDR and MASTER_PORT, where node 0 listens"
-            )
+        has_master = self.slurm_job_id or (self.master_addr and self.master_port)
+        if self.nnodes != 1 and (self.devices == "auto" or not has_master):
+            needed = "DEVICES (of a node) and, outside SLURM, MASTER_ADDR and MASTER_PORT (of node 0)"
+            raise ValueError(f"NNODES is {self.nnodes}: set {needed}")
 
     @property
     def is_first(self) -> bool:
@@ -141,9 +141,9 @@ class Dataset:
     sha256: str
 
     @property
-    def steady(self) -> bool:
-        """Whether there is no time to step in, hence no operator."""
-        return self.kind == "mesh"
+    def trainings(self) -> tuple[str, ...]:
+        """Those that it takes part in: a mesh is steady, there is no time for an operator to step in."""
+        return TRAININGS[:1] if self.kind == "mesh" else TRAININGS
 
     def folder(self, stage: str) -> Path:
         """Where a stage leaves its files."""
@@ -194,7 +194,7 @@ class Dataset:
     def operator(self) -> None:
         """Train the latent operator."""
         settings = self.settings
-        if self.steady:
+        if "operator" not in self.trainings:
             say(f"{self.task} is steady: no operator to train")
             return
         for split in ("train", "val"):
@@ -208,7 +208,7 @@ class Dataset:
 
     def evaluate(self) -> None:
         """Roll the operator out on the test split, or on val where there is none."""
-        if self.steady:
+        if "operator" not in self.trainings:
             return
         settings, model = self.settings, checkpoint_of(self.folder("operator"))
         paths = find_splits(settings.data_root, self.task)
@@ -257,10 +257,8 @@ class Dataset:
                 return
             if last.exists() and (changes := stage.changes()):
                 say("\n".join(changes), f"now: {' '.join(flags)}")
-                raise ValueError(
-                    f"{stage.folder} was trained with other settings or data, see above; set RUNS to another "
-                    "folder or delete it"
-                )
+                other = "trained with other settings or data, see above"
+                raise ValueError(f"{stage.folder} was {other}; set RUNS to another folder or delete it")
             if settings.is_first:
                 stage.begin(overwrite=not last.exists())
                 stage.record(end=stage.progress.get("end") or self.end(name))
@@ -327,12 +325,9 @@ def find_datasets(settings: Settings) -> list[Dataset]:
     """Look the datasets up in the registry; a ValueError where one is not there or two hold the same task."""
     registry = Path(settings.registry) if settings.registry else None
     entries = find_entries(settings.wandb_datasets, registry=registry, root=settings.data_root)
-    tasks = [entry.task for entry in entries]
-    if repeated := {task for task in tasks if tasks.count(task) > 1}:
-        raise ValueError(
-            f"several datasets hold {', '.join(sorted(repeated))}; run them one by one, each with its own "
-            "RUNS and DATA_ROOT"
-        )
+    task, count = Counter(entry.task for entry in entries).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{count} datasets hold {task}; run them one by one with other RUNS and DATA_ROOT")
     return [Dataset(settings, entry.task, entry.kind, entry.sha256) for entry in entries]
 
 
@@ -350,37 +345,29 @@ def work(settings: Settings) -> None:
     try:
         lock = WriterLock(settings.runs / "run", timeout=LOCK_SECONDS)
     except BlockingIOError:
-        raise ValueError(
-            f"another run, or a training that it left behind, uses {settings.runs} "
-            f"(fuser {settings.runs}/.run.lock)"
-        ) from None
+        holder = f"another run, or a training that it left behind (fuser {settings.runs}/.run.lock)"
+        raise ValueError(f"{holder}, uses {settings.runs}; wait for it or end it") from None
     lock.inherit()
     with lock:
         try:
             # Settings of trainings to begin are tried before anything takes long.
-            new = [
-                (dataset, stage)
-                for dataset in datasets
-                for stage in trainings
-                if not dataset.last(stage).exists() and not (stage == "operator" and dataset.steady)
-            ]
+            pairs = [(each, stage) for each in datasets for stage in each.trainings if stage in trainings]
+            new = [(each, stage) for each, stage in pairs if not each.last(stage).exists()]
             with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
-                list(pool.map(lambda each: each[0].end(each[1]), new))
+                list(pool.map(lambda pair: pair[0].end(pair[1]), new))
             if "fetch" in settings.stages:
                 fetch(settings)
-            run_stages(datasets, (stage for stage in settings.stages if stage != "fetch"))
+            run_stages(datasets, [stage for stage in settings.stages if stage != "fetch"])
         except BaseException:
             settings.failed.touch()
             raise
         settings.failed.unlink(missing_ok=True)
 
 
-def run_stages(datasets: list[Dataset], stages: Iterable[str]) -> None:
+def run_stages(datasets: list[Dataset], stages: list[str]) -> None:
     """Run the methods of these names, one dataset behind the other."""
-    names = list(stages)
-    for dataset in datasets:
-        for name in names:
-            getattr(dataset, name)()
+    for dataset, stage in itertools.product(datasets, stages):
+        getattr(dataset, stage)()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -156,7 +156,7 @@ def test_other_settings_are_refused(published: Path, tmp_path: Path) -> None:
         ({"WANDB_DATASETS": " "}, "WANDB_DATASETS is empty"),
         ({"STAGES": "fetch train"}, "no stage 'train'"),
         ({"NNODES": "2"}, "set DEVICES"),
-        ({"NNODES": "2", "DEVICES": "1"}, "set MASTER_ADDR"),
+        ({"NNODES": "2", "DEVICES": "1"}, "MASTER_ADDR and MASTER_PORT"),
         ({"TRAIN_FLAGS": "--model.init_args.widht 3"}, "widht"),
         ({"WANDB_DATASETS": "unknown_v1"}, "unknown_v1"),
     ],

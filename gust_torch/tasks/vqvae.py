@@ -11,7 +11,7 @@ from gust_torch.metrics.spectra import ShellSpectrum
 from gust_torch.models.token_model import TokenModel
 from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.tasks.model_task import ModelTask, num_training_steps, per_field
-from gust_torch.tasks.validation import perplexity
+from gust_torch.tasks.validation import ValidationSums, perplexity
 
 FLOOR = 1e-6
 """Share of a sample's total power below which shells count as empty."""
@@ -58,6 +58,7 @@ class VQVAETask(ModelTask):
         # each code is used in a frame, (K_k,) for each scale.
         self.examples: list[torch.Tensor] = []
         self.code_counts: list[torch.Tensor] = []
+        self.validation: ValidationSums
 
     def build(self) -> TokenModel:
         """Return a new model for the data module's fields."""
@@ -121,20 +122,17 @@ class VQVAETask(ModelTask):
         if self.spectral_weight > 0:
             loss = loss + self.spectral_weight * self.spectral_loss(output.reconstruction, batch)
         errors = vrmse(output.reconstruction, batch).mean(0)
-        pairs = zip(output.indices, self.model.vocab_sizes, strict=True)
-        spectrum = self.spectral_loss.spectrum
-        values = {
-            "val/loss": loss,
-            **per_field("val/vrmse", errors, self.model.spec.names),
-            "spectra": torch.stack([spectrum(x.float()).mean(0) for x in (batch, output.reconstruction)]),
-            "codes": torch.cat([torch.bincount(i.flatten(), minlength=n) for i, n in pairs]) / len(batch),
-        }
-        self.means.add(values, count)
+        self.means.add({"val/loss": loss, **per_field("val/vrmse", errors, self.model.spec.names)}, count)
+        self.validation.add(batch, output.reconstruction, output.indices, counts=count > 0)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the sums of the pass."""
+        super().on_validation_epoch_start()
+        self.validation = ValidationSums(self.spectral_loss.spectrum, self.model.vocab_sizes)
 
     def metrics(self, means: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Turn the mean spectra into errors of bands, the code counts into shares of the codes in use."""
-        bands = self.spectral_loss.spectrum.band_errors(*means.pop("spectra")).mean(0)
-        self.code_counts = list(means.pop("codes").split(self.model.vocab_sizes))
+        """Add what the sums over all samples and processes say."""
+        bands, self.code_counts = self.validation.reduce(self.device)
         for name, error in zip(BAND_NAMES, bands, strict=True):
             means[f"val/spectral_error_{name}"] = error
         for (h, w), counts in zip(self.model.scales, self.code_counts, strict=True):
