@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -31,12 +32,8 @@ class LatentBatch(NamedTuple):
     encoded: bool
 
 
-def collate_windows(items: Sequence[LatentBatch]) -> LatentBatch:
-    """Batches as one; a single one, as `__getitems__` of both datasets gives it, is not copied."""
-    if len(items) == 1:
-        return items[0]
-    states, time_steps, parameters, encoded = zip(*items, strict=True)
-    return LatentBatch(torch.cat(states), torch.cat(time_steps), torch.cat(parameters), encoded[0])
+collate_windows = itemgetter(0)
+"""Takes the only item of what `__getitems__` of a `WindowDataset` gives."""
 
 
 class WindowDataset(Dataset[LatentBatch]):

@@ -49,10 +49,7 @@ class CacheWriter:
     key makes the other batches. A context manager.
 
     Attributes:
-        folder: Of the finished cache.
-        index: What it will hold, but for checksums.
-        model: The autoencoder; a copy goes into the cache.
-        frames: What it encodes.
+        index: What the cache will hold, but for checksums.
     """
 
     def __init__(
@@ -160,12 +157,7 @@ class CacheWriter:
         return self._pending()
 
     def write(self, start: int, latents: Tensor | np.ndarray) -> None:
-        """Write latents (n, latent_len, latent_dim) of the samples `start` to `start + n`.
-
-        Raises:
-            ValueError: A value is not finite in the cache's type.
-            OSError: The disk is full.
-        """
+        """Write latents (n, latent_len, latent_dim) of samples from `start` on; none may be NaN or Inf."""
         if self._files is None:
             self._files = RowFile(self.part / LATENTS), RowFile(self.part / CHECKSUMS)
         dtype = self.index.key.dtype

@@ -81,11 +81,7 @@ class VQVAETokenizer(LightningModule):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The numbering in force.
-
-        Raises:
-            ValueError: if there is none yet.
-        """
+        """The numbering in force; a ValueError where there is none yet."""
         if self._vocabulary is None:
             raise ValueError("no vocabulary yet; call fit(batches) or use_vocabulary('tokens.npz') first")
         return self._vocabulary
@@ -102,10 +98,7 @@ class VQVAETokenizer(LightningModule):
         return np.dtype(np.int16 if fits else np.int32)
 
     def use_vocabulary(self, vocabulary: Vocabulary | str | os.PathLike[str]) -> VQVAETokenizer:
-        """Adopt a vocabulary, such as the training data's for test data.
-
-        Args:
-            vocabulary: a vocabulary or the token file that holds it.
+        """Adopt a vocabulary or that of a token file, such as the training data's for test data.
 
         Raises:
             ValueError: if it was built on other codebooks or other weights than the model's.
@@ -145,10 +138,7 @@ class VQVAETokenizer(LightningModule):
             raise ValueError(f"{text}; use the checkpoint that made it, or fit a new vocabulary")
 
     def fit(self, batches: Iterable[Tensor]) -> VQVAETokenizer:
-        """Build the vocabulary of the codes that occur in the data.
-
-        Args:
-            batches: (b, c, h, w) tensors, for instance a `DataLoader` over an `HDF5Dataset`.
+        """Build the vocabulary of the codes that occur in batches (b, c, h, w), such as a `DataLoader` gives.
 
         Raises:
             ValueError: if there are no batches.

@@ -60,13 +60,7 @@ class Vocabulary:
         codebooks: Sequence[FloatArray],
         counts: Sequence[NDArray[np.int64]],
     ) -> Vocabulary:
-        """Build the vocabulary of the codes that occur.
-
-        Args:
-            scales: (h_k, w_k) of each scale.
-            codebooks: (K_k, d) vectors of each scale.
-            counts: (K_k,) how often each code occurred.
-        """
+        """Build the vocabulary of the codes that occur, from S `counts` (K_k,) of how often each one did."""
         in_use = tuple(np.flatnonzero(count).astype(np.int32) for count in counts)
         return cls(tuple((int(h), int(w)) for h, w in scales), tuple(codebooks), in_use)
 
@@ -177,11 +171,7 @@ class Vocabulary:
         ]
 
     def require_codebooks(self, codebooks: Sequence[FloatArray], *, source: str) -> None:
-        """Refuse a model whose codebooks (K_k, d) are not those of this vocabulary, which `source` holds.
-
-        Raises:
-            ValueError: naming the scales that differ.
-        """
+        """Refuse, naming scales, a model whose codebooks are not those of this vocabulary, from `source`."""
         names = [f"{h}x{w}" for h, w in self.scales]
         equal = map(np.array_equal, self.codebooks, codebooks)
         other = [name for name, same in zip(names, equal, strict=False) if not same]

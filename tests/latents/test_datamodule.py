@@ -96,15 +96,6 @@ def test_workers(caches: Path) -> None:
         assert torch.equal(torch.cat([batch.states for batch in loader]), own.states)
 
 
-def test_collate_joins_what_a_plain_fetcher_gives(caches: Path) -> None:
-    windows = LatentDataset(LatentCache.open(caches / "burgers1d_train"))
-    joined = collate_windows([windows[2], windows[0]])
-    at_once = collate_windows(windows.__getitems__([2, 0]))
-    assert len(joined.states) == 2
-    for name in ("states", "time_steps", "parameters"):
-        assert torch.equal(getattr(joined, name), getattr(at_once, name))
-
-
 def test_a_batch_moves(caches: Path) -> None:
     batch = LatentDataset(LatentCache.open(caches / "burgers1d_train"))[0]
     moved = move_data_to_device(batch, torch.device("meta"))

@@ -34,9 +34,9 @@ def test_a_key_names_what_differs(model: LatentAutoencoder, helpers) -> None:
     assert key.differences(LatentKey.of(helpers.make_model(), DATA, num_samples=5)) == []
     assert key.hex == LatentKey.of(model, DATA, num_samples=5).hex
     other = helpers.make_model(seed=1)
-    assert key.differences(LatentKey.of(other, DATA, num_samples=5)) == [
-        f"encoder: {key.encoder:.60} there, {model_digest(other):.60} now"
-    ]
+    (line,) = key.differences(LatentKey.of(other, DATA, num_samples=5))
+    assert line.startswith(f"encoder: {key.encoder:.50}")
+    assert f" there, {model_digest(other):.50}" in line
     other.set_statistics(torch.tensor([0.0]), torch.tensor([2.0]))
     changed = dataclasses.replace(
         LatentKey.of(other, dataclasses.replace(DATA, sha256="1" * 64), num_samples=6, dtype="float16"),
