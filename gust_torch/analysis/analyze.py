@@ -24,7 +24,7 @@ def analyze_checkpoint(options: AnalyzeOptions) -> str:
         ValueError: A file that can't be used, data that the model does not take, no such device.
     """
     device = choose_device(options.accelerator)
-    model = VQVAETokenizer.from_checkpoint(options.checkpoint).model
+    model = VQVAETokenizer.from_checkpoint(options.checkpoint, search=options.search).model
     dataset, other_scale = open_data(model, options)
     # Before the pass, not after it: a folder that cannot be made would waste it.
     options.output_dir.mkdir(parents=True, exist_ok=True)
@@ -38,6 +38,7 @@ def analyze_checkpoint(options: AnalyzeOptions) -> str:
         "data_path": [redact(path) for path in options.data_path],
         "sample_start": options.sample_start,
         "sample_stop": options.sample_start + analysis.num_samples,
+        "search": options.search,
         "batch_size": options.batch_size,
         "device": device.type,
         "torch_version": str(torch.__version__),

@@ -200,17 +200,16 @@ class LappedVQVAE2d(TokenModel):
             self.initialized = True
 
     @torch.no_grad()
-    def search(self, x: Tensor, candidates: int, sweeps: int = 1) -> list[Tensor]:
+    def search(self, x: Tensor, candidates: int) -> list[Tensor]:
         """Tokenize with the last scale's codes chosen by the decoded error instead of the nearest.
 
         Tokens are visited in four colors of their grid. Those of one color try each of their nearest codes at
         once, and each keeps the one with the least squared error of the decoded sketch in the window of twice
-        its block.
+        its block: 4 `candidates` passes of the decoder.
 
         Args:
             x: Physical fields (b, c, h, w).
             candidates: Nearest codes to try.
-            sweeps: Rounds over the colors.
 
         Returns:
             Codes (b, h_k, w_k) of all scales.
@@ -222,14 +221,16 @@ class LappedVQVAE2d(TokenModel):
             f = before[-1] if before else torch.zeros_like(s)
             context = level.context(f)
             scores = level.scores(level.residual(s, f), context)
-            nearest = scores.topk(min(candidates, scores.shape[-1]), largest=False).indices.unbind(-1)
+            nearest = (
+                scores.topk(min(candidates, scores.shape[-1]), largest=False).indices[..., 1:].unbind(-1)
+            )
             rows, columns = (torch.arange(n, device=s.device) % 2 for n in level.scale)
 
             def errors(index: Tensor) -> Tensor:
                 decoded = f + level.synthesize(level.vectors(index, context))
                 return self._window_errors(self.decoder([*before, decoded]) - s, level)
 
-            for row, column in COLORS * sweeps:
+            for row, column in COLORS:
                 mine = (rows == row)[:, None] & (columns == column)
                 tried = torch.stack([best, *(torch.where(mine, option, best) for option in nearest)])
                 choice = torch.stack([errors(index) for index in tried]).argmin(0, keepdim=True)

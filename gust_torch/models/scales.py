@@ -34,6 +34,13 @@ def suggest_scales(latent: Scale) -> tuple[Scale, ...]:
     return tuple(reversed(scales))
 
 
+def scale_names(scales: Sequence[Scale]) -> list[str]:
+    """Name scales: "8x8", and "8x8_2" where that grid stands for the second time."""
+    names = [f"{h}x{w}" for h, w in scales]
+    times = [names[: k + 1].count(name) for k, name in enumerate(names)]
+    return [name if n == 1 else f"{name}_{n}" for name, n in zip(names, times, strict=True)]
+
+
 def check_scales(scales: Sequence[Sequence[int]], latent: Scale) -> tuple[Scale, ...]:
     """Return `scales` as tuples after checking that they grow up to the latent grid.
 

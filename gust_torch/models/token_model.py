@@ -61,8 +61,11 @@ class TokenModel(FieldModel):
     Attributes:
         scales: Token grids (h_k, w_k), coarse to fine.
         vocab_sizes: Codes of each scale.
+        candidates: Codes that `tokenize` tries for each token of the finest scale, see `search`; 0 takes the
+            nearest.
     """
 
+    candidates = 0
     spec: FieldSpec
     scales: tuple[Scale, ...]
     vocab_sizes: tuple[int, ...]
@@ -106,7 +109,17 @@ class TokenModel(FieldModel):
     @torch.no_grad()
     def tokenize(self, x: Tensor) -> list[Tensor]:
         """Physical fields (b, c, h, w) to one index tensor (b, h_k, w_k) int64 per scale."""
+        if self.candidates:
+            return self.search(x, self.candidates)
         return self.quantizer.quantize(self.encode(x)).indices
+
+    def search(self, x: Tensor, candidates: int) -> list[Tensor]:
+        """Tokenize with codes of the finest scale chosen by the decoded error, of so many of the nearest.
+
+        Raises:
+            ValueError: A model of this class cannot.
+        """
+        raise ValueError(f"the codes of a {type(self).__name__} are not searched; leave --search at 0")
 
     def decode(self, indices: Sequence[Tensor]) -> Tensor:
         """Decode indices (b, h_k, w_k) of all scales to physical fields (b, c, h, w)."""
@@ -115,4 +128,6 @@ class TokenModel(FieldModel):
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
         """decode(tokenize(x)) in one pass."""
+        if self.candidates:
+            return self.decode(self.tokenize(x))
         return self.decode_latent(self.quantizer.quantize(self.encode(x)).quantized)

@@ -8,6 +8,7 @@ from torch import nn
 from gust_torch.metrics.bands import BAND_NAMES
 from gust_torch.metrics.errors import vrmse
 from gust_torch.metrics.spectra import ShellSpectrum
+from gust_torch.models.scales import scale_names
 from gust_torch.models.token_model import TokenModel
 from gust_torch.models.vqvae import VQVAE2d
 from gust_torch.tasks.model_task import ModelTask, num_training_steps, per_field
@@ -135,8 +136,8 @@ class VQVAETask(ModelTask):
         bands, self.code_counts = self.validation.reduce(self.device)
         for name, error in zip(BAND_NAMES, bands, strict=True):
             means[f"val/spectral_error_{name}"] = error
-        for (h, w), counts in zip(self.model.scales, self.code_counts, strict=True):
-            means[f"val/perplexity_ratio_{h}x{w}"] = perplexity(counts) / counts.numel()
+        for name, counts in zip(scale_names(self.model.scales), self.code_counts, strict=True):
+            means[f"val/perplexity_ratio_{name}"] = perplexity(counts) / counts.numel()
         return means
 
 

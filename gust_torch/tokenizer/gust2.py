@@ -26,10 +26,12 @@ def gust2_arrays(
     """Return the members of a file in gust2's layout, for unified tokens (n, L) and our other members.
 
     Raises:
-        ValueError: if a scale is no square.
+        ValueError: if a scale is no square, or a grid stands twice.
     """
     if oblong := [f"{h}x{w}" for h, w in vocabulary.scales if h != w]:
         raise ValueError(f"gust2's layout has square scales only, not {', '.join(oblong)}; keep our layout")
+    if len(set(vocabulary.scales)) < len(vocabulary.scales):
+        raise ValueError("gust2's layout has one scale of a size, here a grid stands twice; keep our layout")
     sizes = [len(book) for book in vocabulary.codebooks]
     starts = np.cumsum([0, *sizes[:-1]])
     new_to_old = (starts[vocabulary.unified_to_scale] + vocabulary.unified_to_original).astype(np.int32)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gust_torch.models.scales import scale_names
 from gust_torch.tokenizer.gust2 import gust2_arrays, read_gust2
 from gust_torch.tokenizer.vocabulary import CODEBOOK, TABLE, Vocabulary
 from solvers.common.files import path_aside
@@ -123,8 +124,8 @@ def write_tokens(
             _write(archive, key, array.shape, array.dtype, [array])
         dtype = np.dtype(np.int32)
         _write(archive, "indices_flat", (n, vocabulary.tokens_per_sample), dtype, blocks(None))
-        for k, (h, w) in enumerate(vocabulary.scales):
-            _write(archive, f"indices_scale_{h}x{w}", (n, h, w), dtype, blocks(k))
+        for k, name in enumerate(scale_names(vocabulary.scales)):
+            _write(archive, f"indices_scale_{name}", (n, *vocabulary.scales[k]), dtype, blocks(k))
 
 
 def export_gust2(path: Path, output: Path, *, overwrite: bool) -> None:
@@ -173,8 +174,9 @@ def load_tokenized_data(path: str | Path) -> Tokens:
     values |= {"config": config, "scales": vocabulary.scales, "vectors_flat": None}
     values["scale_old_to_unified"] = [stored[f"{TABLE}{k}"] for k in vocabulary.numbers]
     values["original_codebooks"] = [stored[f"{CODEBOOK}{k}"] for k in vocabulary.numbers]
-    for (h, w), part in zip(vocabulary.scales, vocabulary.split(stored["indices_flat"]), strict=True):
-        values[f"indices_scale_{h}x{w}"] = part.reshape(-1, h, w)  # a view: splitting an axis never copies
+    for k, part in enumerate(vocabulary.split(stored["indices_flat"])):
+        name = scale_names(vocabulary.scales)[k]
+        values[f"indices_scale_{name}"] = part.reshape(-1, *vocabulary.scales[k])  # a view, never a copy
     if "field_names" in values:
         values["field_names"] = tuple(values["field_names"].tolist())
     return Tokens(values)

@@ -19,6 +19,8 @@ class DataOptions:
         batch_size: samples in a batch, for each device
         num_workers: reading processes for each device
         accelerator: cpu, gpu, mps, ...
+        search: codes of the finest scale to try for each token, where the least error of the decoded field
+            decides instead of the nearest code; a frame then takes 4 N passes of the decoder
         config_path: as the JAX code has it; not needed, since a checkpoint holds its own configuration
     """
 
@@ -30,13 +32,14 @@ class DataOptions:
     batch_size: int = 32
     num_workers: int = 0
     accelerator: str = "auto"
+    search: int = 0
     config_path: str | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers, and take "[buoyancy,vorticity]" as scripts/train.py does."""
         if not self.data_path:
             raise ValueError("--data-path names no file; give one or more")
-        for name, least in {"batch_size": 1, "num_workers": 0, "check_samples": 1}.items():
+        for name, least in {"batch_size": 1, "num_workers": 0, "search": 0, "check_samples": 1}.items():
             if getattr(self, name, least) < least:
                 raise ValueError(f"expected {name} >= {least}, got {getattr(self, name)}")
         if self.fields is not None:

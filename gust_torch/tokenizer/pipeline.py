@@ -156,7 +156,7 @@ def token_info(options: InfoOptions) -> tuple[Encoded, RoundTrip] | None:
 
 def load(options: TokenOptions) -> tuple[VQVAETokenizer, HDF5Dataset, Ranks]:
     """Load a checkpoint, the vocabulary where one is named, and the data, all of which must fit together."""
-    tokenizer = VQVAETokenizer.from_checkpoint(options.checkpoint)
+    tokenizer = VQVAETokenizer.from_checkpoint(options.checkpoint, search=options.search)
     if options.fit_from is not None:
         tokenizer.use_vocabulary(options.fit_from)
     dataset, _ = open_data(tokenizer.model, options)
@@ -239,6 +239,7 @@ def describe_source(
             "weights_sha256": model_digest(model),
             "data_path": [redact(path) for path in options.data_path],
             "fields": list(dataset.spec.names),
+            "search": options.search,
             "sample_start": options.sample_start,
             "sample_stop": options.sample_start + num_samples,
             "vocabulary_from": options.fit_from and redact(options.fit_from),

@@ -65,8 +65,12 @@ class VQVAETokenizer(LightningModule):
             self.use_vocabulary(vocabulary)
 
     @classmethod
-    def from_checkpoint(cls, path: str | os.PathLike[str]) -> VQVAETokenizer:
+    def from_checkpoint(cls, path: str | os.PathLike[str], *, search: int = 0) -> VQVAETokenizer:
         """Load the model of a training checkpoint; fit it next, or give it a vocabulary.
+
+        Args:
+            path: the checkpoint.
+            search: codes to try for each token, see `TokenModel.search`; 0 takes the nearest.
 
         Raises:
             ValueError: if the file is no checkpoint of this package, or one without trained codebooks.
@@ -75,6 +79,7 @@ class VQVAETokenizer(LightningModule):
         if not model.is_ready:
             text = f"{path} is of the first training steps, before its codebooks are set"
             raise ValueError(f"{text}; train longer or with a smaller --model.autoencoder_steps")
+        model.candidates = search
         tokenizer = cls(model)
         tokenizer.checkpoint = os.fspath(path)
         return tokenizer

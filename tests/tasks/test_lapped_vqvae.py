@@ -1,17 +1,23 @@
 """The lapped VQ-VAE through the training command, the tokenizer and a resume."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from gust_torch.analysis.command import main as analyze
 from gust_torch.checkpoint import load_model
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from gust_torch.models.lapped_vqvae import LappedVQVAE2d
+from gust_torch.models.vqvae import VQVAE2d
+from gust_torch.spec import FieldSpec
 from gust_torch.tasks.checkpoints import FileCheckpointIO
 from gust_torch.tasks.cli import main
 from gust_torch.tasks.lapped_vqvae import random_reflections
+from gust_torch.tokenizer.__main__ import main as tokenize
+from gust_torch.tokenizer.npz import load_tokenized_data
 from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 
 CONFIG = Path(__file__).parents[2] / "configs" / "lapped" / "turbulence_128.yaml"
@@ -52,6 +58,34 @@ def test_tokens_of_a_trained_model_decode_to_its_reconstruction(
     x = torch.stack([HDF5Dataset(str(turbulence_file))[i] for i in range(8)])
     tokenizer.fit([x])
     assert torch.equal(tokenizer.decode(tokenizer.encode(x)), tokenizer.reconstruct(x))
+
+
+def test_searched_tokens_reach_the_file_and_decode_better(turbulence_file: Path, tmp_path: Path) -> None:
+    assert not main(flags(turbulence_file, tmp_path))
+    inputs = [
+        "--checkpoint",
+        str(tmp_path / "checkpoints" / "last.ckpt"),
+        "--data_path",
+        str(turbulence_file),
+    ]
+    errors = []
+    for number in ("0", "4"):
+        path = tmp_path / f"tokens{number}.npz"
+        assert tokenize(["save", *inputs, "--output", str(path), "--search", number]) == 0
+        assert load_tokenized_data(path)["config"]["provenance"]["search"] == int(number)
+        assert tokenize(["info", *inputs, "--search", number]) == 0  # the round trip is exact
+        output = tmp_path / f"analysis{number}"
+        assert analyze([*inputs, "--output_dir", str(output), "--search", number]) == 0
+        metrics = json.loads((output / "metrics.json").read_text())
+        errors.append(metrics["fields"]["vorticity"]["vrmse"]["mean"])
+    assert errors[1] < errors[0]
+
+
+def test_a_model_without_a_search_says_so() -> None:
+    model = VQVAE2d(FieldSpec(("vorticity",), (32, 32)), vocab_size=8, scales=((1, 1), (2, 2)))
+    model.candidates = 4
+    with pytest.raises(ValueError, match="leave --search at 0"):
+        model.tokenize(torch.zeros(1, 1, 32, 32))
 
 
 def test_every_checkpoint_continues_bit_for_bit(

@@ -183,3 +183,19 @@ def test_foreign_and_damaged_files_are_named(path: Path) -> None:
     np.savez(foreign, omega=np.zeros(3))
     with pytest.raises(ValueError, match=r"foreign\.npz is not a token file, .*scales"):
         read_vocabulary(foreign)
+
+
+def test_a_grid_that_stands_twice_has_two_members(tmp_path: Path, source: TokenSource) -> None:
+    scales, books = ((1, 1), (2, 2), (2, 2)), [np.eye(4, dtype=np.float32)] * 3
+    codes = np.random.default_rng(3).integers(0, 4, size=(NUM_SAMPLES, 9)).astype(np.int16)
+    vocabulary = Vocabulary.from_counts(scales, books, [np.ones(4, np.int64)] * 3)
+    path = tmp_path / "tokens.npz"
+    write_tokens(path, codes, vocabulary, source, overwrite=False)
+    stored = load_tokenized_data(path)
+    with np.load(path) as archive:
+        for name, start in {"2x2": 1, "2x2_2": 5}.items():
+            expected = stored["indices_flat"][:, start : start + 4].reshape(-1, 2, 2)
+            assert np.array_equal(stored[f"indices_scale_{name}"], expected)
+            assert np.array_equal(archive[f"indices_scale_{name}"], expected)
+    with pytest.raises(ValueError, match="stands twice"):
+        npz.export_gust2(path, tmp_path / "gust2.npz", overwrite=False)
