@@ -1,12 +1,12 @@
 """Progress display of long runs, and their orderly stop on SIGTERM and SIGINT."""
 
 import contextlib
-import math
+import io
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import FrameType, TracebackType
 from typing import Any, TextIO
 
@@ -79,29 +79,22 @@ class Progress:
         stream: TextIO | None = None,
         interval: float = DEFAULT_INTERVAL_SECONDS,
     ) -> None:
-        stream = sys.stderr if stream is None else stream
-        self._on_terminal = stream.isatty()
-        options: dict[str, Any]
-        if not self._on_terminal:
-            # The delay keeps tqdm from a line for nothing.
-            options = {
-                "mininterval": interval,
-                "miniters": 1,
-                "delay": 1e-9,
-                "bar_format": LINE,
-                "position": 0,
-            }
-        elif os.get_terminal_size(stream.fileno()).columns > 0:
-            options = {"mininterval": 0.2, "dynamic_ncols": True}
-        else:  # terminals of containers and editors may say that they are 0 wide, which tqdm takes literally
-            options = {"mininterval": 0.2, "ncols": 80, "nrows": 24}
+        self._stream = sys.stderr if stream is None else stream
+        self._on_terminal = self._stream.isatty()
+        self._shown: float = -1
         self._redirected = contextlib.ExitStack()
-        self._bar = _Bar(
+        options: dict[str, Any]
+        if not self._on_terminal:  # tqdm draws nowhere, and says when a line is due
+            options = {"mininterval": interval, "miniters": 1, "bar_format": LINE, "file": io.StringIO()}
+        elif os.get_terminal_size(self._stream.fileno()).columns > 0:
+            options = {"mininterval": 0.2, "dynamic_ncols": True, "file": self._stream}
+        else:  # terminals of containers and editors may say that they are 0 wide, which tqdm takes literally
+            options = {"mininterval": 0.2, "ncols": 80, "nrows": 24, "file": self._stream}
+        self._bar = tqdm(
             total=total,
             initial=initial,
             unit=f" {unit}" if unit.isupper() else f" {unit}s",  # 3 steps, but 3 MB
             desc=f"{description}: " if description else None,
-            file=stream,
             **options,
         )
 
@@ -110,50 +103,29 @@ class Progress:
         if values:
             shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             self._bar.set_postfix_str(shown, refresh=False)
-        self._bar.update(n)
+        if self._bar.update(n):
+            self._print_line()
 
     def close(self) -> None:
         """Show the final state; a second call does nothing."""
         self._redirected.close()
-        if self._on_terminal:
-            self._bar.close()
-        elif not self._bar.disable:
-            self._bar.end_lines(last=True)
+        if self._shown != self._bar.n and not self._bar.disable:
+            self._print_line()
+        self._bar.close()
 
     def __enter__(self) -> "Progress":
         if self._on_terminal:
-            self._redirected.enter_context(logging_redirect_tqdm(tqdm_class=_Bar))
+            self._redirected.enter_context(logging_redirect_tqdm())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None or self._on_terminal:
-            self.close()
-        else:
-            self._bar.end_lines(last=False)  # an error's line stands alone
-
-
-class _Bar(tqdm):
-    """tqdm's bar on a terminal, its text on a line of its own elsewhere."""
-
-    shown: float = -1
-
-    @staticmethod
-    def status_printer(file: Any) -> Callable[[str], None]:
-        """Return what puts the state on the stream."""
-        if file.isatty():
-            return tqdm.status_printer(file)
-        return lambda text: print(text.rstrip(", "), file=file, flush=True) if text else None
-
-    def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Show the state, and remember which."""
-        self.shown = self.n
-        super().display(msg, pos)
-
-    def end_lines(self, *, last: bool) -> None:
-        """Close what is not on a terminal; with a `last` line, unless the state was shown already."""
-        if last and self.shown != self.n:
-            self.display()
-        self.delay = math.inf  # tqdm adds nothing of its own
+        if kind is not None and not self._on_terminal:
+            self._bar.close()  # an error's line stands alone
         self.close()
+
+    def _print_line(self) -> None:
+        if not self._on_terminal:
+            self._shown = self._bar.n
+            print(str(self._bar).rstrip(", "), file=self._stream, flush=True)
