@@ -1,21 +1,19 @@
 """What a dataset must know of a file before it reads a frame: channels, counts, times, trajectories."""
 
-import atexit
 import dataclasses
 import glob
 import logging
 import os
-import weakref
 from collections.abc import Mapping, Sequence
 
 import h5py
 import numpy as np
 
-from gust_torch.data.readers import Places
+from gust_torch.data.readers import Places, file_stamp, is_url, open_source
 from gust_torch.data.samples import concatenate_trajectories
 from gust_torch.spec import FieldSpec, canonical_name
 from solvers.common.hdf5 import schema
-from solvers.common.hdf5.reader import open_error, open_hdf5
+from solvers.common.hdf5.reader import open_error
 from solvers.common.hdf5.storage import storage_problem
 from solvers.common.hdf5.structure import Contents, fill_values
 from solvers.common.urls import redact
@@ -72,6 +70,14 @@ class SourceFile:
         """Committed frames."""
         return len(self.time)
 
+    def read_again(self) -> "SourceFile":
+        """Return the header of a file that was written to since: frames may lie elsewhere."""
+        fields = list(dict.fromkeys(channel.field for channel in self.channels))
+        fresh = read_header(self.path, fields, allow_external=self.allow_external)
+        if fresh.num_frames < self.num_frames or fresh.spec.grid != self.spec.grid:
+            raise ValueError(f"{self.name} has changed since it was opened; open the dataset again")
+        return dataclasses.replace(fresh, channels=self.channels)
+
 
 def expand_paths(data_path: PathLike | Sequence[PathLike]) -> list[str]:
     """Distinct paths and URLs that a path, a glob (sorted), or a list of them stands for."""
@@ -97,11 +103,6 @@ def expand_paths(data_path: PathLike | Sequence[PathLike]) -> list[str]:
     return paths
 
 
-def is_url(path: str) -> bool:
-    """Whether a path is a URL for fsspec (`s3://...`, `file://...`)."""
-    return "://" in path
-
-
 def _matches(pattern: str) -> list[str]:
     if not is_url(pattern):
         return sorted(glob.glob(pattern, recursive=True))
@@ -112,37 +113,6 @@ def _matches(pattern: str) -> list[str]:
         return [filesystem.unstrip_protocol(match) for match in sorted(filesystem.glob(path))]
     except Exception as error:  # each kind of server has its own
         raise open_error(pattern, error) from error
-
-
-# HDF5 closes what is open when the interpreter has gone already, and reads through python's file for that.
-_remote: "weakref.WeakSet[h5py.File]" = weakref.WeakSet()
-
-
-@atexit.register
-def close_remote_files() -> None:
-    """Close all files that are read through fsspec."""
-    for file in list(_remote):
-        file.close()
-
-
-def open_source(path: str) -> h5py.File:
-    """Open a local or remote file for reading; a ValueError says why it cannot be, and the remedy."""
-    if not is_url(path):
-        return open_hdf5(path)
-    try:
-        import fsspec  # remote data only
-
-        file = h5py.File(fsspec.open(path, "rb").open(), "r")
-    except Exception as error:  # each kind of server has its own
-        raise open_error(path, error) from error
-    _remote.add(file)
-    return file
-
-
-def file_stamp(file: int | str) -> Stamp:
-    """Device, inode, size and time of a file, given by descriptor or path."""
-    status = os.stat(file)
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def read_header(path: str, fields: str | Sequence[str] | None, *, allow_external: bool = False) -> SourceFile:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gust_torch.data.files import PathLike, common_parameters, common_spec, expand_paths, read_header
-from gust_torch.data.handles import FileHandles
 from gust_torch.data.loader import FrameBatch
+from gust_torch.data.readers import FileHandles
 from gust_torch.data.samples import check_times, concatenate_trajectories, window_frames
 from gust_torch.data.statistics import MAX_SAMPLES, channel_statistics
 from gust_torch.identity import evenly_spaced

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from gust_torch.data.files import close_remote_files
 from gust_torch.data.hdf5_dataset import HDF5Dataset
+from gust_torch.data.readers import close_remote_files
 
 RNG = np.random.default_rng(3)
 OMEGA = RNG.standard_normal((20, 6, 4)).astype(np.float32)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from gust_torch.data import handles as handles_module
+from gust_torch.data import readers
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 from solvers.common.hdf5_utils import HDF5Writer
 
@@ -44,13 +44,13 @@ def test_a_forked_child_opens_its_own_handles(write_file, monkeypatch) -> None:
     dataset = HDF5Dataset(write_file("a.h5", {"v": FRAMES}))
     parents = dataset._handles.file(0)
     assert dataset._handles.file(0) is parents
-    monkeypatch.setattr(handles_module.os, "getpid", lambda: -1)
+    monkeypatch.setattr(readers.os, "getpid", lambda: -1)
     assert dataset._handles.file(0) is not parents
     assert np.array_equal(dataset[3][0], FRAMES[3])
 
 
 def test_no_more_files_are_open_than_allowed(write_file, monkeypatch) -> None:
-    monkeypatch.setattr(handles_module, "MAX_OPEN_FILES", 2)
+    monkeypatch.setattr(readers, "MAX_OPEN_FILES", 2)
     paths = [write_file(f"{i}.h5", {"v": FRAMES[4 * i : 4 * i + 4]}) for i in range(6)]
     dataset = HDF5Dataset(paths)
     assert np.array_equal(dataset.__getitems__(list(range(24))).stacked[:, 0], FRAMES)

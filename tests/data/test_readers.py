@@ -1,13 +1,14 @@
 """Every layout on disk gives the same frames; what can be read directly is."""
 
+import os
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from gust_torch.data import readers
 from gust_torch.data.hdf5_dataset import HDF5Dataset
-from gust_torch.data.readers import runs
 
 FRAMES = np.random.default_rng(1).standard_normal((40, 8, 6)).astype(np.float32)
 INDICES = [3, 39, 4, 5, 17, 0, 17, 6]
@@ -74,7 +75,20 @@ def test_damaged_chunk_is_named(tmp_path: Path) -> None:
         dataset[9]
 
 
-def test_runs() -> None:
-    assert runs([3, 4, 5, 9, 9, 10]) == [(0, 3), (3, 4), (4, 6)]
-    assert runs([7]) == [(0, 1)]
-    assert runs([0, 8, 16, 24], 8, longest=3) == [(0, 3), (3, 4)]
+@pytest.mark.parametrize("chunks", [None, (1, 8, 6), (7, 8, 6)])
+def test_neighbors_are_read_in_bounded_runs(tmp_path: Path, monkeypatch, chunks) -> None:
+    monkeypatch.setattr(readers, "MAX_BUFFERS", 3)
+    dataset = HDF5Dataset(write_bare(tmp_path / "a.h5", chunks=chunks))
+    order = [*range(8, 20), 30, 2, 3]
+    assert np.array_equal(dataset.__getitems__(order).stacked[:, 0], FRAMES[order])
+
+
+def test_a_dropped_dataset_closes_its_files(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    path = write_bare(tmp_path / "a.h5")
+    before = len(os.listdir("/dev/fd"))
+    dataset = HDF5Dataset(path)
+    _ = dataset[0]
+    assert len(os.listdir("/dev/fd")) == before + 1
+    del dataset
+    assert len(os.listdir("/dev/fd")) == before
+    assert not list(recwarn)

@@ -49,8 +49,7 @@ def test_extreme_rollouts_can_be_drawn(
     }
     files = write_results(tmp_path, figures, {"checkpoint": "model.ckpt"})
     assert sorted(tmp_path.iterdir()) == sorted(files)
-    # An open file of the data may be closed by the garbage collector.
-    assert not [str(found.message) for found in recwarn if found.category is not ResourceWarning]
+    assert not [str(found.message) for found in recwarn]
 
 
 def test_space_and_time_are_drawn_to_the_right_and_up(lab: Any) -> None:
