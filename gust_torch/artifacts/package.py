@@ -107,13 +107,10 @@ def placeholder(name: str) -> str:
 
 
 def package(options: PackageOptions) -> tuple[DatasetEntry, Path]:
-    """Pack train, val and test files of a task.
+    """Pack train, val and test files of a task; gives the registry's entry, and the tarball.
 
     The manifest gets its name first: a run that is killed between the two leaves a manifest that fits no
     tarball, which the next run replaces. Nothing is written where this very tarball is there already.
-
-    Returns:
-        The entry of the registry, with a stand-in where `options` have no artifact, and the tarball.
 
     Raises:
         ValueError: No files, or invalid, unfinished or changing ones; another tarball and no `overwrite`.
@@ -156,10 +153,8 @@ def package(options: PackageOptions) -> tuple[DatasetEntry, Path]:
             _check_unchanged(members, sources.values())
             log.info("%s has these files already; nothing to do", target)
         elif target.exists() and not options.overwrite:
-            raise ValueError(
-                f"{target} exists and has other contents, or its manifest does not fit it; give "
-                "--overwrite to replace it, or the package another name"
-            )
+            what = "exists and has other contents, or its manifest does not fit it"
+            raise ValueError(f"{target} {what}; give --overwrite, or the package another name")
         else:
             with written_aside(target) as file:
                 tarball, digests = _compress(file, name, members, workers)
@@ -189,10 +184,8 @@ def find_task(name: str, root: Path) -> str:
     tasks = find_tasks(root)
     fitting = [task for task in tasks if re.fullmatch(rf"{re.escape(task)}([_.-].*)?", name)]
     if not fitting:
-        raise ValueError(
-            f"{root} has no files of a task that {name!r} begins with, it has {', '.join(tasks) or 'none'}: "
-            "give --task, change --root, or convert the task first (scripts/convert_pdebench_multimodal.py)"
-        )
+        what = f"no files of a task that {name!r} begins with, it has {', '.join(tasks) or 'none'}"
+        raise ValueError(f"{root} has {what}: give --task, change --root, or convert the task first")
     return max(fitting, key=len)
 
 
@@ -290,10 +283,10 @@ def _compress(
                     raise
             digests[member.name] = source.digest.hexdigest()
             tar.members.clear()  # type: ignore[attr-defined]  # a store may have millions
-    seconds, megabytes = max(time.monotonic() - start, 1e-9), unpacked / 1e6
-    share = 100 * packed.size / max(unpacked, 1)
-    text = f"{name}: {megabytes:.1f} MB of files, packed to {packed.size / 1e6:.1f} MB ({share:.1f} %)"
-    log.info("%s in %.1f s (%.0f MB/s)", text, seconds, megabytes / seconds)
+    seconds = max(time.monotonic() - start, 1e-9)
+    sizes = f"{unpacked / 1e6:.1f} MB of files, packed to {packed.size / 1e6:.1f} MB"
+    share, speed = 100 * packed.size / max(unpacked, 1), unpacked / 1e6 / seconds
+    log.info("%s: %s (%.1f %%) in %.1f s (%.0f MB/s)", name, sizes, share, seconds, speed)
     sha256 = packed.digest.hexdigest()
     return {"sha256": sha256, "size": packed.size, "unpacked": unpacked, "compression": recipe()}, digests
 
@@ -326,17 +319,17 @@ def _existing(target: Path, manifest: Path, members: Sequence[Member], workers: 
     files = {member.name: member.path for member in members if not member.is_folder}
     try:
         content = json.loads(manifest.read_text(encoding="utf-8"))
-        tarball, listing = dict(content["tarball"]), content["files"]
-        digests = {item["path"]: item["sha256"] for item in listing if "sha256" in item}
-        fits = (content["format_version"], tarball["compression"]) == (FORMAT_VERSION, recipe())
-        fits = fits and target.stat().st_size == tarball["size"] and listing == _listing(members, digests)
-        if not fits or file_sha256(target) != tarball["sha256"]:
-            return {}
-    except (FileNotFoundError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        return {}  # missing, or not a manifest of ours
-    with ThreadPoolExecutor(workers) as pool:
-        found = dict(zip(files, pool.map(file_sha256, files.values()), strict=True))
-    return tarball if found == digests else {}
+        tarball = dict(content["tarball"])
+        wanted = FORMAT_VERSION, recipe(), target.stat().st_size
+        found = content["format_version"], tarball["compression"], tarball["size"]
+        if found == wanted and file_sha256(target) == tarball["sha256"]:
+            with ThreadPoolExecutor(workers) as pool:
+                digests = dict(zip(files, pool.map(file_sha256, files.values()), strict=True))
+            if content["files"] == _listing(members, digests):
+                return tarball
+    except (FileNotFoundError, ValueError, TypeError, LookupError, RecursionError):
+        pass  # missing, or not a manifest of ours
+    return {}
 
 
 def _listing(members: Sequence[Member], digests: dict[str, str]) -> list[dict[str, object]]:

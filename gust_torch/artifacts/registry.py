@@ -5,9 +5,9 @@ python -m gust_torch.artifacts.registry check [FILE]
 
 import contextlib
 import difflib
+import io
 import json
 import logging
-import math
 import os
 import re
 import sys
@@ -34,8 +34,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PROG = "python -m gust_torch.artifacts.registry"
 _MAX_DEPTH = 20
 _DEEP = f"nested deeper than {_MAX_DEPTH} levels; flatten it"
-_PLAIN = re.compile(r"[A-Za-z<]([A-Za-z0-9_.<>-]|[/:](?=[^ ]))*")  # text that YAML reads as it stands
-_WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
 
 log = logging.getLogger(__name__)
 
@@ -87,16 +85,13 @@ class DatasetEntry:
         return f"{_yaml(self.name)}:\n" + "".join(f"  {key}: {_yaml(values[key])}\n" for key in keys)
 
 
-def _yaml(value: object, *, inside: bool = False) -> str:
-    """Write a value on one line: as JSON, which is YAML, without quotes where they are not needed."""
-    if isinstance(value, Mapping):
-        items = [f"{_yaml(key, inside=True)}: {_yaml(item, inside=True)}" for key, item in value.items()]
-        return f"{{{', '.join(items)}}}"
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_yaml(item, inside=True) for item in value)}]"
-    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
-        return f'"{value}"' if inside and re.search("[:<>]", value) else value
-    return json.dumps(value, ensure_ascii=not isinstance(value, str) or not value.isprintable())
+def _yaml(value: object) -> str:
+    """Write a value on one line."""
+    yaml, file = YAML(typ="safe", pure=True), io.StringIO()
+    yaml.default_flow_style, yaml.width, yaml.allow_unicode = True, 1 << 30, True
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.dump(value, file)
+    return file.getvalue().removesuffix("...\n").rstrip("\n")
 
 
 _SIZE = lambda value: type(value) is int and value > 0, "a number of bytes above 0, without quotes"
@@ -154,19 +149,13 @@ def _problems_below(key: str, value: Any) -> Iterator[Problem]:
                 yield (split,), f"is {member!r} as {other} is; give each split its own file"
 
 
-def json_problems(value: object, keys: Keys = ()) -> Iterator[Problem]:
-    """Yield what JSON cannot hold of a value, because stores keep metadata as JSON."""
-    is_scalar = (
-        math.isfinite(value) if isinstance(value, float) else isinstance(value, (str, int, type(None)))
-    )
-    if len(keys) > _MAX_DEPTH:
-        yield keys, f"is {_DEEP}"
-    elif isinstance(value, (Mapping, list, tuple)):
-        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from json_problems(item, (*keys, key))
-    elif not is_scalar:
-        wanted = "text, a finite number, true, false, null, a list or a mapping"
-        yield keys, f"is {_shown(value)}, expected {wanted}"
+def json_problems(value: Mapping[str, object]) -> Iterator[Problem]:
+    """Yield keys whose values JSON cannot hold, because stores keep metadata as JSON."""
+    for key, item in value.items():
+        try:
+            json.dumps(item, allow_nan=False)
+        except (ValueError, TypeError, RecursionError) as error:
+            yield (key,), f"is {_shown(item)}, which JSON cannot hold ({error}); write text or numbers"
 
 
 def _shown(value: object) -> str:
@@ -183,10 +172,7 @@ def find_entries(names: Iterable[str], *, registry: Path | None, root: Path) -> 
     """Look data sets up, each once, however often its name comes.
 
     They are looked for in `registry`, or else in $GUST_REGISTRY, or else beside the data in `root` and then
-    in the project's.
-
-    Raises:
-        ValueError: One is in none of them, or wrong; with the line.
+    in the project's. A ValueError says that one is in none of them, or wrong; with the line.
     """
     defaults = [path for path in (default_registry(root), default_registry()) if path.exists()]
     paths = [registry] if registry else dict.fromkeys(defaults or [default_registry()])
@@ -214,11 +200,9 @@ class Registry:
     def __getitem__(self, name: str) -> DatasetEntry:
         """Give an entry; a ValueError says that there is none, or what is wrong with it, by line."""
         if name not in self.values:
-            close = difflib.get_close_matches(name, self.values, n=3) or self.values
-            raise ValueError(
-                f"{self.path} has no data set {name!r}, it has {', '.join(close) or 'none'} "
-                "(scripts/package_dataset.py makes an entry, --registry names another file)"
-            )
+            close = ", ".join(difflib.get_close_matches(name, self.values, n=3) or self.values) or "none"
+            remedy = "scripts/package_dataset.py makes an entry, --registry names another file"
+            raise ValueError(f"{self.path} has no data set {name!r}, it has {close}; {remedy}")
         if problems := self.problems(name):
             raise ValueError("; ".join(problems))
         return DatasetEntry(name=name, **self.values[name])
@@ -269,11 +253,9 @@ def _read(path: Path, data: bytes) -> Registry:
         what = f"expected a mapping, name of a data set -> entry, found {_shown(values)}"
         raise ValueError(f"{path}:{lines[()]}: {what}")
     if isinstance(nested := values.get("datasets"), dict) and "artifact" not in nested:
-        raise ValueError(
-            f"{path}:{lines['datasets',]}: data sets stand below 'datasets:', as UPS has it, expected them "
-            "at the top; write splits: {train: TASK_train.h5} for train_split:, and add the sha256, size and "
-            "unpacked that scripts/package_dataset.py prints"
-        )
+        what = "data sets stand below 'datasets:', as UPS has it, expected them at the top"
+        remedy = "write splits: {train: TASK_train.h5} for train_split:, and add sha256, size and unpacked"
+        raise ValueError(f"{path}:{lines['datasets',]}: {what}; {remedy}")
     return Registry(path, values, lines)
 
 
@@ -310,8 +292,7 @@ def register(path: str | Path, entry: DatasetEntry, *, overwrite: bool) -> bool:
         Whether the file changed; it does not where it has this very entry already.
 
     Raises:
-        ValueError: A different entry of this name and no `overwrite`, or a registry that is invalid
-            elsewhere, or that nothing can be appended to.
+        ValueError: A different entry of this name and no `overwrite`, or a registry that takes no entry.
         BlockingIOError: Another process is registering something.
     """
     path = Path(path)

@@ -110,8 +110,7 @@ def open_store(
 ) -> "FsspecStore | WandbStore":
     """Open a store for uploads: "wandb" (the only one with the other settings), or the URL of a folder.
 
-    Raises:
-        ValueError: The store is unknown, or its settings or its login are missing.
+    A ValueError says that it is unknown, or that its settings or its login are missing.
     """
     if store == WANDB:
         from gust_torch.artifacts.wandb_store import WandbStore
@@ -125,8 +124,7 @@ def open_store(
 def open_reference(reference: str, *, cache_dir: Path = DEFAULT_CACHE) -> RemoteFile:
     """Open a stored file for reading: a URL, or a W&B artifact "entity/project/name:version".
 
-    Raises:
-        ValueError: There is no such file, it may not be read, or the store cannot be reached.
+    A ValueError says that there is none, or that it may not or cannot be read.
     """
     if "://" not in reference:
         from gust_torch.artifacts.wandb_store import open_artifact
@@ -147,18 +145,14 @@ def open_reference(reference: str, *, cache_dir: Path = DEFAULT_CACHE) -> Remote
             for error in (piece for piece in pieces if isinstance(piece, BaseException)):
                 raise error
         if (came := sum(map(len, pieces))) != (wanted := sum(stops) - sum(starts)):
-            raise ValueError(
-                f"{reference}: {came} bytes came instead of {wanted}; was it replaced meanwhile?"
-            )
+            raise ValueError(f"{reference}: {came} bytes came, not {wanted}; was it replaced meanwhile?")
         return pieces
 
     def download(target: Path) -> None:
-        came = 0
         with explained(reference), filesystem.open(path, block_size=0) as source, target.open("wb") as file:
             while block := source.read(_BLOCK_BYTES):
                 file.write(block)
-                came += len(block)
-                if size is not None and came > size:
+                if size is not None and file.tell() > size:
                     raise ValueError(f"{reference}: more than its {size} bytes came; is the server right?")
 
     return RemoteFile(posixpath.basename(path), size, download, read if has_ranges else None)
@@ -192,7 +186,7 @@ class FsspecStore:
             raise ValueError(f"the URL of the upload {problem}")
         if file == DESCRIPTION:
             raise ValueError(f"{file} is the name of the store's own file; rename yours")
-        filesystem, path = self._filesystem, self._path(url)
+        filesystem, path = self._filesystem, _path_of(self._filesystem, url)
         with explained(self._url):
             if self._is_s3:
                 bucket, key, _ = filesystem.split_path(path)
@@ -200,52 +194,46 @@ class FsspecStore:
                 begun = filesystem.call_s3("create_multipart_upload", **place)
                 filesystem.call_s3("abort_multipart_upload", **place, UploadId=begun["UploadId"])
                 return
-            trial = posixpath.join(posixpath.dirname(path), f".{uuid.uuid4().hex[:8]}.part")
-            filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
+            folder = posixpath.dirname(path)
+            trial = f"{folder}/.{uuid.uuid4().hex[:8]}.part"
+            filesystem.makedirs(folder, exist_ok=True)
             filesystem.pipe_file(trial, b"0")
             filesystem.rm_file(trial)
 
     def put(self, upload: Upload) -> list[str]:
         """Store a file, so that readers see all of it or nothing; refuse the same bytes with other metadata.
 
-        Returns:
-            Lines to print: what was done, and last the reference that the registry's `artifact:` takes.
+        Gives lines to print: what was done, and last the reference that the registry's `artifact:` takes.
         """
-        metadata = json.loads(json.dumps(upload.metadata))  # tuples become lists, as a reader finds them
+        described = {
+            "format_version": FORMAT_VERSION,
+            "name": upload.name,
+            "type": upload.type,
+            "file": upload.path.name,
+            "size": upload.path.stat().st_size,
+            "sha256": upload.sha256,
+            "metadata": json.loads(json.dumps(upload.metadata)),  # with lists for tuples, as it is read back
+            "provenance": provenance(),
+        }
         folder = f"{self._url}/{upload.name}/{upload.sha256[:DIGITS]}"
-        description, url = f"{folder}/{DESCRIPTION}", f"{folder}/{upload.path.name}"
+        url = f"{folder}/{upload.path.name}"
         with explained(folder):
             if stored := self._stored(folder):
-                wanted = {"sha256": upload.sha256, "type": upload.type, "metadata": metadata}
-                if (there := {key: stored.get(key) for key in wanted}) != wanted:
-                    raise ValueError(
-                        f"{folder} has these bytes already, as {json.dumps(there)}; upload them under "
-                        f"another name, or remove {description} to describe them anew"
-                    )
+                same = ("sha256", "type", "metadata")
+                if there := {key: stored.get(key) for key in same if stored.get(key) != described[key]}:
+                    remedy = f"upload them under another name, or remove {DESCRIPTION} to describe them anew"
+                    raise ValueError(f"{folder} has these bytes already, as {json.dumps(there)}; {remedy}")
                 note = f"{folder} has these bytes already; nothing was uploaded"
                 return [note, f"{folder}/{stored['file']}"]
-            size = upload.path.stat().st_size
-            self._send(upload, self._path(url))
-            described = {
-                "format_version": FORMAT_VERSION,
-                "name": upload.name,
-                "type": upload.type,
-                "file": upload.path.name,
-                "size": size,
-                "sha256": upload.sha256,
-                "metadata": metadata,
-                "provenance": provenance(),
-            }
+            self._send(upload, _path_of(self._filesystem, url))
+            description = _path_of(self._filesystem, f"{folder}/{DESCRIPTION}")
             text = json.dumps(described, indent=2, sort_keys=True).encode() + b"\n"
             if self._is_local:
-                with written_aside(Path(self._path(description))) as file:
+                with written_aside(Path(description)) as file:
                     file.write(text)
             else:
-                self._filesystem.pipe_file(self._path(description), text)
+                self._filesystem.pipe_file(description, text)
         return [url]
-
-    def _path(self, url: str) -> str:
-        return _path_of(self._filesystem, url)
 
     def _send(self, upload: Upload, path: str) -> None:
         """Write the file, whole or not at all."""
@@ -275,11 +263,10 @@ class FsspecStore:
 
     def _stored(self, folder: str) -> dict[str, Any]:
         """Read the description of what a folder holds; {} where it holds nothing, or not all of it."""
-        lacking = (FileNotFoundError, ValueError, TypeError, LookupError, RecursionError)
-        with contextlib.suppress(*lacking):
-            text = self._filesystem.cat_file(self._path(f"{folder}/{DESCRIPTION}"))
-            stored: dict[str, Any] = json.loads(text)
-            if self._filesystem.size(self._path(f"{folder}/{Path(stored['file']).name}")) == stored["size"]:
+        files = self._filesystem
+        with contextlib.suppress(FileNotFoundError, ValueError, TypeError, LookupError, RecursionError):
+            stored: dict[str, Any] = json.loads(files.cat_file(_path_of(files, f"{folder}/{DESCRIPTION}")))
+            if files.size(_path_of(files, f"{folder}/{Path(stored['file']).name}")) == stored["size"]:
                 return stored
         return {}
 

@@ -19,9 +19,6 @@ from solvers.common.files import file_sha256
 
 OWN_KEYS = ("sha256", "package_version", "git_commit")  # set by the upload
 MAX_KEYS = 100 - len(OWN_KEYS)  # W&B's limit, for all stores
-MAX_NAME_LENGTH = 128  # likewise
-
-_RESERVED_TYPES = "job|code|run_table|wandb-.*"
 
 
 @dataclass(frozen=True)
@@ -65,10 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def upload_artifact(options: UploadOptions) -> list[str]:
-    """Upload a file.
-
-    Returns:
-        Lines to print: what was done, and last the reference.
+    """Upload a file; gives lines to print: what was done, and last the reference.
 
     Raises:
         ValueError: A name, the file, the metadata, the login or the store is not usable, or the upload
@@ -76,32 +70,31 @@ def upload_artifact(options: UploadOptions) -> list[str]:
     """
     path = options.file
     for what, name in (("name", options.name), ("type", options.type)):
-        # W&B's rule, whatever the store.
-        if not re.fullmatch(rf"[A-Za-z0-9_.\-]{{1,{MAX_NAME_LENGTH}}}", name) or not name.strip("."):
-            raise ValueError(
-                f"the artifact {what} {name[: MAX_NAME_LENGTH + 1]!r} must be of 1 to {MAX_NAME_LENGTH} "
-                "letters, digits, '_', '-' and '.'; choose another"
-            )
-    if re.fullmatch(_RESERVED_TYPES, options.type):
-        raise ValueError(f"the artifact type {options.type!r} is W&B's own; choose another, such as dataset")
+        # W&B's rules, whatever the store.
+        is_reserved = what == "type" and re.fullmatch("job|code|run_table|wandb-.*", name)
+        if is_reserved or not re.fullmatch(r"[A-Za-z0-9_.\-]{1,128}", name) or not name.strip("."):
+            wanted = "1 to 128 letters, digits, '_', '-' and '.', no type that is W&B's own"
+            raise ValueError(f"the artifact {what} {name[:129]!r} must be of {wanted}; choose another")
     metadata = parse_metadata(options.metadata)
     if not path.is_file() or not path.stat().st_size or not os.access(path, os.R_OK):
-        raise ValueError(
-            f"{path}: expected a readable file that is not empty; check the path, and make a tarball of a "
-            "folder (scripts/package_dataset.py)"
+        raise ValueError(f"{path}: expected a readable file that is not empty; check the path, pack a folder")
+    known = set(os.environ)
+    try:
+        store = open_store(
+            options.store,
+            project=options.project or os.environ.get("WANDB_PROJECT"),
+            entity=options.entity or os.environ.get("WANDB_ENTITY"),
+            run_name=options.run_name,
+            cache_dir=options.cache_dir,
         )
-    store = open_store(
-        options.store,
-        project=options.project or os.environ.get("WANDB_PROJECT"),
-        entity=options.entity or os.environ.get("WANDB_ENTITY"),
-        run_name=options.run_name,
-        cache_dir=options.cache_dir,
-    )
-    store.check(options.name, path.name)
-    before = stamp(path)
-    with byte_progress(path.stat().st_size, f"read {path.name}") as count:
-        sha256 = file_sha256(path, count)
-    return store.put(Upload(options.name, options.type, path, metadata, sha256, before))
+        store.check(options.name, path.name)
+        before = stamp(path)
+        with byte_progress(path.stat().st_size, f"read {path.name}") as count:
+            sha256 = file_sha256(path, count)
+        return store.put(Upload(options.name, options.type, path, metadata, sha256, before))
+    finally:
+        for variable in set(os.environ) - known:  # that wandb was told, or sets
+            del os.environ[variable]
 
 
 def parse_metadata(text: str) -> dict[str, object]:
@@ -120,10 +113,8 @@ def parse_metadata(text: str) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"""{where} is no JSON: {error}; write it like '{{"samples": 20}}'""") from error
     if not isinstance(value, dict) or len(value) > MAX_KEYS or not value.keys().isdisjoint(OWN_KEYS):
-        own = ", ".join(OWN_KEYS)
-        raise ValueError(
-            f"{where}: expected a JSON object of at most {MAX_KEYS} keys without {own}, which the upload sets"
-        )
+        wanted = f"at most {MAX_KEYS} keys without {', '.join(OWN_KEYS)}, which the upload sets"
+        raise ValueError(f"{where}: expected a JSON object of {wanted}")
     for keys, problem in json_problems(value):
         raise ValueError(f"{where}: {'/'.join(map(str, keys))} {problem}")
     return value

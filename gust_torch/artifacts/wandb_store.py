@@ -26,15 +26,12 @@ _SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 _NOT_FOUND = "not found|could not find|does not exist"
 # Words of an error -> what to do.
-_REMEDIES = (
-    (_NOT_FOUND, "check entity, project, name and version"),
-    ("permission|403|denied", "check that your W&B login may use this entity and project"),
-    (
-        "timed out|respond|connection",
-        "server cannot be reached: check the network, or set WANDB_MODE=offline",
-    ),
-    ("401|key|credentials|authenticat", "check WANDB_API_KEY or run `wandb login --relogin`"),
-)
+_REMEDIES = {
+    _NOT_FOUND: "check entity, project, name and version",
+    "permission|403|denied": "check that your W&B login may use this entity and project",
+    "timed out|respond|connection": "server cannot be reached: check the network, or set WANDB_MODE=offline",
+    "401|key|credentials|authenticat": "check WANDB_API_KEY or run `wandb login --relogin`",
+}
 
 
 def open_artifact(reference: str, cache_dir: Path) -> RemoteFile:
@@ -42,10 +39,9 @@ def open_artifact(reference: str, cache_dir: Path) -> RemoteFile:
     check_login()
     with wandb_session(cache_dir, reference) as wandb:
         artifact = wandb.Api(timeout=_TIMEOUT).artifact(reference)
-        entries: dict[str, Any] = dict(artifact.manifest.entries)
-        if len(entries) != 1:
-            raise ValueError(f"has {len(entries)} files; upload one tarball an artifact")
-    ((file, entry),) = entries.items()
+        if (count := len(artifact.manifest.entries)) != 1:
+            raise ValueError(f"has {count} files; upload one tarball an artifact")
+    ((file, entry),) = artifact.manifest.entries.items()
 
     def download(path: Path) -> None:
         folder = path.with_name(f".{path.name}.wandb")
@@ -73,11 +69,10 @@ class WandbStore:
     cache_dir: Path
 
     def __post_init__(self) -> None:
-        for flag, name in (("--project", self.project or ""), ("--entity", self.entity)):
+        for what, name in (("project", self.project or ""), ("entity", self.entity)):
             # W&B's rule, without white space
             if name is not None and not re.fullmatch(r"[^/\\#?%:<>\s]{1,128}", name):
-                variable = f"WANDB_{flag[2:].upper()}"
-                raise ValueError(f"{name!r} is no W&B {flag[2:]}; give {flag} or set {variable}")
+                raise ValueError(f"{name!r} is no W&B {what}; give --{what} or set WANDB_{what.upper()}")
         if os.environ.get("WANDB_MODE") == "disabled":
             raise ValueError("WANDB_MODE=disabled would drop the upload; unset it, or set WANDB_MODE=offline")
         if not _is_offline():
@@ -92,16 +87,14 @@ class WandbStore:
     def put(self, upload: Upload) -> list[str]:
         """Log the file as an artifact and wait until W&B has it; offline, until the run folder is written.
 
-        The file is neither staged nor cached: a large one is not copied on this machine.
-
-        Returns:
-            Lines to print: what was done and is left to do, and last the reference.
+        Gives lines to print: what was done and is left to do, and last the reference.
         """
         with wandb_session(self.cache_dir, f"{self.project}/{upload.name}") as wandb:
             if not _is_offline() and (known := self._known(wandb, upload)):
                 return [f"{known} has these bytes already; nothing was uploaded", known]
             metadata = {**upload.metadata, "sha256": upload.sha256, **provenance()}
             artifact = wandb.Artifact(upload.name, type=upload.type, metadata=metadata)
+            # Neither staged nor cached: a large file is not copied on this machine.
             path = str(upload.path.absolute())
             artifact.add_file(path, name=upload.path.name, policy="immutable", skip_cache=True)
             with wandb.init(
@@ -120,8 +113,7 @@ class WandbStore:
                     return [
                         f"offline: {upload.path} was not uploaded; the run that will do it is {folder}",
                         f"keep {upload.path} where it is and run, with a network:  wandb sync {folder}",
-                        "W&B then gives the artifact its version, v0 for the first; "
-                        "put it in place of <version>",
+                        "W&B then gives the artifact its version; put it in place of <version>",
                         f"{owner}/{upload.name}:<version>",
                     ]
                 logged.wait()
@@ -144,10 +136,8 @@ class WandbStore:
         ours = json.loads(json.dumps(upload.metadata))
         theirs = {key: value for key, value in known.metadata.items() if key in ours}
         if known.type != upload.type or theirs != ours:
-            raise ValueError(
-                f"{known.qualified_name} has these bytes already, as {known.type} {json.dumps(theirs)}; edit "
-                "its metadata on its W&B page, or upload under another name"
-            )
+            there = f"has these bytes already, as {known.type} {json.dumps(theirs)}"
+            raise ValueError(f"{known.qualified_name} {there}; edit that, or upload under another name")
         return str(known.qualified_name)
 
 
@@ -174,8 +164,7 @@ def check_login() -> None:
 def wandb_session(cache_dir: Path, subject: str) -> Iterator[ModuleType]:
     """Yield wandb, without its chatter and with its files below a folder where its own variables name none.
 
-    Raises:
-        ValueError: wandb is not installed, or an error of it, the network or the disk in one line.
+    A ValueError says that it is not installed, or what it, the network or the disk raised, in one line.
     """
     folder = cache_dir.absolute()
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -197,5 +186,5 @@ def wandb_session(cache_dir: Path, subject: str) -> Iterator[ModuleType]:
 def remedy(error: Exception) -> str:
     """Say on one line what wandb says, and what to do."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-    what = next((what for words, what in _REMEDIES if re.search(words, text.lower())), None)
+    what = next((what for words, what in _REMEDIES.items() if re.search(words, text.lower())), None)
     return f"{text}; {what}" if what else text

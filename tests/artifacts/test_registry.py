@@ -72,7 +72,7 @@ def test_load(registry: Path) -> None:
 
 def test_unknown_name(registry: Path) -> None:
     loaded = load_registry(registry)
-    with pytest.raises(ValueError, match=r"no data set 'burgers1d_subset_v2', it has burgers1d_subset_v1 "):
+    with pytest.raises(ValueError, match=r"no data set 'burgers1d_subset_v2', it has burgers1d_subset_v1;"):
         loaded["burgers1d_subset_v2"]
     with pytest.raises(ValueError, match="it has burgers1d_subset_v1, darcy"):
         loaded["x"]
@@ -135,7 +135,7 @@ WRONG = {
     "float": ("size: 1234", "size: 1.5e+3", 7, "size is 1500.0"),
     "metadata is text": (METADATA, "x", 9, "metadata is 'x', expected a mapping"),
     "a date": ("samples: 20", "samples: 2024-01-01", 9, "metadata/samples is datetime.date"),
-    "nan": ("201", ".nan", 9, "metadata/resolution/0 is nan"),
+    "nan": ("201", ".nan", 9, "metadata/resolution is [nan"),
     "a date that is none": ("samples: 20", "samples: 2024-13-45", 9, "not YAML: '2024-13-45' is not a value"),
     "bytes": ("samples: 20", "samples: !!binary aGk=", 9, "metadata/samples is b'hi'"),
     "python": ("samples: 20", "samples: !!python/name:os.system", 9, "not YAML"),

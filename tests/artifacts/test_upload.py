@@ -85,7 +85,7 @@ def test_metadata_from_a_file(main: Callable[..., int], tmp_path: Path, make_fil
         ("20", "expected a JSON object"),
         ("null", "expected a JSON object"),
         ('{"a": 1, "a": 2}', "'a' stands twice"),
-        ('{"a": {"b": NaN}}', "a/b is nan"),
+        ('{"a": {"b": NaN}}', "a is {'b': nan}"),
         ('{"sha256": "0"}', "without sha256"),
         ("[" * 100_000, "recursion"),
         (json.dumps(dict.fromkeys(map(str, range(98)))), "at most 97 keys"),
