@@ -49,25 +49,19 @@ class Description:
 
 
 def describe(path: Path) -> Description:
-    """Describe an HDF5 file or a Zarr store.
-
-    Raises:
-        ValueError: It is invalid, unfinished or of an unknown kind.
-    """
+    """Describe an HDF5 file or a Zarr store; a ValueError says that it is invalid or unfinished."""
     return _describe_store(path) if path.suffix == ".zarr" else _describe_grid(path)
 
 
 def _describe_grid(path: Path) -> Description:
     if problems := validate(path):
-        more = f" and {len(problems) - 1} more problems" if len(problems) > 1 else ""
         first = problems[0] if problems[0].startswith(str(path)) else f"{path}: {problems[0]}"
-        raise ValueError(f"{first}{more}; not packed (python -m solvers.common.hdf5_utils validate {path})")
+        more = f" and {len(problems) - 1} more problems (hdf5_utils validate)" if len(problems) > 1 else ""
+        raise ValueError(f"{first}{more}; not packed")
     info = read_hdf5_info(path)
     with open_file(path) as file:
         if elsewhere := stored_elsewhere(file):
-            raise ValueError(
-                f"{path}: {elsewhere[0]}; a package would lack such values: copy all into one file, pack that"
-            )
+            raise ValueError(f"{path}: {elsewhere[0]}; copy all into one file, then pack that")
         if not is_complete(file):
             raise ValueError(f"{path}: its writer did not finish (complete is false); finish it, then pack")
         times = info.num_samples
@@ -114,12 +108,11 @@ def _describe_store(path: Path) -> Description:
         samples = attributes.pop("num_samples") if is_ragged else len(list(group.group_keys()))
         version = attributes.pop("version", None) if is_ragged else None
         axes = sorted(attributes.pop("axes", {}).items()) if is_ragged else []
-        arrays = [item for _, item in group.members(max_depth=None) if isinstance(item, zarr.Array)]
         if not isinstance(samples, int) or samples < 1:
             raise ValueError("no samples")
-        for array in arrays:
-            if array.nchunks_initialized < array.nchunks:  # readers would see zeros
-                raise ValueError(f"a chunk of {array.path!r} is missing; zeros need write_empty_chunks")
+        for _, item in group.members(max_depth=None):
+            if isinstance(item, zarr.Array) and item.nchunks_initialized < item.nchunks:  # read as zeros
+                raise ValueError(f"a chunk of {item.path!r} is missing; zeros need write_empty_chunks")
     except (ValueError, TypeError, LookupError, AttributeError, OSError, RecursionError) as error:
         raise ValueError(f"{path}: unfinished or damaged ({error}); convert it again, then pack") from error
     attributes.pop("kind", None)
@@ -144,8 +137,7 @@ def _describe_store(path: Path) -> Description:
 def summarize(described: Sequence[tuple[Path, Description]]) -> tuple[str, dict[str, object]]:
     """Find the kind of all splits, and metadata as the files say: samples, resolution, fields, parameters.
 
-    Raises:
-        ValueError: They differ in kind, fields, parameters or grid, so that they are not of one data set.
+    A ValueError says that they differ in kind, fields, parameters or grid: they are not of one data set.
     """
     (first, expected), *others = described
     for path, item in others:

@@ -17,15 +17,13 @@ from typing import TypeVar
 
 from gust_torch.artifacts.registry import DatasetEntry
 from gust_torch.artifacts.store import Read, RemoteFile
-from solvers.common.files import WriterLock, file_sha256, sync
+from solvers.common.files import WriterLock, file_sha256, naming, sync
 from solvers.common.progress import Progress
 
 PIECE_BYTES = 8 << 20  # the size S3 clients use: large enough for its latency, small enough to lose
 FIRST_DELAY = 0.5  # seconds before the first repetition; doubled before each further one
 ATTEMPTS = 5
 MEGABYTE = 10**6
-
-_BLOCK_BYTES = 1 << 20
 
 T = TypeVar("T")
 Count = Callable[[int], object]  # told of each number of bytes that are done, or 0; may raise to end the work
@@ -36,27 +34,17 @@ log = logging.getLogger(__name__)
 @contextlib.contextmanager
 def waiting_lock(output: Path, count: Count) -> Iterator[None]:
     """Hold the lock of `output`, whose folder exists; a living process that has it is waited for."""
-    lock, told = None, False
-    while lock is None:
-        try:
+    told = False
+    while True:
+        with contextlib.suppress(BlockingIOError):
             lock = WriterLock(output, timeout=0.1)
-        except BlockingIOError:
-            if not told:
-                log.warning("%s: another process is working on it, waiting for that one", output)
-            told = True
-            count(0)
+            break
+        if not told:
+            log.warning("%s: another process is working on it, waiting for that one", output)
+        told = True
+        count(0)
     with lock:
         yield
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Give errors of an open file ("No space left on device") its name."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
 
 
 @contextlib.contextmanager
@@ -79,9 +67,10 @@ def byte_progress(num_bytes: int, description: str) -> Iterator[Count]:
 
 def missing_bytes(cache: Path, entry: DatasetEntry) -> int:
     """Count the bytes that are still to come; 0 for a tarball that is there, right or not."""
-    folder, part = cache / entry.sha256, _incomplete(cache / entry.sha256 / f"{entry.name}.tar.gz")
+    folder = cache / entry.sha256
     if next(folder.glob("*.tar.gz"), None):
         return 0
+    part = _incomplete(folder / f"{entry.name}.tar.gz")
     return max(entry.size - part.stat().st_size, 0) if part.is_file() else entry.size
 
 
@@ -118,10 +107,8 @@ def retrieve(
             log.warning("%s is damaged and was removed", cached)
             cached.unlink()
         if open_remote is None:
-            raise ValueError(
-                f"{entry.name} is not in the cache {cache}, and --offline forbids the network; "
-                f"run the command once without --offline, or put the tarball at {target}"
-            )
+            remedy = f"run the command once without --offline, or put the tarball at {target}"
+            raise ValueError(f"{entry.name} is not in the cache {cache}; {remedy}")
         download(open_remote(), target, entry, workers=workers, count=count)
         return target, False
 
@@ -133,25 +120,23 @@ def download(remote: RemoteFile, target: Path, entry: DatasetEntry, *, workers: 
         ValueError: The file has another size or digest than `entry` says, or its store fails repeatedly.
         OSError: The local disk fails or is full; what came so far is kept.
     """
+    remedy = "correct the registry, or upload the dataset again"
     if remote.size not in (None, entry.size):
-        raise ValueError(
-            f"{remote.name} has {remote.size} bytes in the store, the registry says {entry.size}; correct "
-            "the registry entry or upload the dataset again"
-        )
+        found = f"{remote.size} bytes in the store, the registry says {entry.size}"
+        raise ValueError(f"{remote.name} has {found}; {remedy}")
     part = _incomplete(target)
     with naming(part):
         if remote.read is not None:
-            found = _download_pieces(remote.read, part, entry.size, workers, count)
+            digest = _download_pieces(remote.read, part, entry.size, workers, count)
         else:
             _repeated(functools.partial(_download_whole, remote, part, entry.size), count)
             count(entry.size)
-            found = file_sha256(part, lambda _: count(0))
-    if found != entry.sha256:
+            digest = file_sha256(part, lambda _: count(0))
+    if digest != entry.sha256:
         part.unlink()
+        found = f"sha256 {digest}, the registry expects {entry.sha256}"
         raise ValueError(
-            f"{entry.name}: the downloaded {entry.artifact} has the sha256 {found}, the registry expects "
-            f"{entry.sha256}; it was removed. Repeat the command; if it happens again, correct the registry "
-            "or upload the dataset again"
+            f"{entry.artifact} came with {found}; it was removed. Repeat the command, or {remedy}"
         )
     os.replace(part, target)
 
@@ -168,7 +153,7 @@ def _download_pieces(read: Read, part: Path, size: int, workers: int, count: Cou
         have = min(file.seek(0, os.SEEK_END), size)
         file.truncate(have)
         file.seek(0)
-        while block := file.read(_BLOCK_BYTES):
+        while block := file.read(1 << 20):
             digest.update(block)
             count(0)
         while have < size:
@@ -192,15 +177,15 @@ def _download_whole(remote: RemoteFile, part: Path, size: int) -> None:
 
 def _repeated(read: Callable[[], T], count: Count) -> T:
     """Repeat what fails, with growing delays, unless it is bound to fail again."""
-    delay, left = FIRST_DELAY, ATTEMPTS
-    while True:
+    for attempt in range(ATTEMPTS):
         count(0)
         try:
             return read()
         except ValueError as error:
-            left -= 1
-            if not left or isinstance(error.__cause__, (FileNotFoundError, PermissionError)):
+            is_final = isinstance(error.__cause__, (FileNotFoundError, PermissionError))
+            if is_final or attempt == ATTEMPTS - 1:
                 raise ValueError(f"{error}; the same command continues the download") from error
+            delay = FIRST_DELAY * 2**attempt
             log.warning("%s; again in %.1f s", error, delay)
         time.sleep(delay)
-        delay *= 2
+    raise AssertionError("the last attempt returns or raises")

@@ -18,7 +18,7 @@ import shutil
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -103,14 +103,13 @@ def fetch(options: FetchOptions, *, report: Callable[[str], object] = print) -> 
         # Some file systems take names that differ in case for one.
         if (other := owners.setdefault(member.casefold(), name)) != name:
             raise ValueError(f"{other} and {name} both hold {member}; fetch one with another --root")
-    targets = [Target(options, entry) for entry in entries]
-    wanted = [target for target in targets if not target.is_current()]
+    wanted = [target for target in (Target(options, entry) for entry in entries) if not target.is_current()]
     for target in wanted:
         target.prepare()
     missing = {target.entry.sha256: missing_bytes(options.cache, target.entry) for target in wanted}
     download = 0 if options.offline else sum(missing.values())
     unpacked = sum(target.entry.unpacked for target in wanted)
-    check_space([(options.cache, download), (options.root, unpacked)])
+    _check_space((options.cache, download), (options.root, unpacked))
     outcomes = _side_by_side(wanted, options.workers, download + unpacked) if wanted else {}
     for entry in entries:
         if isinstance(outcome := outcomes.get(entry.name, "up to date"), str):
@@ -124,12 +123,10 @@ def fetch(options: FetchOptions, *, report: Callable[[str], object] = print) -> 
         raise error
 
 
-def _side_by_side(
-    targets: Sequence["Target"], workers: int, num_bytes: int
-) -> dict[str, str | ValueError | OSError]:
+def _side_by_side(targets: Sequence["Target"], workers: int, num_bytes: int) -> dict[str, str | Exception]:
     """Work on some datasets at a time; one that fails does not stop the others."""
     parallel = min(len(targets), workers, _PARALLEL_DATASETS)
-    outcomes: dict[str, str | ValueError | OSError] = {}
+    outcomes: dict[str, str | Exception] = {}
     left, stop = iter(targets), threading.Event()
     with byte_progress(num_bytes, "fetch") as progress:
 
@@ -162,20 +159,18 @@ def _side_by_side(
     return outcomes
 
 
-def check_space(needs: Iterable[tuple[Path, int]]) -> None:
+def _check_space(*needs: tuple[Path, int]) -> None:
     """Refuse to write more bytes below folders than are free; those on one disk share its room."""
     disks: dict[int, list[tuple[Path, Path, int]]] = {}
     for folder, size in needs:
         existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         disks.setdefault(existing.stat().st_dev, []).append((existing, folder, size))
     for group in disks.values():
-        free, total = shutil.disk_usage(group[0][0]).free, sum(size for *_, size in group)
-        if total > free:
+        free = shutil.disk_usage(group[0][0]).free
+        if sum(size for *_, size in group) > free:
             parts = " and ".join(f"{format_bytes(size)} in {folder}" for _, folder, size in group if size)
-            raise ValueError(
-                f"not enough room on the disk: {format_bytes(total)} are needed ({parts}), "
-                f"{format_bytes(free)} are free; make room or name folders on another disk"
-            )
+            remedy = "make room or name folders on another disk"
+            raise ValueError(f"not enough room for {parts}: {format_bytes(free)} are free; {remedy}")
 
 
 class Target:
@@ -183,8 +178,8 @@ class Target:
 
     def __init__(self, options: FetchOptions, entry: DatasetEntry) -> None:
         """Name all places; nothing is touched."""
-        self.entry, self._options = entry, options
-        self._root, self._members = options.root, tuple(entry.splits.values())
+        self.entry, self._options, self._root = entry, options, options.root
+        self._members = tuple(entry.splits.values())
         self._state = options.root / FOLDER
         self._receipt, self._part = (self._state / f"{entry.name}{end}" for end in (".json", ".part"))
 
@@ -202,7 +197,7 @@ class Target:
             words = {"entity": self._options.entity, "project": self._options.project}
             self._reference = expand_reference(self.entry.artifact, **words)
         own = self._own()
-        stamps = {member: stamp_of(self._root / member) for member in self._members}
+        stamps = {member: _stamp_of(self._root / member) for member in self._members}
         sizes = [stamp["size"] for stamp in stamps.values() if stamp]
         rest = self.entry.unpacked - sum(sizes)
         may_be_same = rest == 0 if len(sizes) == len(stamps) else rest > 0
@@ -246,15 +241,15 @@ class Target:
             if member in files:
                 continue
             source, target = staged / member, self._root / member
-            if os.path.lexists(target) and identical(source, target):
+            if os.path.lexists(target) and _identical(source, target):
                 source = target  # adopted
             else:
                 if os.path.lexists(target):
                     self._refuse(member)
                 moves.append((source, target))
-            files[member] = stamp_of(source)
+            files[member] = _stamp_of(source)
         for path in self._state.glob("*.json"):
-            if path != self._receipt and set(self._members) & set(read_receipt(path)["files"]):
+            if path != self._receipt and set(self._members) & set(_read_receipt(path)["files"]):
                 path.unlink()
         values = {"name": self.entry.name, "sha256": self.entry.sha256, "files": files}
         content = {"format_version": FORMAT_VERSION, **values, **provenance()}
@@ -267,9 +262,9 @@ class Target:
 
     def _own(self) -> dict[str, Stamp]:
         """Stamp those members in the root that are as this very dataset put them there."""
-        receipt = read_receipt(self._receipt)
+        receipt = _read_receipt(self._receipt)
         known = receipt["files"] if receipt["sha256"] == self.entry.sha256 else {}
-        found = {member: stamp_of(self._root / member) for member in self._members if known.get(member)}
+        found = {member: _stamp_of(self._root / member) for member in self._members if known.get(member)}
         return {member: stamp for member, stamp in found.items() if stamp and stamp == known[member]}
 
     def _refuse(self, member: str) -> None:
@@ -278,13 +273,11 @@ class Target:
             return
         reason = "exists already and was not fetched"
         for receipt in sorted(self._state.glob("*.json")):
-            if member in (files := read_receipt(receipt)["files"]):
-                is_theirs = files[member] == stamp_of(self._root / member)
+            if member in (files := _read_receipt(receipt)["files"]):
+                is_theirs = files[member] == _stamp_of(self._root / member)
                 reason = f"belongs to {receipt.stem}" if is_theirs else "has changed since it was fetched"
-        raise ValueError(
-            f"{self._root / member} {reason}; give --overwrite to replace it by that of {self.entry.name}, "
-            "or another --root"
-        )
+        remedy = f"give --overwrite to replace it by that of {self.entry.name}, or another --root"
+        raise ValueError(f"{self._root / member} {reason}; {remedy}")
 
 
 def _remove(path: Path) -> None:
@@ -310,7 +303,7 @@ def _tree(path: Path) -> dict[str, os.stat_result]:
     return found
 
 
-def identical(one: Path, other: Path) -> bool:
+def _identical(one: Path, other: Path) -> bool:
     """Whether two files, or all files below two folders, hold the same bytes; links are none."""
     ours, theirs = _tree(one), _tree(other)
     return ours.keys() == theirs.keys() and all(
@@ -319,7 +312,7 @@ def identical(one: Path, other: Path) -> bool:
     )
 
 
-def stamp_of(path: Path) -> Stamp | None:
+def _stamp_of(path: Path) -> Stamp | None:
     """Give by what a file or folder is recognized without reading it; None if it is neither, or a link.
 
     `times` is the mtime in nanoseconds, of a folder a digest over names, sizes and times of all below it.
@@ -333,13 +326,13 @@ def stamp_of(path: Path) -> Stamp | None:
     return {"files": len(tree), "size": sum(status.st_size for status in tree.values()), "times": times}
 
 
-def read_receipt(path: Path) -> dict[str, Any]:
+def _read_receipt(path: Path) -> dict[str, Any]:
     """Read `sha256` and `files` of what a fetch put into a root; empty where nothing can be understood."""
     try:
         receipt = json.loads(path.read_text(encoding="utf-8"))
-        if (receipt["format_version"], receipt["name"]) != (FORMAT_VERSION, path.stem):
-            raise ValueError("of another format or dataset")
-        return {"sha256": receipt["sha256"], "files": dict(receipt["files"])}
+        if (receipt["format_version"], receipt["name"]) == (FORMAT_VERSION, path.stem):
+            return {"sha256": receipt["sha256"], "files": dict(receipt["files"])}
+        log.warning("%s is no receipt of this dataset; what it stood for counts as unknown", path)
     except FileNotFoundError:
         pass
     except (ValueError, TypeError, LookupError, RecursionError) as error:

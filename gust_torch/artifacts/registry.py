@@ -87,7 +87,8 @@ class DatasetEntry:
 
 def _yaml(value: object) -> str:
     """Write a value on one line."""
-    yaml, file = YAML(typ="safe", pure=True), io.StringIO()
+    file = io.StringIO()
+    yaml: Any = YAML(typ="safe", pure=True)
     yaml.default_flow_style, yaml.width, yaml.allow_unicode = True, 1 << 30, True
     yaml.sort_base_mapping_type_on_output = False
     yaml.dump(value, file)

@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from gust_torch.artifacts.download import Count, naming
+from gust_torch.artifacts.download import Count
+from solvers.common.files import naming
 from solvers.common.splits import GRAPHS
 
 try:
@@ -55,18 +56,13 @@ def unpack(tarball: Path, folder: Path, *, members: Collection[str], unpacked: i
         ValueError: The tarball is damaged or holds anything but these members.
         OSError: The folder cannot be written to.
     """
+    # isal decompresses ahead in a thread.
+    options = {"block_size": _BLOCK_BYTES} if igzip_threaded else {}
     try:
-        with _open_gzip(tarball) as file:
+        with (igzip_threaded or gzip).open(tarball, "rb", **options) as file:
             _unpack(_Stream(file), folder, members, unpacked, count)
     except (ValueError, *_GZIP_ERRORS) as error:  # type: ignore[misc]
         raise ValueError(f"{tarball} was not unpacked: {error}; ask for a new package of it") from error
-
-
-def _open_gzip(path: Path) -> IO[bytes]:
-    """Open a gzip file for reading, decompressed ahead in a thread where isal is there."""
-    if igzip_threaded is None:
-        return cast("IO[bytes]", gzip.open(path, "rb"))
-    return cast("IO[bytes]", igzip_threaded.open(path, "rb", block_size=_BLOCK_BYTES))
 
 
 class _Stream:
@@ -111,9 +107,7 @@ def _unpack(stream: _Stream, folder: Path, members: Collection[str], unpacked: i
                 raise ValueError("it is a link, a device or the like, not a plain file or folder")
             note_name(seen, name, is_folder=is_folder, expected=members)
             if number > MAX_MEMBERS or total > unpacked:
-                raise ValueError(
-                    f"it is beyond the {unpacked} bytes of the registry, or {MAX_MEMBERS} members"
-                )
+                raise ValueError(f"it is beyond the {unpacked} bytes, or {MAX_MEMBERS} members, allowed")
             _write(stream, member, folder.joinpath(*name.split("/")), count)
         except ValueError as error:
             raise ValueError(f"member {name[:100]!a}: {error}") from error
@@ -144,22 +138,19 @@ def _write(stream: _Stream, member: tarfile.TarInfo, target: Path, count: Count)
         count(0)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    left = member.size
     with naming(target), target.open("xb") as file:  # follows no link
         for block in stream.take(member.size):
             file.write(block)
-            left -= len(block)
             count(len(block))
-    if left:
-        raise ValueError("it is cut short")
+        if file.tell() < member.size:
+            raise ValueError("it is cut short")
 
 
 def note_name(seen: Seen, name: str, *, is_folder: bool, expected: Collection[str]) -> None:
     """Note the name of a tarball's member, and the folders above it, among those `seen`.
 
-    Raises:
-        ValueError: It points out of the folder, means another file on another operating system, comes twice,
-            or is none of the `expected` split files and of what lies below split folders (.zarr).
+    A ValueError says that it points out of the folder, means another file on another operating system,
+    comes twice, or is none of the `expected` split files and of what lies below split folders (.zarr).
     """
     parts = name.split("/")
     if (
@@ -168,9 +159,7 @@ def note_name(seen: Seen, name: str, *, is_folder: bool, expected: Collection[st
         or any(part in ("", ".", "..") or len(part.encode()) > _MAX_PART_BYTES for part in parts)
         or len(name.encode()) > _MAX_NAME_BYTES
     ):
-        raise ValueError(
-            "its name is no short relative path of printable characters without '..', '\\' and ':'"
-        )
+        raise ValueError("its name is no short relative path of printable text without '..', '\\' and ':'")
     if parts[0] not in expected or (is_folder or len(parts) > 1) != parts[0].endswith(GRAPHS):
         raise ValueError(f"it is none of {', '.join(expected)}, of which {GRAPHS} are folders, others files")
     for end in range(len(parts), 0, -1):  # the folders above a member need no members of their own

@@ -191,7 +191,9 @@ def test_s3_from_the_command_line(
 def test_wandb_from_the_command_line(
     main: Callable[..., int], fake_wandb: object, make_file: MakeFile, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    before = dict(os.environ)
     assert main("n", "dataset", str(make_file(5)), "--project", "flows", "--entity", "someone") == 0
+    assert os.environ == before
     assert capsys.readouterr().out == "someone/flows/n:v0\n"
 
 
