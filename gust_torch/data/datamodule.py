@@ -6,12 +6,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from gust_torch.data.hdf5_dataset import HDF5Dataset
-from gust_torch.data.loader import ordered_loader, shuffled_loader
+from gust_torch.data.loader import BlockDataModule
 from gust_torch.data.samples import split_samples
 from gust_torch.identity import content_digest, indices_digest, spec_identity
 from gust_torch.spec import FieldSpec
@@ -25,7 +24,7 @@ MAX_COMPARED_REMOTE = 64
 logger = logging.getLogger(__name__)
 
 
-class FieldDataModule(LightningDataModule):
+class FieldDataModule(BlockDataModule):
     """Batches (b, c, h, w), or (b, t, c, h, w) for n_steps > 1, of raw physical float32 values.
 
     Training batches are shuffled blocks of frames (`BlockShuffleSampler`), different on each rank; a run that
@@ -73,16 +72,11 @@ class FieldDataModule(LightningDataModule):
         Raises:
             ValueError: A number out of range.
         """
-        super().__init__()
-        if batch_size < 1 or num_workers < 0:
-            raise ValueError(f"expected batch_size >= 1, num_workers >= 0, got {batch_size}, {num_workers}")
+        super().__init__(batch_size, num_workers, block_size, seed, allow_changed)
         self.data_path, self.fields = data_path, fields
-        self.batch_size, self.num_workers = batch_size, num_workers
-        self.val_fraction, self.gap, self.seed = val_fraction, gap, seed
+        self.val_fraction, self.gap = val_fraction, gap
         self.n_steps, self.stride = n_steps, stride
         self.sample_start, self.sample_stop = sample_start, sample_stop
-        self.block_size = block_size
-        self.allow_changed = allow_changed
 
     @cached_property
     def dataset(self) -> HDF5Dataset:
@@ -140,25 +134,16 @@ class FieldDataModule(LightningDataModule):
         """Shuffled blocks of the training set; this rank's share."""
         frame_bytes = 4 * self.spec.num_channels * int(np.prod(self.spec.grid))
         default = max(1, min(READ_BYTES // frame_bytes, self.batch_size // 4))
-        return shuffled_loader(
-            self._part(self.split[0]),
-            self.trainer,
-            batch_size=self.batch_size,
-            block_size=default if self.block_size is None else self.block_size,
-            num_workers=self.num_workers,
-            seed=self.seed,
-        )
+        return self.shuffled(self._part(self.split[0]), default)
 
     def val_dataloader(self) -> DataLoader[Tensor] | list[DataLoader[Tensor]]:
         """Return the validation set in order; none when val_fraction is 0."""
         val = self._part(self.split[1])
-        return (
-            ordered_loader(val, batch_size=self.batch_size, num_workers=self.num_workers) if len(val) else []
-        )
+        return self.ordered(val) if len(val) else []
 
     def predict_dataloader(self) -> DataLoader[Tensor]:
         """All samples of the range, in order."""
-        return ordered_loader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers)
+        return self.ordered(self.dataset)
 
     def _part(self, indices: np.ndarray) -> Subset[Tensor]:
         """Part of the dataset. A list, since indices reach it as python integers then."""

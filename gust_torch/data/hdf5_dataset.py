@@ -4,17 +4,23 @@ import bisect
 import contextlib
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torch.utils.data._utils.collate import collate_tensor_fn, default_collate_fn_map
 
 from gust_torch.data.files import PathLike, common_parameters, common_spec, expand_paths, read_header
-from gust_torch.data.loader import FrameBatch
 from gust_torch.data.readers import FileHandles
-from gust_torch.data.samples import check_times, concatenate_trajectories, window_frames
-from gust_torch.data.statistics import MAX_SAMPLES, channel_statistics
+from gust_torch.data.samples import (
+    MAX_SAMPLES,
+    channel_statistics,
+    check_times,
+    concatenate_trajectories,
+    window_frames,
+)
 from gust_torch.identity import evenly_spaced
 
 logger = logging.getLogger(__name__)
@@ -25,6 +31,25 @@ NETCDF_FILL = 9.969209968386869e36
 LARGE = 1e30
 # Of the first and last row of a periodic axis, against the difference of neighbors: the same values.
 SAME_ENDS = 1e-4
+
+
+class FrameBatch(list[Tensor]):
+    """Items of one batch that are views of one tensor, `stacked`: (b, c, h, w) or (b, t, c, h, w)."""
+
+    def __init__(self, stacked: Tensor) -> None:
+        super().__init__(stacked.unbind(0))
+        self.stacked = stacked
+
+
+def _collate_tensors(items: list[Tensor], *, collate_fn_map: Any = None) -> Tensor:
+    if isinstance(items, FrameBatch):
+        return items.stacked
+    return collate_tensor_fn(items, collate_fn_map=collate_fn_map)
+
+
+# A `DataLoader` without a collate_fn has `default_collate`, which looks up here what to do with tensors. It
+# would copy a batch that is one already.
+default_collate_fn_map[Tensor] = _collate_tensors
 
 
 class HDF5Dataset(Dataset[Tensor]):

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.data._utils.collate import collate_tensor_fn, default_collate_fn_map
 from torch.utils.data.distributed import DistributedSampler
 
 if TYPE_CHECKING:
@@ -17,25 +16,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Collate = Callable[[list[Any]], Any]
-
-
-class FrameBatch(list[Tensor]):
-    """Items of one batch that are views of one tensor, `stacked`: (b, c, h, w) or (b, t, c, h, w)."""
-
-    def __init__(self, stacked: Tensor) -> None:
-        super().__init__(stacked.unbind(0))
-        self.stacked = stacked
-
-
-def _collate_tensors(items: list[Tensor], *, collate_fn_map: Any = None) -> Tensor:
-    if isinstance(items, FrameBatch):
-        return items.stacked
-    return collate_tensor_fn(items, collate_fn_map=collate_fn_map)
-
-
-# A `DataLoader` without a collate_fn has `default_collate`, which looks up here what to do with tensors. It
-# would copy a batch that is one already.
-default_collate_fn_map[Tensor] = _collate_tensors
 
 
 class BlockShuffleSampler(DistributedSampler[int]):
@@ -54,8 +34,6 @@ class BlockShuffleSampler(DistributedSampler[int]):
         self, count: int, *, block_size: int = 1, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> None:
         """Start with epoch 0 of a dataset of `count` samples, which `world_size` processes share."""
-        if block_size < 1:
-            raise ValueError(f"expected block_size >= 1, got {block_size}")
         if count < world_size:
             raise ValueError(f"{count} samples are too few for {world_size} ranks; use fewer devices")
         super().__init__(range(count), num_replicas=world_size, rank=rank, seed=seed, drop_last=True)  # type: ignore[arg-type]
@@ -149,52 +127,65 @@ class ResumableLoader(DataLoader[Any]):
             logger.warning("resuming within an epoch is not exact: %s; some samples may repeat", error)
 
 
-def shuffled_loader(
-    dataset: Dataset[Any],
-    trainer: "Trainer | None",
-    *,
-    batch_size: int,
-    block_size: int,
-    num_workers: int,
-    seed: int,
-    collate: Collate | None = None,
-) -> DataLoader[Any]:
-    """Shuffled blocks of a training set, this rank's share; resumable within an epoch.
+class BlockDataModule(LightningDataModule):
+    """What data modules share: the settings of loading, shuffled and ordered loaders."""
 
-    With `trainer.overfit_batches` the set in order, as Lightning asks for. The trainer, if any, knows rank,
-    epoch and finished batches. Workers, once started, live as long as the loader.
-    """
-    if trainer and trainer.overfit_batches:  # type: ignore[attr-defined]
-        return ordered_loader(dataset, batch_size=batch_size, num_workers=num_workers, collate=collate)
-    rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-    count = len(dataset)  # type: ignore[arg-type]
-    sampler = BlockShuffleSampler(count, block_size=block_size, seed=seed, rank=rank, world_size=world_size)
-    if trainer:
-        sampler.set_epoch(trainer.current_epoch)
-    loader = ResumableLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
+    def __init__(
+        self, batch_size: int, num_workers: int, block_size: int | None, seed: int, allow_changed: bool
+    ) -> None:
+        """Remember the settings; a ValueError names one that is out of range."""
+        super().__init__()
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.block_size, self.seed = block_size, seed
+        self.allow_changed = allow_changed
+        check_least(batch_size=(batch_size, 1), num_workers=(num_workers, 0), block_size=(block_size, 1))
+
+    def collate(self) -> Collate | None:
+        """Return what makes a batch of items; None for torch's own."""
+        return None
+
+    def shuffled(self, dataset: Dataset[Any], block_size: int = 1) -> DataLoader[Any]:
+        """Shuffled blocks of a training set, this rank's share; resumable within an epoch.
+
+        Blocks are of `self.block_size`, else of `block_size` samples.
+        With `trainer.overfit_batches` the set in order, as Lightning asks for. The trainer, if any, knows
+        rank, epoch and finished batches. Workers, once started, live as long as the loader.
+        """
+        trainer = self.trainer
+        if trainer and trainer.overfit_batches:  # type: ignore[attr-defined]
+            return self.ordered(dataset)
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        sampler = BlockShuffleSampler(
+            len(dataset),  # type: ignore[arg-type]
+            block_size=self.block_size or block_size,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        if trainer:
+            sampler.set_epoch(trainer.current_epoch)
         # All ranks have equally many samples, so a small set may keep its only, incomplete batch.
-        drop_last=len(sampler) >= batch_size,
-        num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-        collate_fn=collate,
-    )
-    loader.trainer = trainer
-    return loader
+        drop_last = len(sampler) >= self.batch_size
+        loader = ResumableLoader(dataset, sampler=sampler, drop_last=drop_last, **self._options())
+        loader.trainer = trainer
+        return loader
+
+    def ordered(self, dataset: Dataset[Any]) -> DataLoader[Any]:
+        """Loader that goes through a set once, in order."""
+        return DataLoader(dataset, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "pin_memory": torch.cuda.is_available(),
+            "persistent_workers": self.num_workers > 0,
+            "collate_fn": self.collate(),
+        }
 
 
-def ordered_loader(
-    dataset: Dataset[Any], *, batch_size: int, num_workers: int, collate: Collate | None = None
-) -> DataLoader[Any]:
-    """Loader that goes through a set once, in order."""
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-        collate_fn=collate,
-    )
+def check_least(**settings: tuple[int | None, int]) -> None:
+    """Refuse settings, name=(value, smallest), that are below the smallest."""
+    for name, (value, smallest) in settings.items():
+        if value is not None and value < smallest:
+            raise ValueError(f"expected {name} >= {smallest}, got {value}")

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from gust_torch.checkpoint import load_model, model_digest
-from gust_torch.data.loader import ordered_loader, shuffled_loader
+from gust_torch.data.loader import BlockDataModule, Collate, check_least
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.identity import content_digest, spec_identity
 from gust_torch.latents.cache import COMMAND, REMEDY, LatentCache
@@ -37,7 +36,7 @@ COPIED_SHARE = 0.5
 start from one state share that."""
 
 
-class LatentDataModule(LightningDataModule):
+class LatentDataModule(BlockDataModule):
     """Batches (`LatentBatch`) of windows along the trajectories of `<task>_train` and `<task>_val`.
 
     With `latent_cache_dir` the states are cached latents, without it raw frames for the task to encode. The
@@ -79,20 +78,14 @@ class LatentDataModule(LightningDataModule):
         Raises:
             ValueError: A number out of range, or neither caches nor an encoder are given.
         """
-        super().__init__()
+        super().__init__(batch_size, num_workers, block_size, seed, allow_changed)
+        check_least(n_steps=(n_steps, 1), stride=(stride, 1))
         if latent_cache_dir is None and encoder is None:
             raise ValueError(f"neither caches nor an encoder are given; {MAKE_CACHES}, or set data.encoder")
         self.task, self.root = task, root
         self.latent_cache_dir, self.encoder = latent_cache_dir, encoder
-        self.batch_size, self.num_workers = batch_size, num_workers
         self.n_steps, self.stride = n_steps, stride
-        self.block_size, self.seed = block_size, seed
-        self.allow_changed = allow_changed
         self._datasets: dict[str, WindowDataset] = {}
-        least = {"batch_size": 1, "num_workers": 0, "n_steps": 1, "stride": 1, "block_size": 1}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise ValueError(f"expected {name} >= {smallest}, got {getattr(self, name)}")
 
     @property
     def encoded(self) -> bool:
@@ -203,24 +196,14 @@ class LatentDataModule(LightningDataModule):
             self.dataset("train")
         self.dataset("val")
 
+    def collate(self) -> Collate:
+        """Windows come as batches."""
+        return collate_windows
+
     def train_dataloader(self) -> DataLoader[LatentBatch]:
         """Shuffled windows of the training set; this rank's share."""
-        dataset = self.dataset("train")
-        return shuffled_loader(
-            dataset,
-            self.trainer,
-            batch_size=self.batch_size,
-            block_size=min(self.block_size, len(dataset)),
-            num_workers=self.num_workers,
-            seed=self.seed,
-            collate=collate_windows,
-        )
+        return self.shuffled(self.dataset("train"))
 
     def val_dataloader(self) -> DataLoader[LatentBatch]:
         """Return the validation set in order."""
-        return ordered_loader(
-            self.dataset("val"),
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            collate=collate_windows,
-        )
+        return self.ordered(self.dataset("val"))

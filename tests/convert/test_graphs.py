@@ -13,11 +13,11 @@ import pytest
 
 pytest.importorskip("zarr")
 
+from benchmarks.meshes import random_mesh
 from gust_torch.convert import graphs
 from gust_torch.convert.graphs import read_shard
 from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind
 from gust_torch.data.graphs.stores import open_reader
-from gust_torch.data.graphs.synthetic import random_mesh
 from solvers.common.stage import Stage
 
 Arrays = dict[str, np.ndarray]

@@ -61,7 +61,6 @@ def test_a_state_of_another_order_is_refused() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"block_size": 0}, "block_size"),
         ({"rank": 2, "world_size": 2}, "rank"),
         ({"world_size": 11}, "fewer devices"),
     ],

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gust_torch.data.graphs import require
 from gust_torch.data.graphs.datasets import GraphZarrDataset, MeshZarrDataset, ParticleZarrDataset
-from gust_torch.data.loader import ordered_loader, shuffled_loader
-from gust_torch.data.statistics import MAX_SAMPLES, channel_statistics
+from gust_torch.data.loader import BlockDataModule, Collate
+from gust_torch.data.samples import MAX_SAMPLES, channel_statistics
 from gust_torch.graph_spec import GraphSpec
 from gust_torch.identity import content_digest, evenly_spaced, spec_identity
 
@@ -81,7 +80,7 @@ def graph_statistics(items: "Dataset[Data]", spec: GraphSpec) -> GraphStatistics
     return GraphStatistics(mean, std, lower, upper)
 
 
-class GraphDataModule(LightningDataModule):
+class GraphDataModule(BlockDataModule):
     """Batches of graphs (`torch_geometric.data.Batch`) from the stores of a conversion.
 
     Training samples are shuffled in blocks of neighbors, differently in each epoch; each rank has its share.
@@ -123,17 +122,12 @@ class GraphDataModule(LightningDataModule):
         Raises:
             ValueError: A number out of range, or an unknown kind.
         """
-        super().__init__()
-        if batch_size < 1 or num_workers < 0:
-            raise ValueError(f"expected batch_size >= 1, num_workers >= 0, got {batch_size}, {num_workers}")
+        super().__init__(batch_size, num_workers, block_size, seed, allow_changed)
         if kind not in DATASETS:
             raise ValueError(f"kind is {kind!r}, expected one of {', '.join(DATASETS)}")
         self.paths = {"train": train_path, "val": val_path, "test": test_path}
         self.kind, self.group = kind, group
-        self.batch_size, self.num_workers = batch_size, num_workers
-        self.block_size, self.seed = block_size, seed
         self.transform, self.fields = transform, fields
-        self.allow_changed = allow_changed
         self._datasets: dict[str, GraphZarrDataset] = {}
 
     def dataset(self, split: Literal["train", "val", "test"]) -> GraphZarrDataset:
@@ -179,33 +173,20 @@ class GraphDataModule(LightningDataModule):
             if split != "val" or self.paths["val"] is not None:
                 self.dataset(split)
 
+    def collate(self) -> Collate:
+        """Batches of torch_geometric."""
+        return require("torch_geometric.data").Batch.from_data_list
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training samples; this rank's share."""
-        dataset = self.dataset("train")
-        return shuffled_loader(
-            dataset,
-            self.trainer,
-            batch_size=self.batch_size,
-            block_size=min(self.block_size, len(dataset)),
-            num_workers=self.num_workers,
-            seed=self.seed,
-            collate=require("torch_geometric.data").Batch.from_data_list,
-        )
+        return self.shuffled(self.dataset("train"))
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         """Return the validation set in order; none without val_path."""
-        return [] if self.paths["val"] is None else self._ordered("val")
+        return [] if self.paths["val"] is None else self.ordered(self.dataset("val"))
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The test set in order."""
-        return self._ordered("test")
+        return self.ordered(self.dataset("test"))
 
     predict_dataloader = test_dataloader
-
-    def _ordered(self, split: Literal["val", "test"]) -> DataLoader[Any]:
-        return ordered_loader(
-            self.dataset(split),
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            collate=require("torch_geometric.data").Batch.from_data_list,
-        )

@@ -67,7 +67,12 @@ def test_particles(write_store, particles) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"batch_size": 0}, "batch_size >= 1"), ({"kind": "grid"}, "expected one of mesh, particles")],
+    [
+        ({"batch_size": 0}, "batch_size >= 1"),
+        ({"num_workers": -1}, "num_workers >= 0"),
+        ({"block_size": 0}, "block_size >= 1"),
+        ({"kind": "grid"}, "expected one of mesh, particles"),
+    ],
 )
 def test_refused_settings(arguments, message: str) -> None:
     with pytest.raises(ValueError, match=message):
