@@ -32,11 +32,7 @@ COMMANDS = {
     "repack": ("rewrite an HDF5 file for fast random reads", FORMAT),
 }
 # Sub-commands that a command's own program has; the first is meant where none is given.
-WORDS = {
-    "train": ("fit", "validate"),
-    "tokenize": ("save", "info", "export"),
-    **{name: (name,) for name in ("info", "validate", "repack")},
-}
+WORDS = {"train": ("fit", "validate"), "tokenize": ("save", "info", "export")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,9 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from solvers.common import cli
 
         cli.program = f"gust-torch {name}"
-        words = WORDS.get(name)
-        if words and (not rest or rest[0] not in words):
-            rest = [words[0], *rest]
+        if name in WORDS and (not rest or rest[0] not in WORDS[name]):
+            rest = [WORDS[name][0], *rest]
+        if COMMANDS[name][1] == FORMAT:
+            rest = [name, *rest]
         module, _, function = COMMANDS[name][1].partition(":")
         return getattr(importlib.import_module(module), function)(rest) or 0
     if name in ("simulate -h", "simulate --help"):

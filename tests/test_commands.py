@@ -133,3 +133,10 @@ def test_the_overview_fits_a_screen_and_imports_nothing(capsys: pytest.CaptureFi
 def test_a_command_that_is_none_ends_with_code_2(arguments, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_file_may_be_called_as_the_command_is(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "info").write_text("text")
+    assert main(["info", "info"]) == 1
+    assert "info: expected an HDF5 file" in capsys.readouterr().err

@@ -120,7 +120,7 @@ def _is_inline(value: str) -> bool:
 def _section(path: str, key: str) -> dict[str, Any]:
     """Part of a config file; empty where there is none, since the parser says what is wrong with a file."""
     try:
-        config = yaml.safe_load(Path(path).read_text())
-        return dict(config[key])
+        file = Path(path)  # a pipe, `--config <(...)`, can be read once only: by the parser
+        return dict(yaml.safe_load(file.read_text())[key]) if file.is_file() else {}
     except (yaml.YAMLError, ValueError, OSError, RecursionError, LookupError, TypeError):
         return {}

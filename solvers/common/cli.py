@@ -109,7 +109,7 @@ class ExistingRun:
 def find_resumed(arguments: Sequence[str] | None) -> Path | None:
     """Return the `--output_dir` of a command line that also says `--resume`, None otherwise."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--output_dir", "--output-dir", type=Path)
+    parser.add_argument("--output_dir", "--output-dir", type=Path, nargs="?")
     parser.add_argument("--resume", action="store_true")
     given, _ = parser.parse_known_args(arguments)
     return given.output_dir if given.resume else None

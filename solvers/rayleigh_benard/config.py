@@ -81,7 +81,7 @@ class RBCConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.resolution, str):
-            if not re.fullmatch(r"\d+x\d+", self.resolution.lower()):
+            if not re.fullmatch(r"\s*\d+\s*x\s*\d+\s*", self.resolution.lower()):
                 raise ValueError(f"resolution: expected NXxNZ such as 512x128, got {self.resolution!r}")
             object.__setattr__(self, "resolution", tuple(map(int, self.resolution.lower().split("x"))))
         for name in ("rayleigh", "prandtl", "dT", "safety_factor", "snapshot_dt", "length_x"):

@@ -1,5 +1,6 @@
 """The training command with the latent configurations, and the choice of task and data by class path."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,15 @@ def test_a_class_path_in_a_config_or_a_flag_is_found(tmp_path):
     assert names_class(["fit", "--model", "a.B"], "model")
     assert not names_class(["fit", "--model", str(plain), '--model={"lr": 1}', "--model.lr", "B"], "model")
     assert not names_class(["fit", "--config", str(tmp_path / "nowhere.yaml"), "--config"], "model")
+
+
+def test_a_config_from_a_pipe_is_left_to_the_parser():
+    reading, writing = os.pipe()
+    os.write(writing, b"model: {class_path: a.B}")
+    os.close(writing)
+    assert not names_class(["fit", "--config", f"/dev/fd/{reading}"], "model")
+    assert os.read(reading, 100).startswith(b"model")
+    os.close(reading)
 
 
 @pytest.mark.parametrize(

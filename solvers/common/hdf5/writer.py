@@ -126,13 +126,17 @@ class HDF5Writer:
             raise ValueError(f"{path}: expected a file to resume, found none; start without --resume")
         writer = cls.__new__(cls)
         with writer._locked(path):
-            open_hdf5(path).close()  # refuses what is truncated or damaged
+            with open_hdf5(path) as file:  # what is refused stays as it is
+                needed = (schema.FIELDS, schema.SCALARS, schema.METADATA, schema.TIME, schema.TRAJECTORY)
+                if missing := [f"/{name}" for name in needed if name not in file]:
+                    raise ValueError(
+                        f"{path}: expected a file written by HDF5Writer, {missing} missing; write a new file"
+                    )
+                if not 0 <= num_samples <= (count := len(file[schema.TIME])):
+                    found = f"the checkpoint's {num_samples} frames, found {count}"
+                    raise ValueError(f"{path}: expected at least {found}; start again with --overwrite")
             release_file(path)
             writer._open(path)
-            if not 0 <= num_samples <= writer.num_samples:
-                writer._close_file(complete=False)
-                found = f"the checkpoint's {num_samples} frames, found {writer.num_samples}"
-                raise ValueError(f"{path}: expected at least {found}; start again with --overwrite")
             writer._update_metadata({**metadata, "complete": False})
             writer._truncate(num_samples)
         return writer
@@ -243,11 +247,6 @@ class HDF5Writer:
         try:
             self._superblock = LiveSuperblock(path)
             self._superblock.reserve(file.id.get_filesize(), _METADATA_SLACK_BYTES)
-            needed = (schema.FIELDS, schema.SCALARS, schema.METADATA, schema.TIME, schema.TRAJECTORY)
-            if missing := [f"/{name}" for name in needed if name not in file]:
-                raise ValueError(
-                    f"{path}: expected a file written by HDF5Writer, {missing} missing; write a new file"
-                )
         except BaseException:
             file.close()
             raise

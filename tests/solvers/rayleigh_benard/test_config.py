@@ -7,7 +7,9 @@ import pytest
 from solvers.rayleigh_benard.config import RBCConfig
 
 
-@pytest.mark.parametrize(("text", "expected"), [("512x128", (512, 128)), ("64X32", (64, 32))])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("512x128", (512, 128)), ("64X32", (64, 32)), ("64 x 32", (64, 32))]
+)
 def test_resolution(text: str, expected: tuple[int, int]) -> None:
     """NXxNZ, either case."""
     assert RBCConfig(resolution=text).resolution == expected
