@@ -1,7 +1,5 @@
-"""Transforms on fixed arrays, both backends, any alignment, and the plans' way from process to process."""
+"""Transforms on fixed arrays, both backends, any alignment, and the cache of the plans."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,38 +78,6 @@ def test_padded_size(size: int) -> None:
         while rest % factor == 0:
             rest //= factor
     assert rest == 1
-
-
-_PLAN_AND_RUN = """
-import sys
-import numpy as np
-from pathlib import Path
-from solvers.py2d_turbulence import fft
-from solvers.py2d_turbulence.config import SolverConfig
-from solvers.py2d_turbulence.initial import random_vorticity
-from solvers.py2d_turbulence.stepper import Stepper, initial_state
-path = fft.cached_wisdom_path(60, "float64")
-known = fft.load_wisdom(path)
-stepper = Stepper(SolverConfig(NX=40, dt=1e-3))
-if not known:
-    fft.store_wisdom(path)
-state = stepper.advance(initial_state(random_vorticity(40, 0)), 50)
-np.save(sys.argv[1], state.omega_hat)
-print(known)
-"""
-
-
-def test_processes_share_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second process takes over the plans of the first and computes the same bits."""
-    pytest.importorskip("pyfftw")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    outputs = []
-    for name in ("a.npy", "b.npy"):
-        command = [sys.executable, "-c", _PLAN_AND_RUN, str(tmp_path / name)]
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
-        outputs.append(result.stdout.strip())
-    assert outputs == ["False", "True"]
-    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
 
 
 def test_broken_plan_cache_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

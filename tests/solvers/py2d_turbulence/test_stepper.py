@@ -152,12 +152,6 @@ def test_blow_up_is_noticed_within_a_few_hundred_steps(random_field: RandomField
     assert np.all(np.isfinite(caught.value.state.omega_hat))
 
 
-def test_workers_must_be_positive() -> None:
-    """Named with the flag."""
-    with pytest.raises(ValueError, match="--workers"):
-        Stepper(FLOW, workers=0)
-
-
 def test_error_in_one_thread_reaches_the_caller() -> None:
     """The other threads are not left waiting."""
     from solvers.py2d_turbulence.team import Team

@@ -65,28 +65,47 @@ def state(folder: Path) -> dict[str, np.ndarray]:
     return dict(load_checkpoint(folder / "checkpoint.npz").arrays)
 
 
-@pytest.mark.parametrize("timestepper", ["RK222", pytest.param("SBDF2", marks=pytest.mark.slow)])
-def test_one_rank_and_two_give_the_same(tmp_path: Path, dedalus: None, timestepper: str) -> None:
-    """To 1e-10, noise, frames, scalars and final state; the rows of the log appear once, not once a rank."""
-    if shutil.which("mpirun") is None:
-        pytest.skip("no mpirun on this machine")
-    results = [execute(tmp_path / str(ranks), "--timestepper", timestepper, ranks=ranks) for ranks in (1, 2)]
-    for result in results:
-        assert result.returncode == 0, result.stderr
-        lines = [line for line in result.stderr.splitlines() if "iteration 0," in line]
-        assert len(lines) == 1, result.stderr
-        assert "Building subproblem" not in result.stdout
-    one, two = state(tmp_path / "1"), state(tmp_path / "2")
+def assert_close(first_run: Path, second_run: Path) -> None:
+    """Compare final states, frames and scalars of two runs, to 1e-10."""
+    one, two = state(first_run), state(second_run)
     assert one.keys() == two.keys() >= {"b", "u", "p"}
     for name in ("b", "u", "p"):
         np.testing.assert_allclose(
             two[name], one[name], rtol=0, atol=1e-10 * np.abs(one[name]).max(), err_msg=name
         )
-    with h5py.File(tmp_path / "1/output.h5") as first, h5py.File(tmp_path / "2/output.h5") as second:
+    with h5py.File(first_run / "output.h5") as first, h5py.File(second_run / "output.h5") as second:
         for name in ("coordinates/time", "coordinates/x", "coordinates/y", "scalars/dt"):
             np.testing.assert_array_equal(first[name], second[name])
         for name in first["fields"]:
             np.testing.assert_allclose(first["fields"][name], second["fields"][name], rtol=1e-6, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(dedalus: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a whole run on two ranks; the rows of its log appear once, not once a rank."""
+    if shutil.which("mpirun") is None:
+        pytest.skip("no mpirun on this machine")
+    folder = tmp_path_factory.mktemp("two_ranks")
+    result = execute(folder, ranks=2)
+    assert result.returncode == 0, result.stderr
+    assert sum("iteration 0," in line for line in result.stderr.splitlines()) == 1, result.stderr
+    assert "Building subproblem" not in result.stdout
+    return folder
+
+
+def test_one_rank_and_two_give_the_same(tmp_path: Path, two_ranks: Path) -> None:
+    """To 1e-10, noise, frames, scalars and final state."""
+    assert main(["--output_dir", str(tmp_path), *SMALL]) == 0
+    assert_close(tmp_path, two_ranks)
+
+
+@pytest.mark.slow
+def test_one_rank_and_two_of_a_multistep_scheme(tmp_path: Path, two_ranks: Path) -> None:
+    """Its history is divided among the ranks, too."""
+    scheme = ("--timestepper", "SBDF2")
+    assert execute(tmp_path / "2", *scheme, ranks=2).returncode == 0
+    assert main(["--output_dir", str(tmp_path / "1"), *SMALL, *scheme]) == 0
+    assert_close(tmp_path / "1", tmp_path / "2")
 
 
 def test_one_rank_cannot_leave_the_other_waiting(dedalus: None) -> None:
@@ -110,11 +129,10 @@ largest(MPI.COMM_WORLD, 0)
 
 
 @pytest.mark.slow
-def test_kill_under_mpi_and_resume(tmp_path: Path, dedalus: None) -> None:
+def test_kill_under_mpi_and_resume(tmp_path: Path, two_ranks: Path) -> None:
     """SIGKILL to both ranks of two: a readable file, and a continuation equal to the run without it."""
-    if shutil.which("mpirun") is None or not Path("/proc/self/task").exists():
-        pytest.skip("no mpirun, or no /proc to find its ranks in")
-    assert execute(tmp_path / "whole", ranks=2).returncode == 0
+    if not Path("/proc/self/task").exists():
+        pytest.skip("no /proc to find its ranks in")
     killed = tmp_path / "killed"
     process = subprocess.Popen(
         command(killed, "--stop_sim_time", "1000", ranks=2),
@@ -128,7 +146,7 @@ def test_kill_under_mpi_and_resume(tmp_path: Path, dedalus: None) -> None:
     assert process.wait(timeout=60) != 0
     result = execute(killed, "--resume", ranks=2)
     assert result.returncode == 0, result.stderr
-    for name, values in state(tmp_path / "whole").items():
+    for name, values in state(two_ranks).items():
         np.testing.assert_array_equal(state(killed)[name], values, err_msg=name)
 
 
@@ -168,10 +186,9 @@ def test_second_run_is_refused(tmp_path: Path, dedalus: None, capsys: pytest.Cap
     assert output.read_bytes() == b"precious"
 
 
-@pytest.mark.parametrize("text", ["512", "axb", "63x32"])
-def test_bad_resolution_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+def test_bad_resolution_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Before anything is imported or written."""
-    assert main(["--output_dir", str(tmp_path / "new"), "--resolution", text]) == 1
+    assert main(["--output_dir", str(tmp_path / "new"), "--resolution", "63x32"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: resolution: expected")
     assert error.count("\n") == 1

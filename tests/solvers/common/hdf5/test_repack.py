@@ -115,15 +115,8 @@ def test_validate_prints_violations_and_fails(write_file: Write, capsys: pytest.
 
 
 def test_repack_runs_as_a_module(seed_file: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "solvers.common.hdf5_utils",
-        "repack",
-        str(seed_file),
-        "--compression",
-        "lz4",
-    ]
+    module = "solvers.common.hdf5_utils"
+    command = [sys.executable, "-m", module, "repack", str(seed_file), "--compression", "lz4"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.startswith(f"{seed_file}: ")
     assert "10/10 frames (100.0 %)" in result.stderr
@@ -219,15 +212,13 @@ sys.exit(main(["repack", sys.argv[1], "--compression", sys.argv[3]]))
 """
 
 
-@pytest.mark.parametrize("compression", ["none", "gzip"])
-@pytest.mark.parametrize("limit", [500, 3_000, 100_000, 181_000])
+@pytest.mark.parametrize(
+    ("limit", "compression"), [(500, "none"), (3_000, "gzip"), (100_000, "none"), (181_000, "none")]
+)
 def test_a_full_disk_is_one_line_and_no_crash(seed_file: Path, limit: int, compression: str) -> None:
     before = seed_file.read_bytes()
     command = [sys.executable, "-c", LIMITED, str(seed_file), str(limit), compression]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode == 0:  # gzip came below the limit
-        assert (compression, limit) == ("gzip", 181_000)
-        return
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith(f"error: {seed_file}: file too large")
     assert seed_file.read_bytes() == before
