@@ -30,9 +30,7 @@ class Description:
     Attributes:
         kind: grid, mesh or particles.
         samples: Trajectories; one mesh is one.
-        times: Frames of the longest trajectory; 0 without a grid.
-        grid: Points (x[, y]); () without a grid.
-        fields: Names of the fields.
+        times: Frames of the longest trajectory; 0 without a grid, whose points (x[, y]) `grid` has.
         parameters: Names of what is one number for each trajectory.
         conversion: Equal for files of one conversion; None where it is not known.
         record: Goes into the package's manifest: format, version, metadata.
@@ -149,7 +147,7 @@ def summarize(described: Sequence[tuple[Path, Description]]) -> tuple[str, dict[
             log.warning(text, path, first.name)
     found = {
         "samples": sum(item.samples for _, item in described),
-        "resolution": [max(item.times for _, item in described), *expected.grid] if expected.grid else None,
+        "resolution": expected.grid and [max(item.times for _, item in described), *expected.grid],
         "fields": list(expected.fields),
         "parameters": list(expected.parameters),
     }

@@ -82,17 +82,10 @@ def retrieve(
     workers: int,
     count: Count,
 ) -> tuple[Path, bool]:
-    """Give a tarball with the right digest; several processes may use the cache.
+    """Give a tarball with the right digest, and whether it was in the cache, under whatever name.
 
-    Args:
-        cache: Folder of tarballs.
-        entry: The dataset.
-        open_remote: Finds the stored file; None for no network.
-        workers: Pieces to download at the same time.
-        count: Told of the bytes that came.
-
-    Returns:
-        Its path, and whether it was there already, perhaps under the name of another dataset.
+    `open_remote` finds the stored file, None for no network; `workers` pieces come at a time, and `count` is
+    told of their bytes. Several processes may use the cache.
 
     Raises:
         ValueError: It cannot be had, or its digest differs.

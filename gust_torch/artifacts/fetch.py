@@ -74,12 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         options = parse(FetchOptions, arguments, prog=prog, description=main.__doc__ or "")
-        if not options.names:
-            print(f"usage: {prog} NAME ... (--help lists the options)", file=sys.stderr)
-            return 2
         logging.basicConfig(format="%(message)s", stream=sys.stderr)
-        fetch(options)
-        return 0
+        if options.names:
+            fetch(options)
+            return 0
+        print(f"usage: {prog} NAME ... (--help lists the options)", file=sys.stderr)
+        return 2
 
     return run_command(run)
 
@@ -87,13 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def fetch(options: FetchOptions, *, report: Callable[[str], object] = print) -> None:
     """Put datasets into a folder, side by side; those that are there already cost nothing.
 
-    Args:
-        options: Which, from where, and where to.
-        report: Given a line for each dataset that is in place, in the order of the names, also where others
-            failed: "burgers1d_subset_v1: burgers1d_train.h5, 99.2 MB, data/pdebench, fetched".
-
-    Raises:
-        ValueError: A name is unknown, a file is in the way, a disk is too small, or a dataset cannot be had.
+    `report` is given a line for each dataset that is in place, in the order of the names. A ValueError says
+    that a name is unknown, a file is in the way, a disk is too small, or a dataset cannot be had.
     """
     if options.workers < 1:
         raise ValueError(f"--workers is {options.workers}; give 1 or more")

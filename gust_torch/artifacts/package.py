@@ -81,24 +81,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     It is described in OUT/NAME.manifest.json; the registry's entry comes on standard output.
     """
-    return run_command(lambda: _main(arguments), stopped="stopped; nothing was written")
-
-
-def _main(arguments: Sequence[str] | None) -> None:
     description = inspect.cleandoc(main.__doc__ or "")
     prog = "python scripts/package_dataset.py"
-    options = parse(PackageOptions, arguments, prog=prog, description=description)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)  # other packages: warnings only
-    logging.getLogger("gust_torch").setLevel(logging.INFO)
-    if options.artifact is None and options.register:
-        raise ValueError("--register needs --artifact, the reference that scripts/upload_artifact.py prints")
-    entry, _ = package(options)
-    print(entry.to_yaml(options.artifact or placeholder(entry.name)), end="")
-    if options.register:
-        # Not the project's: that is tracked by git, and every later provenance would be "-dirty".
-        path = options.registry or default_registry(options.root)
-        changed = register(path, entry, overwrite=options.overwrite)
-        log.info("%s: %s", path, "entry written" if changed else "has this entry already")
+
+    def run() -> None:
+        options = parse(PackageOptions, arguments, prog=prog, description=description)
+        logging.basicConfig(format="%(message)s", stream=sys.stderr)  # other packages: warnings only
+        logging.getLogger("gust_torch").setLevel(logging.INFO)
+        if options.artifact is None and options.register:
+            raise ValueError("--register needs --artifact, the reference that the upload prints")
+        entry, _ = package(options)
+        print(entry.to_yaml(options.artifact or placeholder(entry.name)), end="")
+        if options.register:
+            # Not the project's: that is tracked by git, and every later provenance would be "-dirty".
+            path = options.registry or default_registry(options.root)
+            changed = register(path, entry, overwrite=options.overwrite)
+            log.info("%s: %s", path, "entry written" if changed else "has this entry already")
+
+    return run_command(run, stopped="stopped; nothing was written")
 
 
 def placeholder(name: str) -> str:
@@ -190,9 +190,9 @@ def find_task(name: str, root: Path) -> str:
 
 
 class Member(NamedTuple):
-    """A file or folder of the tarball: its path in there, and where it lies.
+    """A file or folder of the tarball: its path in there, where it lies, and what changes when the file does.
 
-    `size` is 0 for a folder; `stamp` changes when the file does, and is () for a folder.
+    Of a folder `size` is 0 and `stamp` is ().
     """
 
     name: str
@@ -202,7 +202,6 @@ class Member(NamedTuple):
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder."""
         return not self.stamp
 
 
@@ -287,8 +286,8 @@ def _compress(
     sizes = f"{unpacked / 1e6:.1f} MB of files, packed to {packed.size / 1e6:.1f} MB"
     share, speed = 100 * packed.size / max(unpacked, 1), unpacked / 1e6 / seconds
     log.info("%s: %s (%.1f %%) in %.1f s (%.0f MB/s)", name, sizes, share, seconds, speed)
-    sha256 = packed.digest.hexdigest()
-    return {"sha256": sha256, "size": packed.size, "unpacked": unpacked, "compression": recipe()}, digests
+    facts = {"sha256": packed.digest.hexdigest(), "size": packed.size, "unpacked": unpacked}
+    return {**facts, "compression": recipe()}, digests
 
 
 def header(member: Member) -> tarfile.TarInfo:
@@ -334,9 +333,5 @@ def _existing(target: Path, manifest: Path, members: Sequence[Member], workers: 
 
 def _listing(members: Sequence[Member], digests: dict[str, str]) -> list[dict[str, object]]:
     """List files with size and sha256, folders by name."""
-    return [
-        {"path": member.name}
-        if member.is_folder
-        else {"path": member.name, "size": member.size, "sha256": digests[member.name]}
-        for member in members
-    ]
+    facts = ({"size": item.size, "sha256": digests[item.name]} if item.stamp else {} for item in members)
+    return [{"path": item.name, **values} for item, values in zip(members, facts, strict=True)]

@@ -31,7 +31,6 @@ SHARED_REGISTRY = Path("docs/dataset_registry.yaml")
 KINDS = ("grid", "mesh", "particles")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-_PROG = "python -m gust_torch.artifacts.registry"
 _MAX_DEPTH = 20
 _DEEP = f"nested deeper than {_MAX_DEPTH} levels; flatten it"
 
@@ -287,10 +286,7 @@ def register(path: str | Path, entry: DatasetEntry, *, overwrite: bool) -> bool:
     """Append an entry to a registry, or replace the one of the same name in its place.
 
     All other bytes stay; comments inside a replaced entry go with it. The file is checked before it gets its
-    name and starts to exist if there was none.
-
-    Returns:
-        Whether the file changed; it does not where it has this very entry already.
+    name. Tells whether it changed, which it does not where it has this very entry already.
 
     Raises:
         ValueError: A different entry of this name and no `overwrite`, or a registry that takes no entry.
@@ -306,16 +302,16 @@ def register(path: str | Path, entry: DatasetEntry, *, overwrite: bool) -> bool:
         if isinstance(there, dict) and {"metadata": {}} | there == {"metadata": {}} | wanted[entry.name]:
             return False
         if entry.name in old.values and not overwrite:
-            where = f"{path}:{old.lines[entry.name,]}"
-            raise ValueError(f"{where}: has another {entry.name!r}; give --overwrite to replace it")
+            line = old.lines[entry.name,]
+            raise ValueError(f"{path}:{line}: has another {entry.name!r}; give --overwrite to replace it")
         text = _spliced(data, old, entry)
         new = old
         with contextlib.suppress(ValueError):
             new = _read(path, text)
         if new.values != {**old.values, **wanted}:
             raise ValueError(f"{path}: the entry does not fit in here; add it by hand")
-        if problems := new.problems():
-            raise ValueError(f"{problems[0]}: correct that first")
+        for problem in new.problems():
+            raise ValueError(f"{problem}: correct that first")
         with written_aside(path) as file:
             file.write(text)
     return True
@@ -353,8 +349,10 @@ class CheckOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """List everything that is wrong with a registry; exit code 1 if there is anything."""
 
+    prog = "python -m gust_torch.artifacts.registry"
+
     def check() -> int:
-        path = parse(CheckOptions, arguments, prog=_PROG, description=main.__doc__ or "").file
+        path = parse(CheckOptions, arguments, prog=prog, description=main.__doc__ or "").file
         if problems := check_registry(path):
             print("\n".join(problems), file=sys.stderr)
             return 1

@@ -219,12 +219,12 @@ class FsspecStore:
         url = f"{folder}/{upload.path.name}"
         with explained(folder):
             if stored := self._stored(folder):
+                note = f"{folder} has these bytes already"
                 same = ("sha256", "type", "metadata")
                 if there := {key: stored.get(key) for key in same if stored.get(key) != described[key]}:
                     remedy = f"upload them under another name, or remove {DESCRIPTION} to describe them anew"
-                    raise ValueError(f"{folder} has these bytes already, as {json.dumps(there)}; {remedy}")
-                note = f"{folder} has these bytes already; nothing was uploaded"
-                return [note, f"{folder}/{stored['file']}"]
+                    raise ValueError(f"{note}, as {json.dumps(there)}; {remedy}")
+                return [f"{note}; nothing was uploaded", f"{folder}/{stored['file']}"]
             self._send(upload, _path_of(self._filesystem, url))
             description = _path_of(self._filesystem, f"{folder}/{DESCRIPTION}")
             text = json.dumps(described, indent=2, sort_keys=True).encode() + b"\n"
@@ -320,8 +320,7 @@ def _client_errors() -> tuple[type[Exception], ...]:
     """List what the clients that are loaded raise."""
     names = ("BotoCoreError", "ClientError", "HTTPError")
     modules = [sys.modules.get(name) for name in ("botocore.exceptions", "aiohttp", "httpx")]
-    found = (getattr(module, name) for module in modules for name in names if hasattr(module, name))
-    return (OSError, *found)
+    return (OSError, *(getattr(item, name) for item in modules for name in names if hasattr(item, name)))
 
 
 @contextlib.contextmanager

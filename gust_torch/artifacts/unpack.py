@@ -43,14 +43,10 @@ Seen = dict[str, tuple[str, bool]]  # a name as the least able file system sees 
 
 
 def unpack(tarball: Path, folder: Path, *, members: Collection[str], unpacked: int, count: Count) -> None:
-    """Unpack all members.
+    """Unpack a .tar.gz file, also of several gzip members in a row, into an empty folder.
 
-    Args:
-        tarball: A .tar.gz file, also of several gzip members in a row.
-        folder: An empty folder that nobody else uses; after an error it holds a part.
-        members: Split files, and split folders that end in .zarr.
-        unpacked: Bytes of all files together.
-        count: Told of the bytes that were written.
+    `members` are split files, and split folders that end in .zarr; `unpacked` counts the bytes of all files,
+    `count` is told of those that were written. After an error the folder holds a part.
 
     Raises:
         ValueError: The tarball is damaged or holds anything but these members.
@@ -68,8 +64,7 @@ def unpack(tarball: Path, folder: Path, *, members: Collection[str], unpacked: i
 class _Stream:
     """Decompressed bytes, as much of a file object as `tarfile` needs to read headers.
 
-    It only goes forwards, and refuses the long reads and skips that a hostile header asks for. `header` is
-    what `read` returned last.
+    It only goes forwards, and refuses the long reads and skips of a hostile header. `header` was read last.
     """
 
     def __init__(self, file: IO[bytes]) -> None:

@@ -100,10 +100,8 @@ def upload_artifact(options: UploadOptions) -> list[str]:
 def parse_metadata(text: str) -> dict[str, object]:
     """Read the JSON object that describes an artifact: '{"samples": 20}', or "@FILE".
 
-    Raises:
-        ValueError: It is no JSON, with the place of the mistake; no object; has a key twice, NaN or an
-            infinity, too many keys, or one that the upload sets.
-        OSError: The file cannot be read.
+    A ValueError says that it is no JSON, with the place of the mistake; no object; has a key twice, NaN or
+    an infinity, too many keys, or one that the upload sets.
     """
     where = f"--metadata {text}" if text.startswith("@") else "--metadata"
     try:

@@ -21,9 +21,7 @@ from solvers.common.provenance import provenance
 
 _TIMEOUT = 10  # seconds
 # A run does nothing but upload: it records no code, no console and no git state.
-_SETTINGS: dict[str, Any] = {
-    "silent": True, "console": "off", "disable_git": True, "disable_code": True, "init_timeout": 30
-}  # fmt: skip
+_NOTHING: dict[str, Any] = {"silent": True, "console": "off", "disable_git": True, "disable_code": True}
 _NOT_FOUND = "not found|could not find|does not exist"
 # Words of an error -> what to do.
 _REMEDIES = {
@@ -104,7 +102,7 @@ class WandbStore:
                 job_type="upload",
                 dir=os.environ["WANDB_DIR"],
                 mode="offline" if _is_offline() else "online",
-                settings=wandb.Settings(**_SETTINGS),
+                settings=wandb.Settings(**_NOTHING, init_timeout=30),
             ) as run:
                 logged = run.log_artifact(artifact)
                 if _is_offline():
@@ -124,13 +122,13 @@ class WandbStore:
 
     def _known(self, wandb: Any, upload: Upload) -> str | None:
         """Name the artifact's latest version where it has these very bytes."""
-        owner = f"{self.entity}/" if self.entity else ""
+        place = f"{self.entity}/{self.project}" if self.entity else self.project
         try:
-            known = wandb.Api(timeout=_TIMEOUT).artifact(f"{owner}{self.project}/{upload.name}:latest")
+            known = wandb.Api(timeout=_TIMEOUT).artifact(f"{place}/{upload.name}:latest")
         except (wandb.errors.Error, ValueError) as error:
-            if re.search(_NOT_FOUND, str(error).lower()):
-                return None
-            raise
+            if not re.search(_NOT_FOUND, str(error).lower()):
+                raise
+            return None
         if known.metadata.get("sha256") != upload.sha256:
             return None
         ours = json.loads(json.dumps(upload.metadata))
