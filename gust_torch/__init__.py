@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gust_torch.tasks.latent_operator import LatentOperatorTask
     from gust_torch.tasks.vqvae import VQVAETask
     from gust_torch.tokenizer.npz import load_tokenized_data
+    from gust_torch.tokenizer.pretrained import load_pretrained
     from gust_torch.tokenizer.tokenizer import VQVAETokenizer
 
 _PLACES = {
@@ -43,6 +44,7 @@ _PLACES = {
     "tasks.latent_operator": ["LatentOperatorTask"],
     "tasks.vqvae": ["VQVAETask"],
     "tokenizer.npz": ["load_tokenized_data"],
+    "tokenizer.pretrained": ["load_pretrained"],
     "tokenizer.tokenizer": ["VQVAETokenizer"],
 }
 _MODULES = {name: f"{__name__}.{place}" for place, names in _PLACES.items() for name in names}

@@ -42,6 +42,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"])
     [wheel] = folder.glob("*.whl")
     subprocess.run([*pip, "--python", environment, "install", *options, wheel], check=True, timeout=120)
+    assert list(site.glob("gust_torch/pretrained/*.ckpt"))
     return environment / "bin" / "gust-torch"
 
 
