@@ -11,11 +11,11 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from benchmarks.common import Row, medians, rate, write_frames
-from benchmarks.meshes import random_mesh
 from gust_torch.data.graphs import require
 from gust_torch.data.graphs.datasets import MeshZarrDataset
 from gust_torch.data.graphs.ragged import RaggedWriter
 from gust_torch.data.graphs.schema import MESH, describe
+from gust_torch.data.graphs.synthetic import random_mesh
 from gust_torch.data.hdf5_dataset import HDF5Dataset
 
 FILE_BYTES = 256 << 20

@@ -205,7 +205,7 @@ def _verify(stores: Mapping[str, Path], root: Path, kind: Kind) -> None:
                 path = root / reader.source(index)
                 stored, expected = (
                     {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
-                    for arrays in (reader.read(index), read_shard(path, kind)[0])
+                    for arrays in (reader.read(index)[0], read_shard(path, kind)[0])
                 )
                 if stored != expected:
                     raise ValueError(f"{path}: differs in the store that was written; convert again")

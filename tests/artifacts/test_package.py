@@ -221,9 +221,9 @@ def test_stores(tmp_path: Path, out: Path) -> None:
 
 def test_stores_of_the_converters(tmp_path: Path, out: Path) -> None:
     pytest.importorskip("zarr")
-    from benchmarks.meshes import random_mesh
     from gust_torch.convert.graphs import convert_graphs
     from gust_torch.convert.output import Options
+    from gust_torch.data.graphs.synthetic import random_mesh
 
     for index in range(4):
         arrays = random_mesh(10 + index, index)

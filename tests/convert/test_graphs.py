@@ -13,11 +13,11 @@ import pytest
 
 pytest.importorskip("zarr")
 
-from benchmarks.meshes import random_mesh
 from gust_torch.convert import graphs
 from gust_torch.convert.graphs import read_shard
 from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind
 from gust_torch.data.graphs.stores import open_reader
+from gust_torch.data.graphs.synthetic import random_mesh
 from solvers.common.stage import Stage
 
 Arrays = dict[str, np.ndarray]
@@ -97,7 +97,7 @@ def assert_holds(path: Path, kind: Kind, samples: dict[str, Arrays]) -> list[str
     store = read(path, kind)
     names = [store.source(index) for index in range(store.num_samples)]
     for index, name in enumerate(names):
-        stored, expected = store.read(index), samples[Path(name).name]
+        stored, expected = store.read(index)[0], samples[Path(name).name]
         assert set(stored) == set(expected)
         for key, array in expected.items():
             assert stored[key].dtype == array.dtype

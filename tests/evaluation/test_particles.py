@@ -117,9 +117,9 @@ def test_data_that_do_not_fit_are_refused(
     capsys: pytest.CaptureFixture[str],
     lab: Any,
 ) -> None:
-    from benchmarks.meshes import random_mesh
     from gust_torch.data.graphs.ragged import RaggedWriter
     from gust_torch.data.graphs.schema import MESH
+    from gust_torch.data.graphs.synthetic import random_mesh
 
     meshes = tmp_path / "darcy2d_mesh_test.zarr"
     with RaggedWriter(meshes, MESH) as writer:

@@ -124,10 +124,10 @@ def test_graphs_of_different_durations(tmp_path: Path) -> None:
 
 @needs_graphs
 def test_meshes_are_trajectories_of_one_sample(tmp_path: Path) -> None:
-    from benchmarks.meshes import random_mesh
     from gust_torch.data.graphs.datasets import MeshZarrDataset
     from gust_torch.data.graphs.ragged import RaggedWriter
     from gust_torch.data.graphs.schema import MESH
+    from gust_torch.data.graphs.synthetic import random_mesh
 
     with RaggedWriter(tmp_path / "mesh.zarr", MESH) as writer:
         for seed in range(3):

@@ -33,11 +33,11 @@ def waves(num):
 def meshes(num):
     """Meshes of 40, 47, ... nodes with Poisson fields, one batch."""
     batches = pytest.importorskip("torch_geometric.data")
-    from benchmarks.meshes import random_mesh
     from gust_torch.data.graphs.items import make_item
     from gust_torch.data.graphs.poisson import PoissonField
     from gust_torch.data.graphs.schema import MESH as KIND
     from gust_torch.data.graphs.schema import describe
+    from gust_torch.data.graphs.synthetic import random_mesh
 
     samples = [random_mesh(40 + 7 * i, i) for i in range(num)]
     transform = PoissonField(0, lumped_mass=True)

@@ -79,7 +79,7 @@ def root(tmp_path: Path) -> Path:
 def mesh_root(tmp_path: Path) -> Path:
     """darcy2d_mesh, six small meshes without fields."""
     pytest.importorskip("torch_geometric")
-    from benchmarks.meshes import random_mesh
+    from gust_torch.data.graphs.synthetic import random_mesh
 
     folder = tmp_path / "meshes"
     folder.mkdir()

@@ -50,7 +50,7 @@ def stores(folder, kind, samples):
 
 
 def mesh_stores(folder):
-    from benchmarks.meshes import random_mesh
+    from gust_torch.data.graphs.synthetic import random_mesh
 
     return stores(folder, "mesh", [random_mesh(20 + i, i) for i in range(6)])
 

@@ -64,10 +64,10 @@ class GraphZarrDataset(Dataset["Data"]):
 
     def numbers(self) -> dict[str, np.ndarray]:
         """Return the numbers that each sample has (`dt`, `radius`, ...): name -> (num_samples,) float64."""
-        _, schema = self.reader.described(0)
+        _, schema = self.reader.read(0)
         others = frozenset(name for name, column in schema.items() if column.axis != "sample")
         names = sorted(schema.keys() - others)
-        rows = [self.reader.read(index, others) for index in range(len(self) if names else 0)]
+        rows = [self.reader.read(index, others)[0] for index in range(len(self) if names else 0)]
         return {name: np.array([float(row[name]) for row in rows]) for name in names}
 
     def __len__(self) -> int:
@@ -79,7 +79,7 @@ class GraphZarrDataset(Dataset["Data"]):
         from gust_torch.data.graphs.items import make_item
 
         unused = frozenset(PARTICLES.csr if self.kind is PARTICLES else ())  # the edges say the same
-        item = make_item(self.kind, *self.reader.described(self._position(index), unused))
+        item = make_item(self.kind, *self.reader.read(self._position(index), unused))
         return item if self.transform is None else self.transform(item)
 
     def _position(self, index: int) -> int:

@@ -6,8 +6,8 @@ the rows `offsets/A[i]` to `offsets/A[i + 1]`. Files on disk therefore grow with
 
 from array import array
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ OFFSETS_CHUNK = 1 << 17
 SOURCE = "source"
 
 
-class RaggedWriter:
+class RaggedWriter(AbstractContextManager["RaggedWriter"]):
     """Appends samples to a new store in one pass; memory is one shard (8 MiB) for each array.
 
     A context manager that closes the store when its block ends without an exception. Only a closed store can
@@ -83,13 +83,7 @@ class RaggedWriter:
         axes = {name: column.axis for name, column in self._schema.items()}
         self._group.attrs.update({"num_samples": self.num_samples, "axes": axes})
 
-    def __enter__(self) -> "RaggedWriter":
-        """Return the writer itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Close the store unless an exception is on its way."""
         if error is None:
             self.close()

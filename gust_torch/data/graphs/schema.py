@@ -25,15 +25,10 @@ Sample = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Required:
-    """What a required array must be.
+    """What a required array must be: axis (see above), shape in words, letters of numpy's kinds, numbers of
+    axes, sizes of the last one (None for any); `folder` is its path in the layout of one group a sample.
 
-    Attributes:
-        axis: See above; "step" arrays without times are on the nodes.
-        shape: In words.
-        kinds: numpy's letters: "f" for values, "iu" for numbers of nodes and row pointers.
-        ndims: Numbers of axes.
-        last: Sizes of the last axis; None for any.
-        folder: Path below a sample in the layout of one group a sample; the name by default.
+    "step" arrays without times are on the nodes.
     """
 
     axis: str

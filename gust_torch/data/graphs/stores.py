@@ -43,16 +43,11 @@ class Reader:
     def __init__(self, kind: Kind, where: str) -> None:
         self._kind, self._where = kind, where
 
-    def read(self, index: int, skip: frozenset[str] = frozenset()) -> dict[str, np.ndarray]:
-        """Arrays of one sample under their source names, in native byte order, without those in `skip`."""
-        return self.described(index, skip)[0]
+    def read(self, index: int, skip: frozenset[str] = frozenset()) -> tuple[dict[str, np.ndarray], Schema]:
+        """Arrays of one sample under their source names, in native byte order, without those in `skip`.
 
-    def described(
-        self, index: int, skip: frozenset[str] = frozenset()
-    ) -> tuple[dict[str, np.ndarray], Schema]:
-        """Return what `read` does, and the axes of the arrays: as recorded, or as follows from the shapes.
-
-        A ValueError says which arrays are missing or hold what they cannot, and where.
+        And their axes: as recorded, or as follows from the shapes. A ValueError says which arrays are missing
+        or hold what they cannot, and where.
         """
         try:
             arrays = {
@@ -92,13 +87,10 @@ def open_reader(
     where = f"{path}: group {group!r}"
     if "layout" not in attributes:
         return GroupsReader(node, kind, where)
-    for name, expected, remedy in (
-        ("layout", LAYOUT, "update gust_torch"),
-        ("version", VERSION, "update gust_torch"),
-        ("kind", kind.name, "use the dataset for that kind"),
-    ):
-        if attributes.get(name) != expected:
-            raise ValueError(f"{where}: {name} is {attributes.get(name)!r}, expected {expected!r}; {remedy}")
+    for name, expected in {"layout": LAYOUT, "version": VERSION, "kind": kind.name}.items():
+        if (found := attributes.get(name)) != expected:
+            remedy = "use the dataset for that kind" if name == "kind" else "update gust_torch"
+            raise ValueError(f"{where}: {name} is {found!r}, expected {expected!r}; {remedy}")
     if "num_samples" not in attributes:
         raise ValueError(f"{where} is unfinished, its writer did not end; convert again")
     try:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import zarr
 
-from benchmarks.meshes import random_mesh
 from gust_torch.data.graphs.ragged import RaggedWriter
 from gust_torch.data.graphs.schema import MESH, PARTICLES, Kind
+from gust_torch.data.graphs.synthetic import random_mesh
 
 if not all(map(find_spec, ("zarr", "fsspec", "torch_geometric"))):
     collect_ignore_glob = ["test_*.py"]  # without the extra `graphs`

@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.sparse.linalg import MatrixRankWarning
 
-from benchmarks.meshes import random_mesh
 from gust_torch.data.graphs.items import make_item
 from gust_torch.data.graphs.poisson import PoissonField, boundary_nodes, lumped_mass, scipy_laplacian
 from gust_torch.data.graphs.schema import MESH, describe
+from gust_torch.data.graphs.synthetic import random_mesh
 
 
 def mesh(num_nodes=80, seed=0):

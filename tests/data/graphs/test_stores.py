@@ -40,7 +40,7 @@ def test_round_trip(layout, which, request, write_store) -> None:
     stored = reader(write_store(samples, layout=layout), MESH if which == "meshes" else PARTICLES)
     assert stored.num_samples == len(samples)
     for index in (2, 0, 1, 3):
-        assert_equal(stored.read(index), samples[index])
+        assert_equal(stored.read(index)[0], samples[index])
         assert stored.source(index) == f"shard_{index}.npz"
 
 
@@ -54,7 +54,7 @@ def test_samples_across_chunks_and_shards(
     assert len(list((path / MESH.group / "coords" / "c").iterdir())) > 1
     stored = reader(path, MESH, cache_bytes)
     for index in (4, 1, 3, 0, 2, 2):
-        assert_equal(stored.read(index), meshes[index])
+        assert_equal(stored.read(index)[0], meshes[index])
 
 
 def test_our_shards_are_read_directly(write_store, meshes) -> None:
@@ -175,4 +175,4 @@ def test_arrays_that_are_no_fields(meshes, name: str, array: np.ndarray, message
 def test_a_dataset_can_be_moved(write_store, meshes, tmp_path: Path) -> None:
     """Nothing in a store names its place."""
     moved = write_store(meshes).rename(tmp_path / "moved")
-    assert_equal(reader(moved, MESH).read(3), meshes[3])
+    assert_equal(reader(moved, MESH).read(3)[0], meshes[3])
