@@ -6,6 +6,7 @@ import re
 from solvers.common.urls import redact
 
 LOCAL = ("file", "local")
+_COMMON = (*LOCAL, "s3", "gs", "http", "https")
 _WANDB = re.compile(r"(?:[A-Za-z0-9_.-]+/){0,2}[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+")
 
 
@@ -16,7 +17,9 @@ def reference_problem(reference: str) -> str | None:
         return text
     if re.search(r"[<>]", reference):
         return f"is {reference!r}, a placeholder; put in the reference that the upload printed"
-    if (is_url and not re.search(r"[\s\x00-\x1f]", reference)) or _WANDB.fullmatch(reference):
+    if is_url and not re.search(r"[\s\x00-\x1f]", reference):
+        return _scheme_problem(reference.partition("://")[0])
+    if _WANDB.fullmatch(reference):
         return None
     lacks = "" if ":" in reference else " without a version"
     return f"is {reference!r}{lacks}, expected entity/project/name:version, or a URL, without spaces"
@@ -37,6 +40,15 @@ def url_problem(url: str, *, is_file: bool = False) -> str | None:
         return None
     examples = "file:///data/x.tar.gz or s3://bucket/x.tar.gz" if is_file else "file:///data or s3://bucket"
     return f"is {redact(url)!r}, expected a plain URL such as {examples}, without '..', '::', '?' and '#'"
+
+
+def _scheme_problem(scheme: str) -> str | None:
+    if scheme not in _COMMON:
+        from fsspec.registry import available_protocols  # takes its time
+
+        if scheme not in available_protocols():
+            return f"has the unknown scheme {scheme}://; correct it ({', '.join(_COMMON)}, ...)"
+    return None
 
 
 def expand_reference(reference: str, *, entity: str | None = None, project: str | None = None) -> str:

@@ -225,7 +225,10 @@ class FsspecStore:
                     remedy = f"upload them under another name, or remove {DESCRIPTION} to describe them anew"
                     raise ValueError(f"{note}, as {json.dumps(there)}; {remedy}")
                 return [f"{note}; nothing was uploaded", f"{folder}/{stored['file']}"]
-            self._send(upload, _path_of(self._filesystem, url))
+            path = _path_of(self._filesystem, url)
+            self._send(upload, path)
+            if (kept := self._filesystem.size(path)) != described["size"]:
+                raise ValueError(f"{url} has {kept} bytes instead of {described['size']}; upload it again")
             description = _path_of(self._filesystem, f"{folder}/{DESCRIPTION}")
             text = json.dumps(described, indent=2, sort_keys=True).encode() + b"\n"
             if self._is_local:

@@ -104,6 +104,7 @@ WRONG = {
     "artifact is a number": ("someone/sims/burgers1d-subset:v0", "7", 3, "artifact is 7, expected text"),
     "empty artifact": ("someone/sims/burgers1d-subset:v0", "''", 3, "artifact is ''"),
     "no bucket": ("s3://bucket/", "s3:///", 11, "expected a plain URL"),
+    "unknown scheme": ("s3://bucket/", "s33://bucket/", 11, "unknown scheme s33://"),
     "relative file": ("s3://bucket/", "file://bucket/", 11, "expected a plain URL"),
     "a folder": ("darcy.tar.gz", "", 11, "expected a plain URL"),
     "dots": ("folder/", "../", 11, "expected a plain URL"),

@@ -128,6 +128,15 @@ def test_interrupt_leaves_nothing(
     assert not put(tmp_path / "store", upload)[1:]
 
 
+def test_store_that_keeps_less_than_it_got(
+    tmp_path: Path, make_file: MakeFile, upload_of: UploadOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "copyfile", lambda source, target: target.write_bytes(b"half"))
+    with pytest.raises(ValueError, match="4 bytes instead of 1000; upload it again"):
+        put(tmp_path / "store", upload_of(make_file(1000)))
+    assert [Path(name).name for name in files_below(tmp_path / "store")] == ["burgers1d_subset_v1.tar.gz"]
+
+
 @pytest.mark.parametrize("lost", ["artifact.json", "burgers1d_subset_v1.tar.gz"])
 def test_incomplete_folder_is_completed(
     tmp_path: Path, make_file: MakeFile, upload_of: UploadOf, lost: str
