@@ -89,14 +89,7 @@ def test_a_file_that_is_being_written(tmp_path: Path) -> None:
         path,
         fields={"v": (8, 6)},
         coordinates={"x": np.arange(8.0), "y": np.arange(6.0)},
-        metadata={
-            "solver": "test",
-            "boundary_x": "periodic",
-            "boundary_y": "periodic",
-            "grid_y": "uniform",
-            "package_version": "0",
-            "git_commit": "0",
-        },
+        metadata={"boundary_x": "periodic", "boundary_y": "periodic", "grid_y": "uniform"},
     ) as writer:
         for i in range(7):
             writer.append({"v": FRAMES[i]}, time=float(i))

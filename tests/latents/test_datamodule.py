@@ -1,6 +1,5 @@
 """Windows of latents and of raw frames: the same ones in the same order, resumable, refused when stale."""
 
-import copy
 import logging
 import pickle
 import shutil
@@ -10,9 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from lightning import LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from gust_torch.checkpoint import save_model
@@ -230,67 +227,6 @@ def test_times_and_parameters_that_make_no_sense(caches: Path, array: str, value
     changed[2] = value
     with pytest.raises(ValueError, match=match):
         LatentDataset(cache)
-
-
-class Recorder(LightningModule):
-    """Notes the batches of each finished training step; fails in a chosen one."""
-
-    def __init__(self, fail_at: int | None = None) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.fail_at = fail_at
-        self.seen: list[torch.Tensor] = []
-
-    def training_step(self, batch: LatentBatch, batch_idx: int) -> torch.Tensor:
-        if self.fail_at is not None and self.global_step == self.fail_at:
-            raise RuntimeError("power cut")
-        return (self.weight * batch.states).mean()
-
-    def on_train_batch_end(self, outputs: object, batch: LatentBatch, batch_idx: int) -> None:
-        self.seen.append(copy.deepcopy(batch.states))
-
-    def validation_step(self, batch: LatentBatch, batch_idx: int) -> None:
-        pass
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def fit(
-    data: LatentDataModule, model: Recorder, *callbacks: object, ckpt_path: Path | None = None
-) -> Recorder:
-    """Train for three epochs of four steps."""
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=3,
-        logger=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=bool(callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
-    return model
-
-
-@pytest.mark.parametrize(("num_workers", "block_size"), [(0, 1), (1, 2)])
-def test_resuming_within_an_epoch(
-    root: Path, caches: Path, tmp_path: Path, num_workers: int, block_size: int
-) -> None:
-    def data() -> LatentDataModule:
-        return LatentDataModule(
-            "burgers1d", str(root), str(caches), batch_size=4, num_workers=num_workers, block_size=block_size
-        )
-
-    uninterrupted = fit(data(), Recorder()).seen
-    assert len(uninterrupted) == 12
-    assert not torch.equal(uninterrupted[0], uninterrupted[4])
-    with pytest.raises(RuntimeError, match="power cut"):
-        fit(data(), Recorder(fail_at=7), ModelCheckpoint(tmp_path, every_n_train_steps=3, save_last=True))
-    resumed = fit(data(), Recorder(), ckpt_path=tmp_path / "last.ckpt").seen
-    assert len(resumed) == 6
-    assert all(torch.equal(a, b) for a, b in zip(resumed, uninterrupted[6:], strict=True))
 
 
 def test_ranks_share_the_windows(root: Path, caches: Path) -> None:
