@@ -48,11 +48,17 @@ def flags(data: Path, root: Path, *more: str, steps: int = 12) -> list[str]:
     return ["fit", *(part for name, value in values.items() for part in (f"--{name}", str(value))), *more]
 
 
+@pytest.fixture(scope="module")
+def checkpoint(turbulence_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Newest checkpoint of a tiny training."""
+    root = tmp_path_factory.mktemp("lapped")
+    assert not main(flags(turbulence_file, root))
+    return root / "checkpoints" / "last.ckpt"
+
+
 def test_tokens_of_a_trained_model_decode_to_its_reconstruction(
-    turbulence_file: Path, tmp_path: Path
+    turbulence_file: Path, checkpoint: Path
 ) -> None:
-    assert not main(flags(turbulence_file, tmp_path))
-    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
     assert isinstance(load_model(checkpoint), LappedVQVAE2d)
     tokenizer = VQVAETokenizer.from_checkpoint(checkpoint)
     x = torch.stack([HDF5Dataset(str(turbulence_file))[i] for i in range(8)])
@@ -60,14 +66,10 @@ def test_tokens_of_a_trained_model_decode_to_its_reconstruction(
     assert torch.equal(tokenizer.decode(tokenizer.encode(x)), tokenizer.reconstruct(x))
 
 
-def test_searched_tokens_reach_the_file_and_decode_better(turbulence_file: Path, tmp_path: Path) -> None:
-    assert not main(flags(turbulence_file, tmp_path))
-    inputs = [
-        "--checkpoint",
-        str(tmp_path / "checkpoints" / "last.ckpt"),
-        "--data_path",
-        str(turbulence_file),
-    ]
+def test_searched_tokens_reach_the_file_and_decode_better(
+    turbulence_file: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    inputs = ["--checkpoint", str(checkpoint), "--data_path", str(turbulence_file)]
     errors = []
     for number in ("0", "4"):
         path = tmp_path / f"tokens{number}.npz"

@@ -58,25 +58,18 @@ def test_channels_walls_and_the_spectral_loss(convection_file, tiny_flags, tmp_p
 
 
 def test_the_last_step_is_saved_wherever_validation_falls(turbulence_file, tiny_flags, tmp_path):
-    flags = [
-        "--trainer.max_steps",
-        "7",
-        "--trainer.max_epochs",
-        "-1",
-        "--trainer.check_val_every_n_epoch",
-        "5",
-    ]
+    flags = ["--trainer.max_steps", "7", "--trainer.max_epochs", "-1"]
+    flags += ["--trainer.check_val_every_n_epoch", "5"]
     main(["fit", *tiny_flags(turbulence_file, tmp_path), *flags])
     checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 7
 
 
-def test_validate_uses_the_statistics_of_the_checkpoint(turbulence_file, tiny_flags, tmp_path, logged):
-    main(["fit", *tiny_flags(turbulence_file, tmp_path)])
-    trained = logged(tmp_path)["val/vrmse"][-1]
-    checkpoint = str(tmp_path / "checkpoints" / "last.ckpt")
-    main(["validate", *tiny_flags(turbulence_file, tmp_path), "--ckpt_path", checkpoint])
-    assert logged(tmp_path)["val/vrmse"][-1] == pytest.approx(trained, rel=1e-5)
+def test_validate_uses_the_statistics_of_the_checkpoint(trained, tiny_flags, tmp_path, logged):
+    root, data = trained
+    checkpoint = str(root / "checkpoints" / "last.ckpt")
+    main(["validate", *tiny_flags(data, tmp_path), "--ckpt_path", checkpoint])
+    assert logged(tmp_path)["val/vrmse"][-1] == pytest.approx(logged(root)["val/vrmse"][-1], rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -135,17 +128,24 @@ def test_validate_needs_a_checkpoint(turbulence_file, tiny_flags, refused, tmp_p
     assert "validate needs --ckpt_path" in error
 
 
-def test_an_earlier_training_is_not_replaced(turbulence_file, tiny_flags, tmp_path, refused):
-    flags = [*tiny_flags(turbulence_file, tmp_path), "--trainer.max_epochs", "1"]
-    main(["fit", *flags])
-    newest = tmp_path / "checkpoints" / "last.ckpt"
+def test_an_earlier_training_is_not_replaced(trained, tiny_flags, tmp_path, refused, caplog):
+    root = tmp_path / "run"
+    shutil.copytree(trained[0], root)
+    flags = [*tiny_flags(trained[1], root), "--trainer.max_epochs", "1"]
+    newest = root / "checkpoints" / "last.ckpt"
     before = newest.read_bytes()
     assert "continue it with --ckpt_path last" in refused(["fit", *flags])
     assert newest.read_bytes() == before
     other = ["--ckpt_path", "last", "--model.base_channels", "16"]
     assert "is of another architecture" in refused(["fit", *flags, *other])
+    caplog.clear()
     main(["fit", *flags, "--overwrite", "true", "--seed_everything", "1"])
     assert newest.read_bytes() != before
+    # The end names what there is and the next command.
+    lines = [record.getMessage() for record in caplog.records]
+    assert "best val/vrmse" in lines[-2]
+    assert str(root / "checkpoints" / "best.ckpt") in lines[-2]
+    assert lines[-1].startswith("next: python -m gust_torch.tokenizer save --checkpoint")
 
 
 def test_the_flags_of_the_model_are_read_from_its_signature(capsys):
@@ -238,14 +238,6 @@ def test_the_best_is_the_best(kept, turbulence_file, tiny_flags, tmp_path, monke
     assert len(names) == {1: 0, 2: 2, -1: 5}[kept]
     if kept == 2:
         assert names[0].startswith("best-epoch0001-step0000002-vrmse0.3")
-
-
-def test_the_end_names_paths_and_the_next_command(turbulence_file, tiny_flags, tmp_path, caplog):
-    main(["fit", *tiny_flags(turbulence_file, tmp_path), "--trainer.max_epochs", "1"])
-    lines = [record.getMessage() for record in caplog.records]
-    assert "best val/vrmse" in lines[-2]
-    assert str(tmp_path / "checkpoints" / "best.ckpt") in lines[-2]
-    assert lines[-1].startswith("next: python -m gust_torch.tokenizer save --checkpoint")
 
 
 def test_a_full_disk_names_the_checkpoint_and_keeps_the_one_before(tmp_path, monkeypatch):
