@@ -167,6 +167,7 @@ def test_the_folder_of_a_resumed_run_is_found_among_other_flags(flag: str) -> No
     assert find_resumed(["--resume", f"{flag}=x", *others]) == Path("x")
     assert find_resumed([flag, "x", *others]) is None
     assert find_resumed(["--resume"]) is None
+    assert find_resumed(["--resume", "--output_dir"]) is None  # which the whole parser refuses
 
 
 def test_no_module_needs_what_only_unix_has() -> None:
