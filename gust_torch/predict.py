@@ -238,5 +238,6 @@ class RowFile:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and its map, which keeps other systems from renaming its folder."""
         self._file.close()
+        del self._rows

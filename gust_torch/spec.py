@@ -72,7 +72,7 @@ class FieldSpec(PlainSpec):
     def __post_init__(self) -> None:
         """Check every value."""
         lengths = [length for length in self.lengths if math.isfinite(length) and length > 0]
-        walls = self.grid_y != "chebyshev" or self.boundary[1:] == ("wall",)
+        walls = self.grid_y != "chebyshev" or "wall" in self.boundary[1:]
         expected = {
             f"one distinct name per channel, got {self.names}": 0 < len(self.names) == len(set(self.names)),
             f"a grid (h, w) of positive sizes, got {self.grid}": len(self.grid) == 2 and min(self.grid) > 0,

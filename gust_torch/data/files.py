@@ -158,7 +158,9 @@ def _read_contents(
     ids = _numbers(contents, schema.TRAJECTORY, count)
     ids = np.zeros(count) if ids is None else ids
     if (ids != np.floor(ids)).any() or ids.min() < 0 or ids.max() > MAX_TRAJECTORY:
-        raise ValueError(f"{name}: /{schema.TRAJECTORY}: {ids.min():g} to {ids.max():g}; number from 0")
+        raise ValueError(
+            f"{name}: /{schema.TRAJECTORY}: {ids.min():g} to {ids.max():g}; use whole numbers from 0"
+        )
     # Components of vector fields are picked out of whole frames by h5py.
     scalars = {channel.field for channel in channels if channel.component is None}
     return SourceFile(
@@ -207,7 +209,8 @@ def _channels_named(contents: Contents, wanted: str, available: Sequence[str]) -
     for channel in (channel for field in vectors for channel in _channels_of(contents, field)):
         if channel.name == wanted:
             return [channel]
-    raise ValueError(f"{contents.path}: no field {wanted!r}; available: {', '.join(available) or 'none'}")
+    found = ", ".join(available) or "none, so convert the file to the common format"
+    raise ValueError(f"{contents.path}: no field {wanted!r}; available: {found}")
 
 
 def _channels_of(contents: Contents, field: str) -> list[Channel]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -32,8 +31,10 @@ class LatentBatch(NamedTuple):
     encoded: bool
 
 
-collate_windows = itemgetter(0)
-"""Takes the only item of what `__getitems__` of a `WindowDataset` gives."""
+def collate_windows(items: Sequence[LatentBatch]) -> LatentBatch:
+    """Take the only item of what `__getitems__` of a `WindowDataset` gives; several are an error."""
+    (batch,) = items
+    return batch
 
 
 class WindowDataset(Dataset[LatentBatch]):

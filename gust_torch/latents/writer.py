@@ -126,7 +126,10 @@ class CacheWriter:
         if not (self.folder / INDEX).exists():
             raise ValueError(f"{self.folder} is not a latent cache and stays; choose another --cache-dir")
         try:
-            if changes := LatentCache(self.folder).key.differences(self.index.key):
+            cache = LatentCache(self.folder)
+            if self._overwrite:
+                cache.verify()  # it is the remedy for a damaged cache, too
+            if changes := cache.key.differences(self.index.key):
                 text = f"{self.folder} is stale: {'; '.join(changes)}"
                 raise ValueError(f"{text}; give --overwrite to replace it, or another --cache-dir")
         except ValueError as error:

@@ -24,7 +24,7 @@ class Request:
         cache_dir: Folder of the caches, TASK_SPLIT/.
         limit: The first N samples of each split; whole trajectories of particles. All by default.
         dtype: Of the stored latents.
-        overwrite: Replace stale caches and trainings.
+        overwrite: Replace stale or damaged caches and stale trainings.
         verify: Make nothing; read the caches that are there and compare every byte with their checksums.
         checkpoint: Trained autoencoder, of scripts/train.py; without one it is trained first.
         untrained: Take random weights, the same for every split, instead of a training.

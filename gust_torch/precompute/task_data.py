@@ -63,6 +63,8 @@ def read_config(path: Path) -> TrainingConfig:
     text = path.read_bytes()
     try:
         values = yaml.safe_load(text)
+        if not isinstance(values, dict):
+            raise ValueError("it holds no sections model, data, trainer")
         sections = [values.get(name) or {} for name in ("model", "data", "trainer")]
         classes = [_class(path, section.get("class_path")) for section in sections]
         if not issubclass(classes[0], LatentAutoencoderTask):
@@ -79,7 +81,7 @@ def read_config(path: Path) -> TrainingConfig:
             is_graph=issubclass(classes[1], GraphDataModule),
             data_flag="--data.init_args" if named else "--data",
         )
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, ImportError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, ImportError, RecursionError) as error:
         raise ValueError(f"{path} trains no autoencoder: {error}; correct it") from error
 
 

@@ -37,6 +37,7 @@ OF_SAMPLES = ("trajectory", "time")
 OF_FIELDS = ("field_names", "mean", "std")
 COUNTS = ("effective_vocab_size", "vocab_size", "codebook_dim", "first_trainable_scale")
 INTEGERS = ("indices_flat", "scales", "unified_to_scale", "unified_to_original", "new_to_old")
+NUMBERS = (*INTEGERS, *OF_SAMPLES, "mean", "std")
 BAD_ARCHIVE = (
     ArithmeticError,
     AttributeError,
@@ -220,15 +221,20 @@ def _read(path: Path, *, tokens: bool = True) -> tuple[_Members, Vocabulary, dic
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}; {REMEDY}")
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is cut short or no .npz archive")
         with np.load(path, allow_pickle=False) as archive:
             is_gust2 = archive["scales"].ndim == 1  # where the tokens tell which codes are in use
             skipped = "indices_scale_" if tokens or is_gust2 else "indices_"
             stored = _Members({key: archive[key] for key in archive.files if not key.startswith(skipped)})
-        for key in INTEGERS:
-            if key in stored and stored[key].dtype.kind not in "iu":
-                raise ValueError(f"{key} has type {stored[key].dtype}, expected whole numbers")
+        for key in NUMBERS:
+            kinds, words = ("iu", "whole numbers") if key in INTEGERS else ("iuf", "numbers")
+            if key in stored and stored[key].dtype.kind not in kinds:
+                raise ValueError(f"{key} has type {stored[key].dtype}, expected {words}")
         if is_gust2:
             stored = _Members(read_gust2(stored, FORMAT_VERSION))
+        elif missing := {"indices_flat", *OF_SAMPLES, *OF_FIELDS}.difference(archive.files):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         config = json.loads(str(stored["config_json"]))
         if (version := config.get("format_version")) != FORMAT_VERSION:
             raise ValueError(f"it has format version {version}, this version reads {FORMAT_VERSION}")

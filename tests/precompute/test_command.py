@@ -201,6 +201,8 @@ def test_verify_reads_every_byte_and_needs_neither_data_nor_encoder(encode, run,
     assert out.startswith(str(tmp_path / "cache" / "burgers1d_val"))
     assert "burgers1d_train is damaged: sample 34 of latents.npy" in err
     assert len(err.splitlines()) == 1
+    assert encode("--overwrite")[1].count("new") == 1  # the remedy
+    assert run("burgers1d", tmp_path / "nowhere", *flags)[0] == 0
     assert "no latent cache at" in run("advection1d", tmp_path, "--verify")[2]
     assert "leave --overwrite out" in run("burgers1d", tmp_path, "--verify", "--overwrite")[2]
 

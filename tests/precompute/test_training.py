@@ -111,6 +111,8 @@ def test_configurations_of_something_else_are_refused(run, root, config, tmp_pat
     assert code == 1
     assert message in err
     assert len(err.splitlines()) == 1
+    path.write_text("a: " + 5000 * "[")
+    assert "recursion" in run("burgers1d", root, "--config", path)[2].splitlines()[0]
     path.write_text("a: [")
     assert "trains no autoencoder: while parsing" in run("burgers1d", root, "--config", path)[2]
 

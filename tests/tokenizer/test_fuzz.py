@@ -271,6 +271,9 @@ def test_a_header_that_promises_too_much_takes_no_memory(tokens: Path, tmp_path:
         ({"scales": [[1, 1], [2, 1]]}, "codebook has shape"),
         ({"scales": [[0, 1], [2, 1], [4, 2]]}, "scales lie outside"),
         ({"unified_to_original": 10**6}, "codes in use must ascend"),
+        ({"indices_flat": None}, r"broken\.npz .*lacks indices_flat"),
+        ({"time": None, "mean": None}, r"broken\.npz .*lacks mean, time"),
+        ({"time": ["a"] * 11}, "time has type"),
     ],
 )
 def test_members_that_contradict_each_other_are_named(
@@ -279,7 +282,9 @@ def test_members_that_contradict_each_other_are_named(
     with np.load(tokens) as archive:
         members = dict(archive)
     for key, value in change.items():
-        if isinstance(value, int):
+        if value is None:
+            del members[key]
+        elif isinstance(value, int):
             members[key] = members[key].copy()
             members[key].reshape(-1)[-1] = value
         else:

@@ -23,7 +23,7 @@ from gust_torch.data.graphs.ragged import LAYOUT, SOURCE, VERSION
 from gust_torch.data.graphs.schema import PARTICLES, Column, Kind, Schema, describe, faults
 
 # What zarr and its codecs raise where files are not what they should be.
-DAMAGE = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OSError, MemoryError)
+DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OSError, MemoryError)
 # Arrays that declare more are compared with what is stored before memory is taken.
 LARGE = 1 << 26
 # No codec makes coordinates and indices smaller by this factor.
