@@ -132,7 +132,7 @@ def open_reference(reference: str, *, cache_dir: Path = DEFAULT_CACHE) -> Remote
         return open_artifact(expand_reference(reference), cache_dir)
     filesystem, path = _open(reference)
     with explained(reference):
-        info = filesystem.info(path)
+        info = _open(reference, patient=False)[0].info(path)
         if info["type"] == "directory":
             raise ValueError(f"{reference} is a folder; name the file in it")
         size: int | None = info["size"]
@@ -186,7 +186,7 @@ class FsspecStore:
             raise ValueError(f"the URL of the upload {problem}")
         if file == DESCRIPTION:
             raise ValueError(f"{file} is the name of the store's own file; rename yours")
-        filesystem, path = self._filesystem, _path_of(self._filesystem, url)
+        filesystem, path = _open(url, patient=False)
         with explained(self._url):
             if self._is_s3:
                 bucket, key, _ = filesystem.split_path(path)
@@ -274,8 +274,11 @@ class FsspecStore:
         return {}
 
 
-def _open(url: str) -> "tuple[AbstractFileSystem, str]":
-    """Open the filesystem of a URL, and name its path there; credentials come from the environment."""
+def _open(url: str, *, patient: bool = True) -> "tuple[AbstractFileSystem, str]":
+    """Open the filesystem of a URL, and name its path there; credentials come from the environment.
+
+    It tries again for minutes if it is `patient`: not where someone waits to hear whether a server answers.
+    """
     if problem := url_problem(url):
         raise ValueError(f"the URL {problem}")
     import fsspec
@@ -284,7 +287,11 @@ def _open(url: str) -> "tuple[AbstractFileSystem, str]":
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
     if protocol in _S3:
         retries = {"total_max_attempts": 2, "mode": "standard"}
-        options["config_kwargs"] = {"connect_timeout": 5, "read_timeout": 60, "retries": retries}
+        options["config_kwargs"] = {
+            "connect_timeout": 5,
+            "read_timeout": 60 if patient else 10,
+            "retries": retries,
+        }
     try:
         kind = fsspec.get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:
@@ -293,7 +300,7 @@ def _open(url: str) -> "tuple[AbstractFileSystem, str]":
     with explained(url):
         filesystem = kind(**options)
     if protocol in _S3:
-        filesystem.retries = 3  # s3fs's own, on top
+        filesystem.retries = 3 if patient else 1  # s3fs's own, on top
     return filesystem, _path_of(filesystem, url)
 
 
