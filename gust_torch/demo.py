@@ -18,7 +18,7 @@ from solvers.common.stage import Stage
 
 SOLVER = ("-m", "solvers.py2d_turbulence.run_solver", "--output_dir")
 SMALL = ("--NX", "128", "--dt", "5e-4", "--dtype", "float32")
-CONFIG = "configs/vqvae/demo.yaml"
+CONFIG = "configs/lapped/turbulence_128.yaml"
 HELD_OUT = "545"  # first frame of the last tenth, which was held out of training
 
 
@@ -28,7 +28,7 @@ def make(out: Path) -> None:
     # From a random field to statistically steady turbulence, which takes 20 to 30 time units; then the data.
     spinup = (*SMALL, "--tTotal", "30", "--tSave", "10", "--seed", "1")
     frames = (*SMALL, "--tTotal", "60", "--tSave", "0.1", "--ic_file")
-    inputs = ("--checkpoint", model, "--data_path", data)
+    inputs = ("--checkpoint", model, "--data_path", data, "--search", "8")
     tokens = ("-m", "gust_torch.tokenizer", "save", "--overwrite", *inputs, "--output", out / "tokens.npz")
     analysis = ("-m", "gust_torch.analyze_reconstruction", *inputs, "--sample_start", HELD_OUT)
     report = out / "analysis.txt"

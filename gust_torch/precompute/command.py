@@ -71,6 +71,8 @@ class Request:
         for flag, names in (("--tasks", self.tasks), ("--splits", self.splits)):
             if not names or len(set(names)) != len(names):
                 raise ValueError(f"expected one or more {flag}, each once, got {' '.join(names) or 'none'}")
+        if bad := [task for task in self.tasks if Path(task).name != task or task.startswith(".")]:
+            raise ValueError(f"--tasks: {bad[0]!r} is no name of a data set, such as burgers1d")
         if unknown := [split for split in self.splits if split not in SPLITS]:
             raise ValueError(f"--splits: unknown split {unknown[0]!r}, expected some of {', '.join(SPLITS)}")
         least = {"num_workers": 0, "latent_dim": 1, "latent_len": 1, "limit": 1, "batch_size": 1}

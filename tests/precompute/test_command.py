@@ -271,6 +271,7 @@ def test_a_checkpoint_encodes_several_tasks(run, root, checkpoint, tmp_path, wri
         (["--untrained"], "--checkpoint and --untrained exclude each other"),
         (["--splits", "train", "train"], "each once"),
         (["--splits", "dev"], "unknown split 'dev'"),
+        (["--tasks", "../root/burgers1d"], "no name of a data set"),
         (["--limit", "0"], "--limit >= 1"),
         (["--batch-size", "0"], "--batch-size >= 1"),
         (["--strategy", "ddp_spawn"], "give auto or ddp"),
