@@ -1,6 +1,7 @@
 # Two commands do everything on a machine that has Python and nothing else:
 #   make demo   simulate, train, tokenize and analyze a small turbulence data set
-#   make test   lint, type check and test everything (installs the system libraries of Dedalus when root)
+#   make test   lint, type check, tests (installs the system libraries of Dedalus when root)
+# make test-all, which CI runs, also takes the tests of minutes: heavy physics, two processes, whole chains.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -8,14 +9,15 @@ PIP    := $(BIN)/python -m pip install -q --disable-pip-version-check -c constra
 PYTEST_ARGS ?=
 
 # Solvers and loaders parallelize over processes; one BLAS thread each keeps them from fighting.
-test: export OMP_NUM_THREADS = 1
+test test-all: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test lint format check clean
+.PHONY: demo test test-all lint format check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m gust_torch.demo
 
-test: lint check
+test: PYTEST_ARGS += -m "not slow"
+test test-all: lint check
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -99,6 +99,7 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_and_a_finished_one_does_nothing(published: Path, tmp_path: Path) -> None:
     variables = environment(published, tmp_path)
     runs = tmp_path / "runs" / "burgers1d"
@@ -139,6 +140,7 @@ def test_a_killed_run_continues_and_a_finished_one_does_nothing(published: Path,
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused(published: Path, tmp_path: Path) -> None:
     variables = environment(published, tmp_path) | {"STAGES": "fetch autoencoder"}
     finish(variables, tmp_path / "first.log")

@@ -12,6 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("gust_torch", "solvers", "configs", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 

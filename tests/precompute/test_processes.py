@@ -17,6 +17,8 @@ from gust_torch.latents.cache import CHECKSUMS, MISSING
 from gust_torch.latents.writer import CacheWriter
 from gust_torch.precompute.command import main
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "precompute_latent_cache.py"
 
 

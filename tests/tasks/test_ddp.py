@@ -14,6 +14,8 @@ import torch
 from gust_torch.checkpoint import load_model
 from gust_torch.tasks.cli import main
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 LAST = Path("checkpoints", "last.ckpt")
 

@@ -183,6 +183,7 @@ def test_bf16_and_gradient_clipping(home, tmp_path, refused, logged):
     assert np.isfinite(logged(tmp_path)["val/loss"]).all()
 
 
+@pytest.mark.slow
 def test_two_processes_train_from_the_cache(home, tmp_path, logged):
     ddp = {"trainer__devices": 2, "trainer__strategy": "ddp", "trainer__max_epochs": 1}
     arguments = flags(home, tmp_path, cache="cache_encoder", **ddp)

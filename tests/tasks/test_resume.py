@@ -19,6 +19,8 @@ from gust_torch.tasks.signals import Signals
 from gust_torch.tasks.training import TrainCLI
 from gust_torch.tasks.vqvae import VQVAETask
 
+pytestmark = pytest.mark.slow
+
 LAST = Path("checkpoints", "last.ckpt")
 EVERY_BATCH = ["--recent.train_time_interval", "0:00:00"]
 QUANTIZED_SOON = ["--model.autoencoder_steps", "1", "--model.replace_every", "3"]
