@@ -87,7 +87,7 @@ def test_interrupted_upload_is_given_up(
     async def slow(self: Any, method: str, *arguments: Any, **options: Any) -> Any:
         if method == "upload_part" and options["PartNumber"] == 2:
             os.kill(os.getpid(), signal.SIGINT)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(30)  # until the upload is given up
         return await s3fs.S3FileSystem._call_s3_before(self, method, *arguments, **options)
 
     monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3_before", s3fs.S3FileSystem._call_s3, raising=False)
