@@ -4,6 +4,7 @@
 the rows `offsets/A[i]` to `offsets/A[i + 1]`. Files on disk therefore grow with bytes, not with samples.
 """
 
+import math
 from array import array
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -59,7 +60,7 @@ class RaggedWriter(AbstractContextManager["RaggedWriter"]):
         lengths = {"node": arrays[self.kind.geometry].shape[-2]}
         for name, column in {**schema, SOURCE: Column(SOURCE, "uint8", ())}.items():
             lead = stored[name].shape[: len(stored[name].shape) - len(column.trailing)]
-            rows = stored[name].reshape(int(np.prod(lead)), *column.trailing)
+            rows = stored[name].reshape(math.prod(lead), *column.trailing)
             if name not in self._columns:
                 self._columns[name] = _Growing(self._group, name, column)
             self._columns[name].append(rows)
@@ -93,7 +94,7 @@ class _Growing:
     """One growing array, written a whole shard at a time."""
 
     def __init__(self, group: Any, name: str, column: Column) -> None:
-        row_bytes = np.dtype(column.dtype).itemsize * int(np.prod(column.trailing))
+        row_bytes = np.dtype(column.dtype).itemsize * math.prod(column.trailing)
         rows = max(1, CHUNK_BYTES // max(1, row_bytes))
         self._shard_rows = rows * SHARD_CHUNKS
         self._array = group.create_array(
