@@ -6,6 +6,7 @@ Complete runs are kept, interrupted ones go on.
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ def make_study_data(options: StudyData) -> None:
         ValueError: Some runs failed, and are named.
     """
     processes: list[subprocess.Popen[bytes]] = []
+    stopping = threading.Event()
     jobs = [
         (name, options.output_dir / name / part / f"seed{seed}", seed)
         for name in SEEDS
@@ -67,9 +69,18 @@ def make_study_data(options: StudyData) -> None:
         for seed in seeds
     ]
 
+    def begun(process: subprocess.Popen[bytes]) -> None:
+        processes.append(process)
+        if stopping.is_set():
+            process.terminate()
+
     def run(job: tuple[SetName, Path, int]) -> Path | None:
         name, folder, seed = job
-        done = all(simulate(*command, processes.append) for command in commands(name, folder, seed))
+        done = all(
+            not stopping.is_set() and simulate(*command, begun) for command in commands(name, folder, seed)
+        )
+        if stopping.is_set():
+            return None
         print(f"{folder / 'output.h5'}{'' if done else ': failed, see run.log there'}", flush=True)
         return None if done else folder
 
@@ -77,11 +88,11 @@ def make_study_data(options: StudyData) -> None:
     try:
         failed = [str(folder) for folder in pool.map(run, jobs) if folder]
     finally:  # a signal has reached this process only: each run saves what it has
+        stopping.set()
         pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
-        for process in processes:
-            process.wait()
+        pool.shutdown()
     if failed:
         raise ValueError(f"failed: {', '.join(failed)}; the same command continues them")
 

@@ -39,3 +39,20 @@ def script() -> Callable[[str], Main]:
         return main
 
     return load
+
+
+@pytest.fixture
+def refused(
+    request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., None]:
+    """`refused(checkpoint, data, message, *flags)`: `run` of the test's module says so and writes nothing."""
+
+    def check(checkpoint: Path, data: Path, message: str, *flags: str) -> None:
+        assert request.module.run(checkpoint, data, tmp_path / "out", *flags) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert message in error
+        assert not (tmp_path / "out").exists()
+
+    return check

@@ -78,7 +78,7 @@ class VQVAETokenizer(LightningModule):
         model = load_model(path)
         if not model.is_ready:
             text = f"{path} is of the first training steps, before its codebooks are set"
-            raise ValueError(f"{text}; train longer or with a smaller --model.autoencoder_steps")
+            raise ValueError(f"{text}; train longer, --ckpt_path last goes on")
         model.candidates = search
         tokenizer = cls(model)
         tokenizer.checkpoint = os.fspath(path)

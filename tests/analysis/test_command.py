@@ -19,21 +19,6 @@ def run(checkpoint: Path, data: Path, output: Path, *flags: str) -> int:
     return main([*required, "--accelerator", "cpu", *flags])
 
 
-@pytest.fixture
-def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
-    """`refused(checkpoint, data, message, *flags)`: the command says so in one line and writes nothing."""
-
-    def check(checkpoint: Path, data: Path, message: str, *flags: str) -> None:
-        assert run(checkpoint, data, tmp_path / "out", *flags) == 1
-        error = capsys.readouterr().err
-        assert error.startswith("error: ")
-        assert error.count("\n") == 1
-        assert message in error
-        assert not (tmp_path / "out").exists()
-
-    return check
-
-
 def test_whole_command(
     turbulence_checkpoint: Path, turbulence_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,21 +32,6 @@ def run(checkpoint: Path, data: Path, output: Path, *flags: str) -> int:
     return main([*required, "--device", "cpu", *flags])
 
 
-@pytest.fixture
-def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """`refused(checkpoint, data, message, *flags)`: the command says so in one line and writes nothing."""
-
-    def check(checkpoint: Path, data: Path, message: str, *flags: str) -> None:
-        assert run(checkpoint, data, tmp_path / "out", *flags) == 1
-        error = capsys.readouterr().err
-        assert error.startswith("error: ")
-        assert error.count("\n") == 1
-        assert message in error
-        assert not (tmp_path / "out").exists()
-
-    return check
-
-
 @pytest.mark.parametrize(("kind", "fields"), [("line", ["u"]), ("plane", ["p", "vorticity"])])
 def test_whole_command(
     kind: str,
